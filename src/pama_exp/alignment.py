@@ -1,0 +1,290 @@
+"""The method as one Lightning module: generate, score, estimate per objective, combine, update.
+
+Legend: N objectives, K reward channels (N, or 1 where the solver scalarises rewards), K' surrogate losses,
+B responses, T response tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from transformers import get_scheduler
+
+from pama_exp.data.prompts import PromptStream
+from pama_exp.data.streams import random_state
+from pama_exp.experience import Bill, Evaluation, Experience, distribution, peak_memory_bytes
+from pama_exp.moo import diagnostics
+from pama_exp.moo.solver import Solver
+from pama_exp.policy.policy import Policy, reference_log_probs, select, trim
+from pama_exp.rewards.objective import Objective, score_all
+from pama_exp.rl.kl import AdaptiveKL, FixedKL, kl_estimate
+from pama_exp.rl.losses import explained_variance
+from pama_exp.rl.masks import masked_mean
+from pama_exp.rollout.engine import RolloutEngine, Sampling
+from pama_exp.types import Rollout
+from pama_exp.update import MiniBatchLoss, UpdateSettings, parts_of, trainable
+
+
+class Estimator(Protocol):
+    """From one score per response to one advantage per token, per channel."""
+
+    needs_critic: bool
+    group_size: int
+
+    def estimate(
+        self, scores: Tensor, kl_penalty: Tensor, values: Tensor, response_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(K,B) scores, (B,T) penalty, (K,B,T) values, (B,T) mask -> (K,B,T) advantages and returns."""
+        ...
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and its learning-rate schedule, counted in alignment steps."""
+
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    weight_decay: float
+    steps: int
+
+
+class Alignment(LightningModule):
+    """Policy, value heads, frozen reference and reward models; one `training_step` is one step of the algorithm.
+
+    Source: He & Maghsudi, "Pareto Multi-Objective Alignment for Language Models", the algorithm; with other solvers,
+    multi-objective PPO on the same machinery.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reference: nn.Module,
+        objectives: Sequence[Objective],
+        solver: Solver,
+        estimator: Estimator,
+        engine: RolloutEngine,
+        sampling: Sampling,
+        prompts: PromptStream,
+        kl: FixedKL | AdaptiveKL,
+        update: UpdateSettings,
+        optimizer: OptimizerSettings,
+        diagnostics_every: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.policy = policy
+        self._frozen = (reference,)  # in a tuple: neither a submodule nor a part of the checkpoint
+        self.objectives = list(objectives)
+        self.names = [objective.name for objective in self.objectives]
+        self.solver, self.estimator, self.kl = solver, estimator, kl
+        self.engine, self.sampling, self.prompts = engine, sampling, prompts
+        self.update, self.optimizer_settings = update, optimizer
+        self.loss = MiniBatchLoss(policy, solver, update, self.names, estimator.needs_critic)
+        self.diagnostics_every, self.seed = diagnostics_every, seed
+        self.step = 0
+        self.bill = Bill()
+        self.metrics: dict[str, float] = {}
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One step: rollout, rewards, advantages, combination, updates. `self.step` is its number, not Lightning's."""
+        started = time.perf_counter()
+        self.policy.eval()  # no dropout: the ratio of the first update is 1
+        self.metrics = {}
+        experience = self._collect()
+        with self._timed("update"):
+            self._learn(experience)
+        self._describe(experience)
+        self.step += 1
+        seconds = time.perf_counter() - started
+        self.bill.seconds += seconds
+        self.bill.peak_memory_bytes = max(self.bill.peak_memory_bytes, peak_memory_bytes(self.device))
+        self.metrics |= {
+            "train/step": float(self.step),
+            "train/episodes": float(self.bill.prompts),
+            "time/step": seconds,
+            "throughput/tokens_per_second": experience.rollout.response_mask.sum().item() / seconds,
+            "memory/peak_bytes": float(self.bill.peak_memory_bytes),
+        }
+
+    def _collect(self) -> Experience:
+        with self._timed("generate"):
+            seed = random_state(self.seed, self.step, "generate")
+            rollout = trim(self.engine.generate(self.prompts.batch(self.step), self.sampling, seed))
+        mask = rollout.response_mask
+        with self._timed("score"):
+            scores = score_all(self.objectives, rollout.prompts, rollout.texts).to(mask.device)
+            rewards = torch.stack(
+                [o.normaliser.update_and_apply(row) for o, row in zip(self.objectives, scores, strict=True)]
+            )
+            channels = self.solver.on_rewards(rewards)
+        with self._timed("evaluate"), torch.no_grad():
+            old_log_probs, old_values = self._old(rollout)
+            reference = self._by_micro_batch(
+                rollout, lambda part: reference_log_probs(self._frozen[0], part, self.sampling.temperature)
+            )
+        kl = kl_estimate(old_log_probs, reference, self.update.kl_estimator) * mask
+        penalty = torch.zeros_like(kl) if self.update.kl_in_loss else self.kl.coefficient * kl
+        with self._timed("advantages"):
+            advantages, returns = self.estimator.estimate(channels, penalty, old_values, mask)
+        with self._timed("solve"):
+            combined = self.solver.on_advantages(advantages, mask)
+        self.bill.prompts += len(rollout)
+        self.bill.tokens += int(mask.sum())
+        self.bill.reward_calls += scores.numel()
+        self.bill.forwards += 2 * len(rollout)
+        for name, row in zip(self.names, scores, strict=True):
+            self.metrics |= distribution(f"reward/{name}", row)
+        response_kl = kl.sum(-1).mean().item()
+        self.metrics |= {
+            "kl/response": response_kl,
+            "kl/token": masked_mean(kl, mask).item(),
+            "kl/coefficient": self.kl.coefficient,
+            "response/length": mask.sum(-1).float().mean().item(),
+            "response/finished": rollout.finished.float().mean().item(),
+        }
+        return Experience(rollout, rewards, old_log_probs, reference, old_values, advantages, returns, combined)
+
+    def _old(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (B,T) and values (K,B,T) of the policy that generated the rollout."""
+
+        def both(part: Rollout) -> Tensor:
+            output = self.policy.score_rollout(part, self.sampling.temperature)
+            return torch.cat([output.log_probs[None], output.values])
+
+        stacked = self._by_micro_batch(rollout, both)
+        return stacked[0], stacked[1:]
+
+    def _by_micro_batch(self, rollout: Rollout, compute: Callable[[Rollout], Tensor]) -> Tensor:
+        """`compute` (…, b, t) over micro-batches, put back in order as (…, B, T)."""
+        parts = parts_of(rollout, self.update.micro_batch_tokens)
+        if len(parts) == 1:
+            return compute(rollout)
+        pieces = [compute(trim(select(rollout, part))) for part in parts]
+        whole = pieces[0].new_zeros((*pieces[0].shape[:-2], *rollout.response_mask.shape))
+        for part, piece in zip(parts, pieces, strict=True):
+            whole[..., part, : piece.shape[-1]] = piece
+        return whole
+
+    def _learn(self, experience: Experience) -> None:
+        """Several epochs of mini-batches; stops early where the policy has moved past `target_kl`."""
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        diagnose = self.diagnostics_every > 0 and self.step % self.diagnostics_every == 0
+        observed: list[dict[str, Tensor]] = []
+        for rows in self._mini_batches(len(experience.rollout)):
+            batch = experience.rows(rows.to(experience.rewards.device))
+            optimizer.zero_grad(set_to_none=True)
+            logs = self.loss.backward(batch, self.kl.coefficient, self.bill, self.manual_backward)
+            if diagnose and not observed:
+                self.metrics |= self.loss.diagnose(batch)
+            logs["policy/grad_norm"] = nn.utils.clip_grad_norm_(trainable(self.policy), self.update.max_grad_norm)
+            optimizer.step()
+            observed.append(logs)
+            if self.update.target_kl is not None and logs["policy/approx_kl"].item() > self.update.target_kl:
+                break
+        self.kl.update(self.metrics["kl/response"], len(experience.rollout))
+        self.metrics |= {name: torch.stack([logs[name] for logs in observed]).mean().item() for name in observed[0]}
+        self.metrics |= {
+            "policy/updates": float(len(observed)),
+            "policy/learning_rate": scheduler.get_last_lr()[0],
+        }
+        scheduler.step()
+
+    def _mini_batches(self, count: int) -> Iterator[Tensor]:
+        for epoch in range(self.update.epochs):
+            generator = torch.Generator().manual_seed(random_state(self.seed, self.step, f"order-{epoch}"))
+            yield from torch.randperm(count, generator=generator).split(self.update.mini_batch_size)
+
+    def _describe(self, experience: Experience) -> None:
+        """The solver's diagnostics that cost no pass, the same for every solver, and the critic's."""
+        mask, per_objective = experience.rollout.response_mask, experience.per_objective()
+        weights = self.solver.latest_weights.to(per_objective)
+        # Where the losses were weighed rather than the advantages, the signal is the advantages under those weights.
+        is_combined = len(experience.combined) == 1
+        signal = experience.combined[0] if is_combined else torch.einsum("n,nbt->bt", weights, per_objective)
+        tables = {
+            "weight": weights,
+            "binding_share": diagnostics.binding_share(per_objective, mask),
+            "covariance": diagnostics.reward_signal_covariance(experience.rewards, signal, mask),
+        }
+        for kind, values in tables.items():
+            self.metrics |= {f"solver/{kind}/{n}": v.item() for n, v in zip(self.names, values, strict=True)}
+        if self.estimator.needs_critic:
+            channels = self.names if len(experience.advantages) == len(self.names) else ["scalarised"]
+            shares = explained_variance(experience.old_values, experience.returns, mask)
+            self.metrics |= {
+                f"value/explained_variance/{n}": v.item() for n, v in zip(channels, shares, strict=True)
+            }
+
+    @torch.no_grad()
+    def evaluate_policy(self, stream: PromptStream, seed: int) -> Evaluation:
+        """Sample one response for every prompt of the stream and score it by every objective, learned and gold."""
+        self.policy.eval()
+        prompts: list[str] = []
+        responses: list[str] = []
+        lengths: list[Tensor] = []
+        proxy: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        gold: dict[str, list[Tensor]] = {o.name: [] for o in self.objectives if o.gold is not None}
+        for index, batch in enumerate(stream.slices(128)):
+            rollout = self.engine.generate(batch, self.sampling, random_state(seed, index, "evaluate"))
+            prompts += rollout.prompts.texts
+            responses += rollout.texts
+            lengths.append(rollout.response_mask.sum(-1).cpu())
+            for name, row in zip(self.names, score_all(self.objectives, batch, rollout.texts), strict=True):
+                proxy[name].append(row)
+            for objective in self.objectives:
+                if objective.gold is not None:
+                    gold[objective.name].append(objective.gold_scores(batch, rollout.texts))
+        return Evaluation(
+            proxy={name: torch.cat(rows) for name, rows in proxy.items()},
+            gold={name: torch.cat(rows) for name, rows in gold.items()},
+            lengths=torch.cat(lengths),
+            prompts=prompts,
+            responses=responses,
+        )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over policy and value heads, with a schedule stepped once per alignment step."""
+        s = self.optimizer_settings
+        optimizer = torch.optim.AdamW(
+            trainable(self.policy), lr=s.learning_rate, weight_decay=s.weight_decay, betas=(0.9, 0.95)
+        )
+        name = "constant_with_warmup" if s.schedule == "constant" else s.schedule
+        return {"optimizer": optimizer, "lr_scheduler": get_scheduler(name, optimizer, s.warmup_steps, s.steps)}
+
+    def on_fit_start(self) -> None:
+        """The frozen models follow the policy to its device."""
+        self._frozen[0].to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Everything beyond the weights and the optimizer that determines the future."""
+        checkpoint["alignment"] = {
+            "step": self.step,
+            "bill": asdict(self.bill),
+            "solver": self.solver.state_dict(),
+            "kl": self.kl.state_dict(),
+            "normalisers": {o.name: o.normaliser.state_dict() for o in self.objectives},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`."""
+        state = checkpoint["alignment"]
+        self.step, self.bill = state["step"], Bill(**state["bill"])
+        self.solver.load_state_dict(state["solver"])
+        self.kl.load_state_dict(state["kl"])
+        for objective in self.objectives:
+            objective.normaliser.load_state_dict(state["normalisers"][objective.name])
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.metrics[f"time/{phase}"] = time.perf_counter() - started

@@ -1,0 +1,164 @@
+"""Lightning's side of a run: metrics to the record, evaluations, checkpoints, random states, signals."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, Trainer
+
+from pama_exp.alignment import Alignment
+from pama_exp.data.prompts import PromptStream
+from pama_exp.errors import UserError
+from pama_exp.experience import Evaluation
+from pama_exp.tracking.console import Progress
+from pama_exp.tracking.record import RunRecord
+from pama_exp.tracking.run_wandb import log_generations
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop; `signum` becomes the exit status 128 + signum."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class RandomStates(Callback):
+    """The global random streams travel with the checkpoint, which Lightning does not see to."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Python's, numpy's and torch's generators."""
+        return {
+            "python": random.getstate(),
+            "numpy": np.random.get_state(),  # noqa: NPY002 - the global stream is what third-party code draws from
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put them back."""
+        random.setstate(state_dict["python"])
+        np.random.set_state(state_dict["numpy"])  # noqa: NPY002
+        torch.set_rng_state(state_dict["torch"])
+        if state_dict["cuda"]:
+            torch.cuda.set_rng_state_all(state_dict["cuda"])
+
+
+class Recorder(Callback):
+    """Every step's metrics go to the run's record, to Lightning's logger and to the person watching."""
+
+    def __init__(self, record: RunRecord, progress: Progress) -> None:
+        self.record, self.progress = record, progress
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Alignment, *_: Any) -> None:
+        """Write one row."""
+        metrics = pl_module.metrics
+        self.record.log_metrics(pl_module.step, metrics)
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=pl_module.step)
+        shown = {name: metrics[f"reward/{name}/mean"] for name in pl_module.names}
+        self.progress.advance(shown | {"kl": metrics["kl/response"], "tokens": metrics["response/length"]})
+
+
+class Evaluator(Callback):
+    """Held-out prompts before the first step, every few steps, and after the last one."""
+
+    def __init__(
+        self, record: RunRecord, validation: PromptStream, test: PromptStream, every: int, steps: int, seed: int
+    ) -> None:
+        self.record, self.validation, self.test = record, validation, test
+        self.every, self.steps, self.seed = every, steps, seed
+        self.before: Mapping[str, Mapping[str, float | None]] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The SFT policy's means, so that a resumed run need not find them again."""
+        return {"before": self.before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put them back."""
+        self.before = state_dict["before"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: Alignment) -> None:
+        """The SFT policy on the test prompts (what the summary calls before) and on the validation prompts."""
+        if self.before is None:
+            self.before = pl_module.evaluate_policy(self.test, self.seed).means()
+            self._log(trainer, 0, pl_module.evaluate_policy(self.validation, self.seed))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Alignment, *_: Any) -> None:
+        """Validation on the cadence and after the last step."""
+        due = self.every > 0 and pl_module.step % self.every == 0
+        if due or pl_module.step == self.steps:
+            self._log(trainer, pl_module.step, pl_module.evaluate_policy(self.validation, self.seed))
+
+    def _log(self, trainer: Trainer, step: int, evaluation: Evaluation) -> None:
+        metrics = evaluation.metrics() | {"train/step": float(step)}
+        rows = evaluation.rows(limit=32)
+        self.record.log_metrics(step, metrics)
+        self.record.log_generations(step, rows)
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=step)
+            log_generations(logger.experiment, step, rows)
+
+
+class Checkpoints(Callback):
+    """A checkpoint every few steps, at the last one and at a signal; the newest two are kept."""
+
+    def __init__(self, folder: Path, every: int, steps: int) -> None:
+        self.folder, self.every, self.steps = folder, every, steps
+        self.signum: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: Alignment) -> None:
+        """Take over SIGTERM and SIGINT from Lightning: a step is finished before the run stops."""
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self._previous[signum] = signal.signal(signum, self._remember)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Alignment, *_: Any) -> None:
+        """Save on the cadence; save and stop after a signal."""
+        due = self.every > 0 and pl_module.step % self.every == 0
+        if due or pl_module.step == self.steps or self.signum is not None:
+            self.save(trainer, pl_module.step)
+        if self.signum is not None:
+            trainer.should_stop = True
+
+    def save(self, trainer: Trainer, step: int) -> None:
+        """Write step-<n>.ckpt by way of a temporary file, then drop all but the newest two."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / "unfinished.tmp"
+        trainer.save_checkpoint(temporary)
+        temporary.replace(self.folder / f"step-{step:08d}.ckpt")
+        for old in sorted(self.folder.glob("step-*.ckpt"))[:-2]:
+            old.unlink()
+
+    def teardown(self, trainer: Trainer, pl_module: Alignment, stage: str) -> None:
+        """Give the signals back."""
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous.clear()
+
+    def _remember(self, signum: int, _: Any) -> None:
+        if self.signum is not None:  # asked twice: stop at once
+            raise Interrupted(signum)
+        self.signum = signum
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
+    """The newest checkpoint and its step; None where there is none.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    found = sorted(folder.glob("step-*.ckpt"))
+    if not found:
+        return None
+    with suppress(Exception):
+        return found[-1], int(torch.load(found[-1], map_location="cpu", weights_only=False)["alignment"]["step"])
+    older = f" It then resumes from {found[-2].name}." if len(found) > 1 else " It then starts from the beginning."
+    raise UserError(f"The checkpoint {found[-1]} cannot be read.", f"Delete it and run the same command.{older}")

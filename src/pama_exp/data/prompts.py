@@ -1,0 +1,89 @@
+"""Prompts as batches: a pure function of (seed, step), so that resuming needs no state.
+
+Legend: B responses, P prompt tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pama_exp.data.streams import random_state
+from pama_exp.errors import UserError
+from pama_exp.types import PromptBatch
+
+
+def collate(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], columns: Mapping[str, Sequence[Any]] | None = None
+) -> PromptBatch:
+    """Tokenize and pad on the left.
+
+    Raises:
+        UserError: if a prompt has no tokens.
+    """
+    rows = tokenizer(list(texts))["input_ids"]
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            raise UserError(f"The prompt {text!r} has no tokens.", "Remove empty prompts from the data.")
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(row)) + row for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(longest) >= (longest - lengths)[:, None]
+    return PromptBatch(input_ids=ids, mask=mask, texts=list(texts), columns=dict(columns or {}))
+
+
+class PromptStream:
+    """Shuffled epochs without replacement; `batch(step)` is a pure function of (seed, step).
+
+    Args:
+        texts: the prompts.
+        tokenizer: the policy's.
+        prompts_per_step: distinct prompts per step.
+        seed: of the order.
+        group_size: responses per prompt; each prompt is repeated that often, consecutively.
+        columns: whatever else is known of each prompt, handed on to scorers.
+
+    Raises:
+        UserError: if there are fewer prompts than a step needs.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        prompts_per_step: int,
+        seed: int,
+        group_size: int = 1,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        if not 1 <= prompts_per_step <= len(texts):
+            raise UserError(
+                f"A step takes {prompts_per_step} prompts; the data has {len(texts)}.",
+                f"Set the batch size so that a step takes between 1 and {len(texts)}.",
+            )
+        self.texts, self.tokenizer, self.columns = list(texts), tokenizer, dict(columns or {})
+        self.prompts_per_step, self.seed, self.group_size = prompts_per_step, seed, group_size
+
+    def batch(self, step: int) -> PromptBatch:
+        """The prompts of this step."""
+        first = step * self.prompts_per_step
+        wanted = range(first, first + self.prompts_per_step)
+        orders = {epoch: self._order(epoch) for epoch in {i // len(self.texts) for i in wanted}}
+        rows = [orders[i // len(self.texts)][i % len(self.texts)] for i in wanted]
+        return self._collate([row for row in rows for _ in range(self.group_size)])
+
+    def slices(self, batch_size: int) -> Iterator[PromptBatch]:
+        """All prompts once, in order."""
+        for start in range(0, len(self.texts), batch_size):
+            yield self._collate(list(range(start, min(start + batch_size, len(self.texts)))))
+
+    def _order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(random_state(self.seed, epoch, "prompts"))
+        return torch.randperm(len(self.texts), generator=generator).tolist()
+
+    def _collate(self, rows: Sequence[int]) -> PromptBatch:
+        columns = {name: [values[i] for i in rows] for name, values in self.columns.items()}
+        return collate(self.tokenizer, [self.texts[i] for i in rows], columns)

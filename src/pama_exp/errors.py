@@ -1,0 +1,26 @@
+"""The one exception that is the user's to mend; anything else is a bug and shows its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in the input: printed as two lines (what is wrong and where, what would be right), exit status 2."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}"
+
+
+def suggest(word: str, choices: Iterable[str]) -> str:
+    """The nearest valid name, if one is near, and all the valid ones."""
+    valid = list(choices)
+    near = difflib.get_close_matches(word, valid, n=1)
+    listed = f"Valid: {', '.join(valid) or 'none'}."
+    return f"Did you mean '{near[0]}'? {listed}" if near else listed

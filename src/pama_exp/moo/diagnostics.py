@@ -1,0 +1,67 @@
+"""What is measured of every solver alike: who binds, how gradients conflict, what each reward sees of the signal.
+
+Legend: N objectives, B responses, T response tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def binding_share(advantages: Float[Tensor, "N B T"], response_mask: Bool[Tensor, "B T"]) -> Float[Tensor, " N"]:
+    """Share of valid tokens on which the objective's Noon advantage max(Aⁱ, 0) is the least.
+
+    Ties are split equally, so that the shares sum to 1; all are 0 if no token is valid.
+    """
+    positive = advantages.clamp(min=0)
+    binds = (positive == positive.amin(0)).to(advantages)
+    return _token_mean(binds / binds.sum(0), response_mask)
+
+
+def gradient_cosines(gramian: Float[Tensor, "N N"]) -> Float[Tensor, "N N"]:
+    """cos(gⁱ, gʲ) = Gᵢⱼ / (‖gⁱ‖ ‖gʲ‖); 0 where either gradient is zero."""
+    norms = gramian.diagonal().clamp(min=0).sqrt()
+    inverse = torch.where(norms > 0, 1 / norms, 0)
+    return (gramian * inverse[:, None] * inverse[None, :]).clamp(-1, 1)
+
+
+def stationarity_residual(gramian: Float[Tensor, "N N"], weights: Float[Tensor, " N"]) -> Float[Tensor, ""]:
+    """‖Σ wⁱ gⁱ‖ = √(wᵀGw): zero at a Pareto stationary point if the weights are the min-norm ones."""
+    return (weights @ gramian @ weights).clamp(min=0).sqrt()
+
+
+def reward_signal_covariance(
+    rewards: Float[Tensor, "N B"], combined: Float[Tensor, "B T"], response_mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, " N"]:
+    """Covariance, over responses, of each reward with the mean over tokens of the combined advantage.
+
+    A negative value says that the update works against that reward. Responses without a valid token do not count;
+    divided by the number of those that do.
+    """
+    counted = response_mask.any(1)
+    signal = (torch.where(response_mask, combined, 0).sum(1) / response_mask.sum(1).clamp(min=1))[counted]
+    seen, count = rewards[:, counted], counted.sum().clamp(min=1)
+    centred = seen - seen.sum(1, keepdim=True) / count
+    return centred @ signal / count  # centring one side is enough
+
+
+def clip_fraction(
+    log_probs: Float[Tensor, "B T"],
+    old_log_probs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "N B T"],
+    response_mask: Bool[Tensor, "B T"],
+    clip: float,
+) -> Float[Tensor, " N"]:
+    """Share of valid tokens at which clip(u, 1−ε, 1+ε) Aⁱ < u Aⁱ, where objective i's gradient is cut off.
+
+    u = exp(log π_θ − log π_old)
+    """
+    ratio = torch.where(response_mask, log_probs - old_log_probs, 0).exp()
+    cut_off = ((advantages > 0) & (ratio > 1 + clip)) | ((advantages < 0) & (ratio < 1 - clip))
+    return _token_mean(cut_off.to(advantages), response_mask)
+
+
+def _token_mean(values: Float[Tensor, "N B T"], response_mask: Bool[Tensor, "B T"]) -> Float[Tensor, " N"]:
+    return torch.where(response_mask, values, 0).sum((1, 2)) / response_mask.sum().clamp(min=1)

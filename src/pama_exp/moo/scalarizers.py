@@ -1,0 +1,53 @@
+"""Methods that reduce the objectives to one channel with weights that do not depend on the advantages.
+
+Legend: N objectives, K = N channels, B responses, T response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pama_exp.errors import UserError, suggest
+from pama_exp.moo.solver import Solver
+
+
+class Linear(Solver):
+    """Fixed weights (MORLHF), in one of two places that are not the same method.
+
+    Args:
+        weights: w, one per objective.
+        space: `advantage`, A = Σ wⁱ Aⁱ over advantages estimated (and whitened) per objective; `reward`, r = Σ wⁱ rⁱ
+            before a single advantage is estimated, so that one value head serves all.
+
+    Raises:
+        UserError: for an unknown space.
+    """
+
+    def __init__(self, weights: Sequence[float], space: str = "advantage") -> None:
+        super().__init__(weights)
+        if space not in ("advantage", "reward"):
+            raise UserError(f"solver.space={space} is not one of its values.", suggest(space, ("advantage", "reward")))
+        self.space = space
+
+    @property
+    def num_channels(self) -> int:
+        """One in reward space."""
+        return 1 if self.space == "reward" else len(self.weights)
+
+    def on_rewards(self, rewards: Float[Tensor, "K B"]) -> Float[Tensor, "L B"]:
+        """r = Σ wⁱ rⁱ in reward space."""
+        if self.space == "advantage":
+            return rewards
+        return torch.einsum("n,nb->b", self.weights.to(rewards), rewards)[None]
+
+    def on_advantages(
+        self, advantages: Float[Tensor, "K B T"], response_mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "1 B T"]:
+        """A = Σ wⁱ Aⁱ in advantage space."""
+        if self.space == "reward":
+            return advantages
+        return torch.einsum("n,nbt->bt", self.weights.to(advantages), advantages)[None]

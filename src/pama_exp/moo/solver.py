@@ -1,0 +1,90 @@
+"""What a multi-objective method is to the rest of the framework: three hooks, identity by default.
+
+Legend: N objectives, K channels or losses before a hook, L after it, B responses, T response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pama_exp.errors import UserError
+
+
+@runtime_checkable
+class Gramian(Protocol):
+    """G_kl = ⟨∇L^k, ∇L^l⟩ of the surrogate losses, computed when called and not before."""
+
+    def __call__(self, target: Literal["parameters", "hidden"] = "parameters") -> Float[Tensor, "K K"]:
+        """Gradients with respect to the trained parameters, or to the last hidden state that the losses share."""
+
+
+class Solver:
+    """A multi-objective method; a subclass overrides the hook at which it acts.
+
+    Args:
+        weights: the user's weight of each objective, in the objectives' order; normalised to sum to 1.
+
+    Attributes:
+        weights: (N,) the same, on the simplex.
+        latest_weights: (N,) the objective weights most recently applied, averaged over valid tokens where they are per
+            token; for logging.
+
+    Raises:
+        UserError: if there are no weights, if one is negative or not finite, or if all are zero.
+    """
+
+    weights: Float[Tensor, " N"]
+    latest_weights: Float[Tensor, " N"]
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.weights = on_simplex(weights)
+        self.latest_weights = self.weights.clone()
+
+    @property
+    def num_channels(self) -> int:
+        """Reward channels after `on_rewards`: how many advantages are estimated and value heads trained."""
+        return len(self.weights)
+
+    def on_rewards(self, rewards: Float[Tensor, "K B"]) -> Float[Tensor, "L B"]:
+        """One score per response and objective → one per response and channel."""
+        return rewards
+
+    def on_advantages(
+        self, advantages: Float[Tensor, "K B T"], response_mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "L B T"]:
+        """One advantage per token and channel → one per token and surrogate loss."""
+        return advantages
+
+    def on_losses(self, losses: Float[Tensor, " K"], gramian: Gramian) -> Float[Tensor, " K"]:
+        """The weight of each surrogate loss in the update."""
+        return torch.ones_like(losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whatever must survive an interruption: tensors and floats."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+def on_simplex(weights: Sequence[float]) -> Float[Tensor, " N"]:
+    """w^i / Σ w.
+
+    Raises:
+        UserError: if there are no weights, if one is negative or not finite, or if all are zero.
+    """
+    given = torch.tensor(list(weights), dtype=torch.float64)
+    usable = bool(torch.isfinite(given).all()) and bool((given >= 0).all()) and bool((given > 0).any())
+    if not usable:
+        raise UserError(
+            f"solver.weights={list(weights)} cannot be normalised.",
+            "Give one finite, non-negative number per objective, not all of them zero, such as [0.5, 0.5].",
+        )
+    # Divided by the largest first: a sum of huge weights overflows.
+    given = given / given.max()
+    return (given / given.sum()).float()

@@ -1,0 +1,129 @@
+"""Models from configurations and local folders, in Hugging Face's formats."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from pama_exp.errors import UserError, suggest
+
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "layerdrop", "resid_pdrop", "embd_pdrop", "attn_pdrop")
+
+
+def build_config(architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """The architecture's configuration with the tokenizer's vocabulary and special tokens; no dropout unless asked.
+
+    Raises:
+        UserError: for an unknown architecture or key.
+    """
+    if architecture not in CONFIG_MAPPING:
+        raise UserError(f"model.architecture={architecture} is not known to transformers.", suggest(architecture, CONFIG_MAPPING))
+    known = AutoConfig.for_model(architecture)
+    valid = sorted(k for k in {*known.to_dict(), *known.attribute_map} if not k.startswith("_"))
+    for key in config:
+        if key not in valid:
+            raise UserError(f"model.config has no key '{key}' in the architecture {architecture}.", suggest(key, valid))
+    vocabulary = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    still = {name: 0.0 for name in _DROPOUTS if hasattr(known, name)}
+    try:
+        return AutoConfig.for_model(architecture, **{**vocabulary, **still, **config})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model.config is not valid for {architecture}: {str(error).splitlines()[0]}", "Mend that value.") from None
+
+
+def build_model(architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A causal language model with random weights.
+
+    Raises:
+        UserError: for an unknown architecture or key.
+    """
+    return AutoModelForCausalLM.from_config(build_config(architecture, config, tokenizer))
+
+
+def build_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A sequence classifier with one output, its trunk a copy of the language model's, its head new."""
+    config = type(model.config).from_dict({**model.config.to_dict(), "num_labels": 1})
+    config.pad_token_id = tokenizer.pad_token_id
+    classifier = AutoModelForSequenceClassification.from_config(config)
+    classifier.base_model.load_state_dict(model.base_model.state_dict())
+    return classifier
+
+
+def load_model(folder: str | Path) -> PreTrainedModel:
+    """A causal language model from a local folder.
+
+    Raises:
+        UserError: if the folder is missing or its weights do not fit the architecture.
+    """
+    return _load(AutoModelForCausalLM, folder)
+
+
+def load_classifier(folder: str | Path) -> PreTrainedModel:
+    """A sequence classifier from a local folder.
+
+    Raises:
+        UserError: if the folder is missing, or holds no trained head.
+    """
+    return _load(AutoModelForSequenceClassification, folder)
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer saved with a model, padding on the left.
+
+    Raises:
+        UserError: if the folder holds none, or it has no padding or end token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="left", local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no tokenizer ({str(error).splitlines()[0]}).", "Save it beside the model.") from None
+    if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
+        raise UserError(f"The tokenizer in {folder} has no padding or no end token.", "Set pad_token and eos_token, and save it again.")
+    return tokenizer
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+    """Weights (safetensors), configuration and tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """How many tokens the model can attend over; None where it is not bounded."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def _load(kind: Any, folder: str | Path) -> PreTrainedModel:
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
+    logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # what it would warn of is an error below
+    try:
+        model, info = kind.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
+    except Exception as error:  # safetensors and transformers raise many kinds
+        raise UserError(f"The model in {folder} cannot be read ({str(error).splitlines()[0]}).", "Is the folder whole?") from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(
+            f"The weights in {folder} lack {', '.join(missing[:3])}, which would be random.",
+            f"Give a folder saved by {kind.__name__.removeprefix('Auto')}.",
+        )
+    model.eval()
+    return model

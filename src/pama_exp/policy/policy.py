@@ -1,0 +1,115 @@
+"""The policy: a causal language model, N value heads on its trunk, and log-probabilities of what it said.
+
+Legend: K value heads, B responses, P prompt tokens, T response tokens, H hidden width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pama_exp.types import Rollout
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """What one forward pass says of a rollout; zeros where the response is padding."""
+
+    log_probs: Float[Tensor, "B T"]
+    entropy: Float[Tensor, "B T"]
+    values: Float[Tensor, "K B T"]
+    hidden: Float[Tensor, "B T H"]  # from which token t is predicted; log_probs and values are functions of it
+
+
+class Policy(nn.Module):
+    """A causal language model with `num_values` value heads in one linear layer, zero at the start."""
+
+    def __init__(self, model: PreTrainedModel, num_values: int) -> None:
+        super().__init__()
+        self.model = model
+        weight = model.get_output_embeddings().weight
+        self.value_heads = nn.Linear(weight.shape[1], num_values, device=weight.device, dtype=weight.dtype)
+        nn.init.zeros_(self.value_heads.weight)
+        nn.init.zeros_(self.value_heads.bias)
+
+    def score_rollout(self, rollout: Rollout, temperature: float = 1.0) -> PolicyOutput:
+        """One forward pass; the vocabulary is only unrolled for response tokens."""
+        hidden = response_states(self.model, rollout)
+        log_probs, entropy = _token_statistics(self.model, hidden, rollout, temperature)
+        values = self.value_heads(hidden).float().movedim(-1, 0)
+        return PolicyOutput(log_probs, entropy, values * rollout.response_mask, hidden)
+
+
+@torch.no_grad()
+def reference_log_probs(model: PreTrainedModel, rollout: Rollout, temperature: float = 1.0) -> Float[Tensor, "B T"]:
+    """Log-probabilities of the response tokens under a frozen model; zeros on padding."""
+    return _token_statistics(model, response_states(model, rollout), rollout, temperature)[0]
+
+
+def response_states(model: PreTrainedModel, rollout: Rollout) -> Float[Tensor, "B T H"]:
+    """Last hidden states at the positions that predict the response's tokens: P − 1 … P + T − 2."""
+    mask = torch.cat([rollout.prompts.mask, rollout.response_mask], dim=1)
+    ids = torch.cat([rollout.prompts.input_ids, rollout.response_ids], dim=1)[:, :-1]
+    attention = mask[:, :-1].long()
+    extra = {} if model.config.model_type == "opt" else {"position_ids": (attention.cumsum(1) - 1).clamp(min=0)}
+    output = model.base_model(input_ids=ids, attention_mask=attention, use_cache=False, **extra)
+    return output.last_hidden_state[:, rollout.prompts.input_ids.shape[1] - 1 :]
+
+
+def freeze(model: PreTrainedModel) -> PreTrainedModel:
+    """Evaluation mode, no gradients."""
+    return model.eval().requires_grad_(False)
+
+
+def select(rollout: Rollout, rows: Int[Tensor, " b"]) -> Rollout:
+    """The responses at `rows`."""
+    index = rows.tolist()
+    prompts = replace(
+        rollout.prompts,
+        input_ids=rollout.prompts.input_ids[rows],
+        mask=rollout.prompts.mask[rows],
+        texts=[rollout.prompts.texts[i] for i in index],
+        columns={name: [values[i] for i in index] for name, values in rollout.prompts.columns.items()},
+    )
+    return Rollout(
+        prompts=prompts,
+        response_ids=rollout.response_ids[rows],
+        response_mask=rollout.response_mask[rows],
+        finished=rollout.finished[rows],
+        texts=[rollout.texts[i] for i in index],
+    )
+
+
+def trim(rollout: Rollout) -> Rollout:
+    """Without response columns that are padding in every row; one column stays."""
+    length = max(1, int(rollout.response_mask.sum(-1).max()))
+    return replace(
+        rollout, response_ids=rollout.response_ids[:, :length], response_mask=rollout.response_mask[:, :length]
+    )
+
+
+def micro_batches(lengths: Int[Tensor, " B"], prompt_length: int, token_budget: int) -> list[Int[Tensor, " b"]]:
+    """Rows in order of length, split so that rows × (P + longest response) stays within the budget; at least one a part."""
+    parts: list[list[int]] = [[]]
+    for row in lengths.argsort(stable=True).tolist():
+        longest = max(1, int(lengths[row]))
+        if parts[-1] and (len(parts[-1]) + 1) * (prompt_length + longest) > token_budget:
+            parts.append([])
+        parts[-1].append(row)
+    return [torch.tensor(part, device=lengths.device) for part in parts]
+
+
+def _token_statistics(
+    model: PreTrainedModel, hidden: Float[Tensor, "B T H"], rollout: Rollout, temperature: float
+) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+    mask: Bool[Tensor, "B T"] = rollout.response_mask
+    logits = model.get_output_embeddings()(hidden).float() / temperature
+    all_log_probs = logits.log_softmax(-1)
+    chosen = all_log_probs.gather(-1, rollout.response_ids[..., None]).squeeze(-1)
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        entropy = -(all_log_probs.exp() * all_log_probs).sum(-1)
+    return torch.where(mask, chosen, 0), torch.where(mask, entropy, 0)

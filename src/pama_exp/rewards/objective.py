@@ -1,0 +1,48 @@
+"""An objective: what it is called, how it is scored and normalised, and which way is up.
+
+Legend: N objectives, B responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pama_exp.rewards.normalise import Identity, Normaliser
+from pama_exp.rewards.scorer import Scorer, checked_score
+from pama_exp.types import PromptBatch
+
+
+@dataclass
+class Objective:
+    """Inside the framework a higher reward is always better: `minimize` turns the sign of the scorer's output."""
+
+    name: str
+    scorer: Scorer
+    weight: float = 1.0
+    direction: str = "maximize"
+    normaliser: Normaliser = field(default_factory=Identity)
+    range: tuple[float, ...] | None = None
+    gold: Scorer | None = None
+
+    def scores(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
+        """What training sees, before normalisation."""
+        return self._sign * checked_score(self.name, self.scorer, prompts, responses)
+
+    def gold_scores(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
+        """The truth, where there is one."""
+        assert self.gold is not None
+        return self._sign * checked_score(f"{self.name} (gold)", self.gold, prompts, responses)
+
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.direction == "maximize" else -1.0
+
+
+def score_all(objectives: Sequence[Objective], prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, "N B"]:
+    """Every objective's scores, in order."""
+    return torch.stack([objective.scores(prompts, responses) for objective in objectives])

@@ -1,0 +1,1 @@
+"""Reinforcement learning's mathematics as pure functions: masks, KL, advantages, losses."""

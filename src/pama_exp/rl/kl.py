@@ -1,0 +1,88 @@
+"""The penalty that keeps the policy near its reference: estimators per token, and coefficients β.
+
+Legend: B responses, T response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pama_exp.errors import UserError, suggest
+
+ESTIMATORS = ("k1", "k2", "k3")
+
+
+def kl_estimate(
+    log_probs: Float[Tensor, "B T"], reference_log_probs: Float[Tensor, "B T"], estimator: str = "k1"
+) -> Float[Tensor, "B T"]:
+    """Estimates of KL(π‖π_ref), in nats, from tokens drawn from π (Schulman 2020, "Approximating KL divergence").
+
+    With ℓ = log π − log π_ref:  k1 = ℓ (unbiased);  k2 = ½ ℓ² (biased, never negative);
+    k3 = exp(−ℓ) − 1 + ℓ (unbiased, never negative).
+
+    Raises:
+        UserError: for an unknown estimator.
+    """
+    log_ratio = log_probs - reference_log_probs
+    if estimator == "k1":
+        return log_ratio
+    if estimator == "k2":
+        return 0.5 * log_ratio.square()
+    if estimator == "k3":
+        return torch.expm1(-log_ratio) + log_ratio
+    raise UserError(f"estimator={estimator} is not a KL estimator.", suggest(estimator, ESTIMATORS))
+
+
+class FixedKL:
+    """A β that stays as it is.
+
+    Raises:
+        UserError: for a negative coefficient.
+    """
+
+    def __init__(self, coefficient: float) -> None:
+        if not coefficient >= 0:
+            raise UserError(f"The KL coefficient is {coefficient}.", "Give a number that is not negative.")
+        self.coefficient = coefficient
+
+    def update(self, observed_kl: float, num_samples: int) -> None:
+        """Nothing to adapt."""
+
+    def state_dict(self) -> dict[str, float]:
+        """The coefficient."""
+        return {"coefficient": self.coefficient}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """The inverse of `state_dict`."""
+        self.coefficient = state["coefficient"]
+
+
+class AdaptiveKL(FixedKL):
+    """A β driven so that the observed KL per response stays near a target (Ziegler et al. 2019, section 2.2).
+
+    e = clip(KL / target − 1, −0.2, 0.2);  β ← β (1 + e n / horizon)
+
+    Args:
+        coefficient: β at the start.
+        target: KL per response, in nats.
+        horizon: responses over which a full error changes β by a fifth.
+
+    Raises:
+        UserError: for a negative coefficient, or a target or horizon that is not positive.
+    """
+
+    def __init__(self, coefficient: float, target: float, horizon: int) -> None:
+        super().__init__(coefficient)
+        if not (target > 0 and horizon > 0):
+            raise UserError(f"Adaptive KL has target={target}, horizon={horizon}.", "Both must be positive.")
+        self.target, self.horizon = target, horizon
+
+    def update(self, observed_kl: float, num_samples: int) -> None:
+        """Adapt β after a batch of `num_samples` responses with this mean KL."""
+        error = min(max(observed_kl / self.target - 1, -0.2), 0.2)
+        # A batch beyond the horizon counts as the horizon: five of them would otherwise turn β negative.
+        self.coefficient *= 1 + error * min(num_samples / self.horizon, 1.0)

@@ -1,0 +1,117 @@
+"""Responses sampled from the policy, behind one protocol.
+
+Legend: B responses, P prompt tokens, T response tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pama_exp.errors import UserError
+from pama_exp.types import PromptBatch, Rollout
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Raises:
+        UserError: for a value outside its range.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UserError(f"rollout.sampling.max_new_tokens={self.max_new_tokens}.", "It is at least 1.")
+        if self.temperature <= 0:
+            raise UserError(f"rollout.sampling.temperature={self.temperature}.", "It is above 0; 1.0 samples from the policy.")
+
+    def for_training(self) -> Sampling:
+        """Itself, if the log-probabilities of what it draws can be had at the update.
+
+        Raises:
+            UserError: if tokens are filtered: the ratio of new to old policy would then be of other distributions.
+        """
+        if self.top_p != 1.0 or self.top_k != 0:
+            raise UserError(
+                f"rollout.sampling.top_p={self.top_p}, top_k={self.top_k} filter tokens, which biases the update.",
+                "Set top_p=1.0 and top_k=0; temperature is applied on both sides.",
+            )
+        return self
+
+
+class RolloutEngine(Protocol):
+    """Prompts in, responses out."""
+
+    def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int) -> Rollout:
+        """One response per prompt; the same seed gives the same responses and leaves global streams alone."""
+        ...
+
+
+class DecodeEngine:
+    """Batched sampling with the model's own key-value cache."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    @torch.no_grad()
+    def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int) -> Rollout:
+        """See `RolloutEngine`.
+
+        Raises:
+            UserError: if prompt and response do not fit the model's positions.
+        """
+        device = self.model.device
+        generator = torch.Generator(device=device).manual_seed(seed)
+        ids, mask = prompts.input_ids.to(device), prompts.mask.to(device)
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions is not None and ids.shape[1] + sampling.max_new_tokens > positions:
+            raise UserError(
+                f"Prompts of {ids.shape[1]} tokens and responses of {sampling.max_new_tokens} exceed {positions} positions.",
+                "Lower rollout.sampling.max_new_tokens or shorten the prompts.",
+            )
+        takes_positions = self.model.config.model_type != "opt"
+        attention, feed = mask.long(), ids
+        position = (attention.cumsum(1) - 1).clamp(min=0)
+        finished = torch.zeros(len(ids), dtype=torch.bool, device=device)
+        tokens, valid, cache = [], [], None
+        for _ in range(sampling.max_new_tokens):
+            extra = {"position_ids": position} if takes_positions else {}
+            output = self.model(
+                input_ids=feed, attention_mask=attention, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
+            )
+            cache = output.past_key_values
+            chosen = draw(output.logits[:, -1].float(), sampling, generator)
+            valid.append(~finished)
+            tokens.append(torch.where(finished, self.tokenizer.pad_token_id, chosen))
+            finished = finished | (chosen == self.tokenizer.eos_token_id)
+            if bool(finished.all()):
+                break
+            feed, position = tokens[-1][:, None], position[:, -1:] + 1
+            attention = torch.cat([attention, torch.ones_like(feed)], dim=1)
+        response_ids, response_mask = torch.stack(tokens, 1), torch.stack(valid, 1)
+        rows = [row[keep].tolist() for row, keep in zip(response_ids.cpu(), response_mask.cpu(), strict=True)]
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        moved = PromptBatch(input_ids=ids, mask=mask, texts=prompts.texts, columns=prompts.columns)
+        return Rollout(moved, response_ids, response_mask, finished, texts)
+
+
+def draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:
+    """One token per row (B,) from logits (B,V) after temperature, top-k and top-p."""
+    scaled = logits / sampling.temperature
+    if sampling.top_k > 0:
+        kth = scaled.topk(min(sampling.top_k, scaled.shape[-1])).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < kth, -torch.inf)
+    if sampling.top_p < 1.0:
+        ordered, order = scaled.sort(dim=-1, descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        scaled = scaled.masked_fill((before >= sampling.top_p).gather(-1, order.argsort(-1)), -torch.inf)
+    return torch.multinomial(scaled.softmax(-1), 1, generator=generator).squeeze(-1)

@@ -1,0 +1,275 @@
+"""What a configuration may hold: dataclasses, the checks that need no work to have started, and the resolvers."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pama_exp.errors import UserError, suggest
+
+
+@dataclass
+class ModelConfig:
+    """The policy's architecture, built from its configuration or read from a local folder."""
+
+    name: str = "???"
+    architecture: str = "opt"
+    config: dict[str, Any] = field(default_factory=dict)
+    path: str | None = None
+
+
+@dataclass
+class DataConfig:
+    """Where prompts come from; `domain` is what objectives are looked up by."""
+
+    domain: str = "factworld"
+    world: dict[str, Any] = field(default_factory=dict)
+    evaluation_prompts: int = 256
+
+
+@dataclass
+class ObjectiveConfig:
+    """One objective: how it is scored in each data domain, and how much it counts."""
+
+    description: str = ""
+    weight: float = 1.0
+    direction: str = "maximize"
+    normaliser: str = "none"
+    range: list[float] | None = None
+    scorers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class FitConfig:
+    """Supervised training of the SFT policy or of a reward model."""
+
+    examples: int = 4096
+    steps: int = 200
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup_steps: int = 20
+    weight_decay: float = 0.01
+    seed: int = 0
+    label_noise: float = 0.0
+
+
+@dataclass
+class KLConfig:
+    """How the policy is kept near the reference: in every objective's return, or as a term of the loss."""
+
+    placement: str = "reward"
+    estimator: str = "k1"
+    coefficient: float = 0.05
+    target: float | None = None
+    horizon: int = 10000
+
+
+@dataclass
+class TrainingConfig:
+    """One alignment run: how many steps, and what one update does with the rollout it was given."""
+
+    steps: int = 60
+    batch_size: int = 64
+    epochs: int = 2
+    mini_batch_size: int = 64
+    micro_batch_tokens: int = 16384
+    learning_rate: float = 3e-4
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip: float = 0.2
+    value_clip: float | None = 0.2
+    value_coefficient: float = 0.5
+    entropy_coefficient: float = 0.0
+    max_grad_norm: float = 1.0
+    target_kl: float | None = None
+    kl: KLConfig = field(default_factory=KLConfig)
+    evaluate_every: int = 20
+    checkpoint_every: int = 10
+    diagnostics_every: int = 10
+    calibration_prompts: int = 256
+
+
+@dataclass
+class SamplingConfig:
+    """Sampling of responses; the same temperature divides the logits at the update."""
+
+    max_new_tokens: int = 48
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass
+class RolloutConfig:
+    """The generation engine and how it samples."""
+
+    engine: dict[str, Any] = field(default_factory=dict)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass
+class TrainerConfig:
+    """Where it runs: Lightning's accelerator, devices and precision, and the processor threads to use."""
+
+    accelerator: str = "cpu"
+    devices: int = 1
+    precision: str = "32-true"
+    threads: int | None = None
+
+
+@dataclass
+class LoggerConfig:
+    """Where metrics go besides the run's own record."""
+
+    mode: str = "auto"
+    project: str = "pama-exp"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class EvaluateConfig:
+    """What `stage=evaluate` looks at: a finished run's folder; the SFT policy when null."""
+
+    run: str | None = None
+    split: str = "test"
+    prompts: int = 256
+
+
+@dataclass
+class Config:
+    """The whole configuration of a run."""
+
+    stage: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objectives: dict[str, ObjectiveConfig] = field(default_factory=dict)
+    reward: str = "learned"
+    solver: dict[str, Any] = field(default_factory=dict)
+    advantage: dict[str, Any] = field(default_factory=dict)
+    adapter: dict[str, Any] = field(default_factory=dict)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sft: FitConfig = field(default_factory=FitConfig)
+    reward_model: FitConfig = field(default_factory=FitConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    seed: int = 0
+    output: str = "???"
+    cache_dir: str = "???"
+    force: bool = False
+
+
+# These say where and how a run is shown, not what it computes: two runs that differ in them alone are the same run.
+VOLATILE = ("output", "cache_dir", "force", "logger", "trainer")
+CHOICES = {
+    "reward": ("gold", "learned"),
+    "training.schedule": ("constant", "linear", "cosine"),
+    "training.kl.placement": ("reward", "loss"),
+    "training.kl.estimator": ("k1", "k2", "k3"),
+    "logger.mode": ("auto", "online", "offline", "disabled"),
+    "evaluate.split": ("train", "validation", "test"),
+}
+
+
+def typed(composed: DictConfig) -> Config:
+    """The composed configuration merged into the schema, resolved, and checked.
+
+    Raises:
+        UserError: for an unknown key (with the nearest valid one), a value of the wrong type, or one not offered.
+    """
+    _refuse_unknown_keys(composed, OmegaConf.structured(Config), "")
+    try:
+        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed)))
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        raise UserError(f"{error.full_key or 'the configuration'}: {reason}", "Give a value of the type named.") from None
+    for key, choices in CHOICES.items():
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value not in choices:
+            raise UserError(f"{key}={value} is not one of its values.", suggest(value, choices))
+    return config
+
+
+def _refuse_unknown_keys(given: Any, schema: Any, path: str) -> None:
+    """Walk both trees; free-form nodes (dict[str, Any]) are their owners' to check."""
+    for key in given:
+        here = f"{path}{key}"
+        node_type = OmegaConf.get_type(schema)
+        if is_dataclass(node_type):
+            valid = [f.name for f in fields(node_type)]
+            if key not in valid:
+                raise UserError(f"Unknown key '{here}'.", suggest(str(key), valid))
+            child = schema._get_node(key)
+        else:
+            child = OmegaConf.structured(ObjectiveConfig) if path == "objectives." else None
+        value = given._get_node(key)
+        if isinstance(child, DictConfig) and isinstance(value, DictConfig) and value._is_none() is False:
+            _refuse_unknown_keys(value, child, here + ".")
+
+
+def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
+    """Import `node['_target_']` and call it with the node's other keys and `given`, which win.
+
+    Raises:
+        UserError: if the target cannot be imported, or has no such setting.
+    """
+    target = node.get("_target_")
+    if not isinstance(target, str) or "." not in target:
+        raise UserError(f"{where} has no usable _target_ (got {target!r}).", "Write _target_: package.module.Name.")
+    module_name, _, name = target.rpartition(".")
+    try:
+        factory = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{where}: cannot import {target} ({error}).", "Is the module on the path, the name right?") from None
+    settings = {key: value for key, value in node.items() if key != "_target_"}
+    accepted = inspect.signature(factory).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        valid = [key for key in accepted if key not in given]
+        for key in settings:
+            if key not in accepted:
+                raise UserError(f"{where} has no setting '{key}' ({target}).", suggest(key, valid))
+    return factory(**{**settings, **given})
+
+
+def digest(values: Any, length: int = 8) -> str:
+    """A short hash of plain nested values, the same in every process."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:length]
+
+
+def identity(container: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a resolved configuration that determines the numbers."""
+    return {key: value for key, value in container.items() if key not in VOLATILE}
+
+
+def solver_label(solver: Mapping[str, Any]) -> str:
+    """The solver's name as folders and tables show it."""
+    return str(solver.get("name", str(solver.get("_target_", "solver")).rpartition(".")[2].lower()))
+
+
+def _run_folder(*, _root_: DictConfig) -> str:
+    """`runs/<model>-<obj1>+<obj2>-<solver>-s<seed>-<hash>`, so that the same configuration finds its own folder."""
+    plain = OmegaConf.masked_copy(_root_, [key for key in _root_ if key not in VOLATILE and key != "hydra"])
+    container = cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True))
+    stage = str(container["stage"].get("name", "align"))
+    prefix = "" if stage == "align" else f"{stage}-"
+    objectives = "+".join(container["objectives"])
+    name = f"{prefix}{container['model']['name']}-{objectives}-{solver_label(container['solver'])}"
+    return f"runs/{name}-s{container['seed']}-{digest(container)}"
+
+
+def register_resolvers() -> None:
+    """Make `${run_folder:}` known to OmegaConf."""
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)

@@ -1,0 +1,245 @@
+"""`stage=align`: the main job, from the SFT policy to the aligned one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.loggers import Logger, WandbLogger
+from torch.utils.data import DataLoader
+
+from pama_exp.alignment import Alignment, OptimizerSettings
+from pama_exp.callbacks import Checkpoints, Evaluator, Interrupted, RandomStates, Recorder, newest_checkpoint
+from pama_exp.data.prompts import PromptStream
+from pama_exp.data.streams import random_state
+from pama_exp.policy.loading import load_model, load_tokenizer, save
+from pama_exp.policy.policy import Policy, freeze
+from pama_exp.rewards.normalise import Frozen
+from pama_exp.rewards.objective import score_all
+from pama_exp.rl.kl import AdaptiveKL, FixedKL
+from pama_exp.schema import Config, build, identity, solver_label
+from pama_exp.stages.parts import (
+    evaluation_stream,
+    make_estimator,
+    make_objectives,
+    make_sampling,
+    make_solver,
+    make_world,
+    program_of,
+)
+from pama_exp.stages.trained import sft_policy
+from pama_exp.tracking import plots, run_wandb
+from pama_exp.tracking.console import note, progress
+from pama_exp.tracking.record import RunRecord
+from pama_exp.update import UpdateSettings
+from pama_exp.world import FactWorld
+
+EVALUATION_SEED = 20250810  # one stream of evaluation samples for all runs, so that they differ in the policy alone
+
+
+def run(config: Config, record: RunRecord) -> dict[str, Any]:
+    """Align, resuming where a checkpoint says so; returns the result as result.json holds it.
+
+    Raises:
+        Interrupted: after a signal, with a checkpoint written.
+        UserError: for anything the user can mend.
+    """
+    t = config.training
+    world = make_world(config)
+    folder = sft_policy(config, world)
+    module = build_alignment(config, world, str(folder))
+    tokenizer = module.prompts.tokenizer
+    validation = evaluation_stream(config, world, tokenizer, "validation", config.data.evaluation_prompts)
+    test = evaluation_stream(config, world, tokenizer, "test", config.data.evaluation_prompts)
+
+    resumed = newest_checkpoint(record.checkpoints)
+    done = resumed[1] if resumed is not None else 0
+    record.truncate(done)
+    record.write_status("running", done)
+    if resumed is not None:
+        note(f"Resuming from step {done} of {t.steps}.")
+
+    wandb_run, loggers = start_logging(config, record)
+    label = solver_label(config.solver)
+    evaluator = Evaluator(record, validation, test, t.evaluate_every, t.steps, EVALUATION_SEED)
+    checkpoints = Checkpoints(record.checkpoints, t.checkpoint_every, t.steps)
+    with progress(f"Aligning to {' + '.join(module.names)} with {label}", t.steps, done=done) as bar:
+        callbacks = [RandomStates(), Recorder(record, bar), evaluator, checkpoints]
+        trainer = make_trainer(config, callbacks, loggers)
+        steps = DataLoader(range(t.steps), batch_size=None)  # type: ignore[arg-type]
+        trainer.fit(module, steps, ckpt_path=resumed[0] if resumed is not None else None, weights_only=False)
+    if checkpoints.signum is not None and module.step < t.steps:
+        record.write_status("interrupted", module.step, f"signal {checkpoints.signum}")
+        run_wandb.finish(wandb_run, {})
+        raise Interrupted(checkpoints.signum)
+
+    result = _conclude(config, record, world, module, evaluator, test)
+    save(module.policy.model, tokenizer, record.folder / "policy")
+    run_wandb.finish(wandb_run, result)
+    return result
+
+
+def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
+    """The Lightning module for this configuration, its policy and reference read from `folder`."""
+    t = config.training
+    tokenizer = load_tokenizer(folder)
+    solver, estimator = make_solver(config), make_estimator(config)
+    policy = Policy(load_model(folder), num_values=solver.num_channels)
+    reference = freeze(load_model(folder))
+    sampling = make_sampling(config).for_training()
+    engine = build(config.rollout.engine, "rollout.engine", model=policy.model, tokenizer=tokenizer)
+    objectives = make_objectives(config, world)
+    group = estimator.group_size
+    prompts = PromptStream(
+        [prompt.text for prompt in world.prompts("train")],
+        tokenizer,
+        prompts_per_step=t.batch_size // group,
+        seed=config.seed,
+        group_size=group,
+    )
+    kl = (
+        FixedKL(t.kl.coefficient)
+        if t.kl.target is None
+        else AdaptiveKL(t.kl.coefficient, target=t.kl.target, horizon=t.kl.horizon)
+    )
+    _calibrate(objectives, engine, sampling, prompts, config)
+    return Alignment(
+        policy=policy,
+        reference=reference,
+        objectives=objectives,
+        solver=solver,
+        estimator=estimator,
+        engine=engine,
+        sampling=sampling,
+        prompts=prompts,
+        kl=kl,
+        update=UpdateSettings(
+            epochs=t.epochs,
+            mini_batch_size=t.mini_batch_size,
+            micro_batch_tokens=t.micro_batch_tokens,
+            clip=t.clip,
+            value_clip=t.value_clip,
+            value_coefficient=t.value_coefficient,
+            entropy_coefficient=t.entropy_coefficient,
+            max_grad_norm=t.max_grad_norm,
+            target_kl=t.target_kl,
+            kl_in_loss=t.kl.placement == "loss",
+            kl_estimator=t.kl.estimator,
+            temperature=sampling.temperature,
+        ),
+        optimizer=OptimizerSettings(t.learning_rate, t.schedule, t.warmup_steps, t.weight_decay, t.steps),
+        diagnostics_every=t.diagnostics_every,
+        seed=config.seed,
+    )
+
+
+def make_trainer(config: Config, callbacks: list[Any], loggers: list[Logger]) -> Trainer:
+    """Lightning's trainer, quiet: the record, the console and the checkpoints are our callbacks'."""
+    return Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        precision=config.trainer.precision,
+        max_epochs=1,
+        logger=loggers or False,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def start_logging(config: Config, record: RunRecord) -> tuple[Any, list[Logger]]:
+    """The W&B run (None when disabled) and Lightning's logger around it."""
+    mode, message = run_wandb.resolve_mode(config.logger.mode, record.folder)
+    if message:
+        note(message)
+    wandb_run = run_wandb.start_run(
+        record.folder,
+        mode,
+        project=config.logger.project,
+        name=record.folder.name,
+        run_id=record.run_id,
+        group=config.logger.group,
+        job_type=config.stage.get("name", "align"),
+        tags=[solver_label(config.solver), *config.objectives, *config.logger.tags],
+        config=identity(asdict(config)),
+    )
+    return wandb_run, [] if wandb_run is None else [WandbLogger(experiment=wandb_run)]
+
+
+@torch.no_grad()
+def _calibrate(objectives: Any, engine: Any, sampling: Any, prompts: PromptStream, config: Config) -> None:
+    """Give frozen normalisers the mean and deviation of the SFT policy's own rewards."""
+    if not any(isinstance(o.normaliser, Frozen) for o in objectives):
+        return
+    collected: list[torch.Tensor] = []
+    step = 0
+    while sum(scores.shape[1] for scores in collected) < config.training.calibration_prompts:
+        rollout = engine.generate(prompts.batch(step), sampling, random_state(config.seed, step, "calibrate"))
+        collected.append(score_all(objectives, rollout.prompts, rollout.texts))
+        step += 1
+    for objective, scores in zip(objectives, torch.cat(collected, dim=1), strict=True):
+        if isinstance(objective.normaliser, Frozen):
+            objective.normaliser.calibrate(scores)
+
+
+def _conclude(
+    config: Config, record: RunRecord, world: FactWorld, module: Alignment, evaluator: Evaluator, test: PromptStream
+) -> dict[str, Any]:
+    """Evaluate the aligned policy on the test prompts, draw the pictures, and put the result together."""
+    assert evaluator.before is not None
+    evaluation = module.evaluate_policy(test, EVALUATION_SEED)
+    record.log_generations(config.training.steps, [{"split": "test", **row} for row in evaluation.rows(limit=64)])
+    before, after = evaluator.before, evaluation.means()
+    share = {
+        "before": hypervolume_share(world, before, config, "test"),
+        "after": hypervolume_share(world, after, config, "test"),
+    }
+    plots.curves_plot(record.folder / "curves.png", record.read_metrics(), module.names)
+    if len(module.names) == 2:
+        _front_picture(config, record, world, before, after)
+    bill = asdict(module.bill)
+    return {
+        "status": "complete",
+        "objectives": {name: {"before": before[name], "after": after[name]} for name in module.names},
+        "true_hypervolume_share": share,
+        "bill": bill,
+        "seconds": bill["seconds"],
+        "run_dir": str(record.folder),
+    }
+
+
+def hypervolume_share(
+    world: FactWorld, means: Mapping[str, Mapping[str, float | None]], config: Config, split: str
+) -> float | None:
+    """The share of the true front's hypervolume that this operating point dominates; None where gold is not defined."""
+    programs = gold_programs(config)
+    if programs is None:
+        return None
+    point = {programs[name]: means[name]["gold"] for name in config.objectives}
+    return world.hypervolume_share(point, list(point), split)
+
+
+def gold_programs(config: Config) -> dict[str, str] | None:
+    """{objective: FactWorld program} where every objective has one of its own, else None."""
+    programs = {name: program_of(node, config.data.domain) for name, node in config.objectives.items()}
+    found = [program for program in programs.values() if program is not None]
+    return {k: v for k, v in programs.items() if v} if len(set(found)) == len(programs) else None
+
+
+def _front_picture(config: Config, record: RunRecord, world: FactWorld, before: Any, after: Any) -> None:
+    programs = gold_programs(config)
+    kind = "gold" if programs is not None else "proxy"
+    names = list(config.objectives)
+    points = world.true_front(list(programs.values()), "test").points if programs is not None else None
+    plots.front_plot(
+        record.folder / "front.png",
+        points,
+        [before[name][kind] for name in names],
+        [after[name][kind] for name in names],
+        names,
+        f"{config.model.name}, {solver_label(config.solver)}: {kind} rewards on unseen prompts",
+    )

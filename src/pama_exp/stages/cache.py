@@ -1,0 +1,67 @@
+"""Trained once, kept on disk: a folder per result, named by the hash of everything that determines it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pama_exp.errors import UserError
+from pama_exp.schema import digest
+
+_MANIFEST = "manifest.json"
+
+
+def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+    """The folder `<root>/<kind>-<hash of key>`; `make(folder)` fills a temporary one first if it is missing.
+
+    Raises:
+        UserError: if the cache cannot be written, or what it holds is not what was put there.
+    """
+    folder = root / f"{kind}-{digest(key, 12)}"
+    if folder.exists():
+        _verify(folder)
+        return folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=root))
+    except OSError as error:
+        raise UserError(f"The cache folder {root} cannot be written ({error.strerror}).", "Set cache_dir=FOLDER.") from None
+    try:
+        make(temporary)
+        hashes = {str(p.relative_to(temporary)): _sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
+        (temporary / _MANIFEST).write_text(json.dumps({"key": key, "sha256": hashes}, indent=1, default=str))
+        try:
+            os.rename(temporary, folder)
+        except OSError:  # another process was quicker; its result is the same
+            _verify(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def is_cached(root: Path, kind: str, key: Mapping[str, Any]) -> bool:
+    """Whether `cached` would find it."""
+    return (root / f"{kind}-{digest(key, 12)}").exists()
+
+
+def _verify(folder: Path) -> None:
+    hint = f"Delete the folder {folder} and run the same command: it is made again."
+    try:
+        hashes = json.loads((folder / _MANIFEST).read_text())["sha256"]
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"The cached result {folder.name} has no readable {_MANIFEST}.", hint) from None
+    for name, expected in hashes.items():
+        path = folder / name
+        if not path.is_file() or _sha256(path) != expected:
+            raise UserError(f"The cached file {path} is missing or damaged.", hint)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,194 @@
+"""From a configuration to the objects that a stage needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pama_exp.data.prompts import PromptStream
+from pama_exp.errors import UserError, suggest
+from pama_exp.moo.solver import Solver
+from pama_exp.policy.loading import build_model, max_positions
+from pama_exp.rewards.classifier import ClassifierScorer
+from pama_exp.rewards.factworld import GoldScorer
+from pama_exp.rewards.function import FunctionScorer
+from pama_exp.rewards.normalise import Frozen, Identity, Running
+from pama_exp.rewards.objective import Objective
+from pama_exp.rewards.scorer import Scorer
+from pama_exp.rollout.engine import Sampling
+from pama_exp.schema import Config, ObjectiveConfig, build
+from pama_exp.stages.trained import reward_model
+from pama_exp.world import FactWorld
+
+NORMALISERS = {"none": Identity, "running": Running, "frozen": Frozen}
+
+
+def make_world(config: Config) -> FactWorld:
+    """The testbed that the data configuration describes."""
+    return build({"_target_": "pama_exp.world.FactWorld", **config.data.world}, "data.world")
+
+
+def scorer_node(name: str, objective: ObjectiveConfig, domain: str) -> dict[str, Any]:
+    """How the objective is scored in this domain; `any` serves where the domain is not named.
+
+    Raises:
+        UserError: if neither is there, or the entry is not of a known form.
+    """
+    node = objective.scorers.get(domain, objective.scorers.get("any"))
+    if node is None:
+        known = ", ".join(objective.scorers) or "none"
+        raise UserError(
+            f"The objective '{name}' has no scorer for the data domain '{domain}' (it has: {known}).",
+            f"Add scorers.{domain} to its yaml, or choose another objective.",
+        )
+    if not {"program", "function", "_target_"} & set(node):
+        raise UserError(
+            f"objectives.{name}.scorers.{domain} holds none of program, function, _target_.",
+            "Write program: NAME (a gold program), function: module:name, or _target_: package.Class.",
+        )
+    return dict(node)
+
+
+def program_of(objective: ObjectiveConfig, domain: str) -> str | None:
+    """The gold program behind the objective in this domain, if there is one."""
+    return objective.scorers.get(domain, objective.scorers.get("any", {})).get("program")
+
+
+def make_objectives(config: Config, world: FactWorld) -> list[Objective]:
+    """The objectives in the order given, each with its proxy scorer and, where a program defines it, its gold one."""
+    objectives = []
+    for name, node in config.objectives.items():
+        source = scorer_node(name, node, config.data.domain)
+        program = source.get("program")
+        gold = GoldScorer(world, program) if program is not None else None
+        scorer: Scorer
+        if program is not None and config.reward == "learned":
+            scorer = ClassifierScorer(reward_model(config, world, program))
+        elif gold is not None:
+            scorer = gold
+        elif "function" in source:
+            scorer = FunctionScorer(source["function"])
+        else:
+            scorer = build(source, f"objectives.{name}.scorers.{config.data.domain}")
+        objectives.append(
+            Objective(
+                name=name,
+                scorer=scorer,
+                weight=node.weight,
+                direction=node.direction,
+                normaliser=NORMALISERS[node.normaliser](),
+                range=tuple(node.range) if node.range is not None else None,
+                gold=gold,
+            )
+        )
+    return objectives
+
+
+def make_solver(config: Config) -> Solver:
+    """The solver, with `solver.weights` where given and the objectives' own weights otherwise.
+
+    Raises:
+        UserError: if the weights do not match the objectives, are negative, or are all zero.
+    """
+    given = config.solver.get("weights")
+    weights = [float(w) for w in ([o.weight for o in config.objectives.values()] if given is None else given)]
+    if len(weights) != len(config.objectives):
+        names = ", ".join(config.objectives)
+        raise UserError(
+            f"solver.weights={weights} has {len(weights)} values for {len(config.objectives)} objectives ({names}).",
+            "Give one weight per objective, in their order.",
+        )
+    settings = {key: value for key, value in config.solver.items() if key not in ("weights", "name")}
+    return build(settings, "solver", weights=weights)
+
+
+def make_sampling(config: Config) -> Sampling:
+    """How responses are sampled."""
+    s = config.rollout.sampling
+    return Sampling(max_new_tokens=s.max_new_tokens, temperature=s.temperature, top_p=s.top_p, top_k=s.top_k)
+
+
+def evaluation_stream(config: Config, world: FactWorld, tokenizer: Any, split: str, count: int) -> PromptStream:
+    """The first `count` prompts of a held-out split."""
+    texts = [prompt.text for prompt in world.prompts(split)][:count]
+    return PromptStream(texts, tokenizer, prompts_per_step=len(texts), seed=0)
+
+
+def use_threads(threads: int | None) -> None:
+    """How many processor threads torch uses; all cores where None."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def check_before_work(config: Config) -> None:
+    """Everything that can be known to be wrong before any training starts.
+
+    Raises:
+        UserError: for the first thing found.
+    """
+    t, estimator, world = config.training, make_estimator(config), make_world(config)
+    if config.model.path is not None and not Path(config.model.path).is_dir():
+        raise UserError(f"model.path={config.model.path} is not a folder.", "Give a folder in Hugging Face format.")
+    for name, node in config.objectives.items():
+        where = f"objectives.{name}"
+        program = scorer_node(name, node, config.data.domain).get("program")
+        if program is not None and program not in world.objectives:
+            raise UserError(f"{where}: FactWorld has no program '{program}'.", suggest(program, world.objectives))
+        if node.normaliser not in NORMALISERS:
+            raise UserError(f"{where}.normaliser={node.normaliser}.", suggest(node.normaliser, NORMALISERS))
+        if node.direction not in ("maximize", "minimize"):
+            raise UserError(f"{where}.direction={node.direction}.", "It is maximize or minimize.")
+    make_solver(config)
+    if t.batch_size % t.mini_batch_size:
+        raise UserError(
+            f"training.batch_size={t.batch_size} is not a multiple of training.mini_batch_size={t.mini_batch_size}.",
+            f"Nearest that fit: {_divisors_near(t.batch_size, t.mini_batch_size)}.",
+        )
+    if t.batch_size % estimator.group_size:
+        raise UserError(
+            f"training.batch_size={t.batch_size} is not a multiple of advantage.group_size={estimator.group_size}.",
+            "Every prompt of a step is answered group_size times.",
+        )
+    for key in ("steps", "batch_size", "epochs", "mini_batch_size", "micro_batch_tokens"):
+        if getattr(t, key) < 1:
+            raise UserError(f"training.{key}={getattr(t, key)}.", "It is at least 1.")
+    if not 0.0 < t.clip < 1.0:
+        raise UserError(f"training.clip={t.clip}.", "The clip range ε lies between 0 and 1; 0.2 is usual.")
+    make_sampling(config).for_training()
+    check_positions(config, world)
+    if config.evaluate.run is not None and not (Path(config.evaluate.run) / "policy").is_dir():
+        raise UserError(f"evaluate.run={config.evaluate.run} holds no policy/ folder.", "Name a finished run's folder.")
+
+
+def make_estimator(config: Config) -> Any:
+    """The advantage estimator."""
+    return build(config.advantage, "advantage")
+
+
+def _divisors_near(whole: int, wanted: int) -> str:
+    divisors = [d for d in range(1, whole + 1) if whole % d == 0]
+    return ", ".join(str(d) for d in sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:3]))
+
+
+def check_positions(config: Config, world: FactWorld) -> None:
+    """The longest prompt and the longest response fit into the model's positions; the model is built without memory.
+
+    Raises:
+        UserError: if they do not, or the model's configuration is not valid.
+    """
+    if config.model.path is not None:
+        return
+    tokenizer = world.tokenizer()
+    with torch.device("meta"):
+        model = build_model(config.model.architecture, config.model.config, tokenizer)
+    positions = max_positions(model)
+    longest = max(len(ids) for ids in tokenizer([prompt.text for prompt in world.prompts("train")])["input_ids"])
+    wanted = longest + config.rollout.sampling.max_new_tokens
+    if positions is not None and wanted > positions:
+        raise UserError(
+            f"rollout.sampling.max_new_tokens={config.rollout.sampling.max_new_tokens} after prompts of up to {longest} "
+            f"tokens needs {wanted} positions; the model '{config.model.name}' has {positions}.",
+            f"Set rollout.sampling.max_new_tokens to at most {positions - longest}, or give the model more positions.",
+        )

@@ -1,0 +1,102 @@
+"""Models trained once and kept in the cache: the SFT policy, and a Bradley-Terry reward model per objective."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pama_exp.data.streams import random_state
+from pama_exp.policy.loading import build_classifier, build_model, load_model, save
+from pama_exp.schema import Config, digest
+from pama_exp.stages.cache import cached
+from pama_exp.stages.fitting import fit, pad_right
+from pama_exp.tracking.console import note
+from pama_exp.world import FactWorld
+
+# A model made by other versions of what computes is made again.
+_VERSIONS = {name: version(name) for name in ("pama-exp", "torch", "transformers")}
+_HELD_OUT = 512  # pairs that a reward model's accuracy is measured on
+
+
+def sft_policy(config: Config, world: FactWorld) -> Path:
+    """The SFT policy's folder in Hugging Face format: `model.path` where given, else the cache's, trained if missing."""
+    if config.model.path is not None:
+        return Path(config.model.path)
+
+    def make(folder: Path) -> None:
+        tokenizer = world.tokenizer()
+        torch.manual_seed(random_state(config.sft.seed, 0, "sft-initialisation"))
+        model = build_model(config.model.architecture, config.model.config, tokenizer)
+        examples = []
+        for prompt, response in world.demonstrations(config.sft.examples, config.sft.seed):
+            prompt_ids = tokenizer(prompt)["input_ids"]
+            examples.append((len(prompt_ids), [*prompt_ids, *tokenizer(response)["input_ids"], tokenizer.eos_token_id]))
+
+        def loss_of(rows: Sequence[int]) -> Tensor:
+            ids, mask = pad_right([examples[i][1] for i in rows], tokenizer)
+            starts = torch.tensor([examples[i][0] for i in rows])[:, None]
+            is_response = mask & (torch.arange(ids.shape[1]) >= starts)
+            labels = ids.masked_fill(~is_response, -100)[:, 1:]
+            logits = model(input_ids=ids, attention_mask=mask.long()).logits[:, :-1]
+            return functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100)
+
+        fit(model, config.sft, "SFT policy", loss_of)
+        save(model, tokenizer, folder)
+
+    return cached(Path(config.cache_dir), f"sft-{config.model.name}", _sft_key(config, world), make)
+
+
+def reward_model(config: Config, world: FactWorld, program: str) -> Path:
+    """The folder of the reward model that learns the gold program, in Hugging Face format, trained if missing.
+
+    The trunk starts from the SFT policy. Loss: −log σ(r(x, y₊) − r(x, y₋)) (Bradley & Terry 1952).
+    """
+    settings = config.reward_model
+
+    def make(folder: Path) -> None:
+        policy = load_model(sft_policy(config, world))
+        tokenizer = world.tokenizer()
+        torch.manual_seed(random_state(settings.seed, 0, f"reward-initialisation-{program}"))
+        model = build_classifier(policy, tokenizer)
+        pairs = world.preference_pairs(program, settings.examples, settings.seed, label_noise=settings.label_noise)
+
+        def scores(rows: Sequence[tuple[str, str, str]]) -> tuple[Tensor, Tensor]:
+            texts = [f"{prompt} {chosen}" for prompt, chosen, _ in rows]
+            texts += [f"{prompt} {rejected}" for prompt, _, rejected in rows]
+            ids, mask = pad_right([tokenizer(text.strip())["input_ids"] for text in texts], tokenizer)
+            rewards = model(input_ids=ids, attention_mask=mask.long()).logits[:, 0]
+            return rewards[: len(rows)], rewards[len(rows) :]
+
+        def loss_of(rows: Sequence[int]) -> Tensor:
+            chosen, rejected = scores([pairs[i] for i in rows])
+            return -functional.logsigmoid(chosen - rejected).mean()
+
+        fit(model, settings, f"Reward model: {program}", loss_of)
+        held_out = world.preference_pairs(program, _HELD_OUT, settings.seed + 1, label_noise=0.0)
+        with torch.no_grad():
+            chosen, rejected = scores(held_out)
+        accuracy = (chosen > rejected).float().mean().item()
+        note(f"Reward model {program}: {accuracy:.1%} of {_HELD_OUT} held-out pairs ranked as the gold program does.")
+        save(model, tokenizer, folder)
+        (folder / "accuracy.json").write_text(json.dumps({"held_out_accuracy": accuracy, "pairs": _HELD_OUT}))
+
+    key = {
+        "program": program,
+        "world": world.fingerprint,
+        "policy": config.model.path or digest(_sft_key(config, world), 12),
+        "reward_model": asdict(settings),
+        "versions": _VERSIONS,
+    }
+    return cached(Path(config.cache_dir), f"reward-{config.model.name}-{program}", key, make)
+
+
+def _sft_key(config: Config, world: FactWorld) -> dict[str, object]:
+    model = {"architecture": config.model.architecture, "config": config.model.config}
+    return {"world": world.fingerprint, "model": model, "sft": asdict(config.sft), "versions": _VERSIONS}

@@ -1,0 +1,126 @@
+"""What a person watching sees: a live line, notes, the summary, and errors in two lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from pama_exp.errors import UserError
+
+
+class Progress(Protocol):
+    """Something that is told of each step."""
+
+    def advance(self, values: Mapping[str, float]) -> None:
+        """One more step is done; `values` are worth seeing."""
+        ...
+
+
+class _Live:
+    """A bar on a terminal."""
+
+    def __init__(self, bar: RichProgress, task: Any) -> None:
+        self.bar, self.task = bar, task
+
+    def advance(self, values: Mapping[str, float]) -> None:
+        self.bar.update(self.task, advance=1, values=_show(values))
+
+
+class _Plain:
+    """A line every tenth of the way, where there is no terminal."""
+
+    def __init__(self, title: str, total: int, done: int) -> None:
+        self.title, self.total, self.done = title, total, done
+
+    def advance(self, values: Mapping[str, float]) -> None:
+        self.done += 1
+        if self.done == self.total or self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
+            print(f"{self.title}: {self.done}/{self.total}  {_show(values)}", flush=True)  # noqa: T201
+
+
+@contextmanager
+def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
+    """A live line with bar, steps, elapsed time, time left and a few values; plain lines where output is not a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        yield _Plain(title, total, done)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[cyan]{task.fields[values]}"),
+    )
+    with RichProgress(*columns, console=console) as bar:
+        yield _Live(bar, bar.add_task(escape(title), total=total, completed=done, values=""))
+
+
+def note(text: str) -> None:
+    """One line."""
+    Console(soft_wrap=True).print(escape(text), highlight=False)
+
+
+def summary(result: Mapping[str, Any]) -> None:
+    """The result of a run: before → after per objective, the share of the true front, the bill, where the record is."""
+    console = Console(soft_wrap=True)
+    objectives = result.get("objectives") or {}
+    if objectives:
+        table = Table(title="Unseen prompts, mean rewards", title_justify="left")
+        table.add_column("objective")
+        for kind in ("gold", "learned"):
+            for column in ("before", "after", "change"):
+                table.add_column(f"{kind} {column}" if column != "change" else "", justify="right")
+        for name, means in objectives.items():
+            cells: list[str] = []
+            for kind in ("gold", "proxy"):
+                before, after = ((means[when] or {}).get(kind) for when in ("before", "after"))
+                cells += [_number(before), _number(after), _change(before, after)]
+            table.add_row(name, *cells)
+        console.print(table)
+    share = result.get("true_hypervolume_share") or {}
+    if share.get("after") is not None:
+        before = f"{share['before']:.1%} → " if share.get("before") is not None else ""
+        console.print(f"Share of the true front's hypervolume: {before}{share['after']:.1%}", highlight=False)
+    for name, model in (result.get("reward_models") or {}).items():
+        console.print(f"{name}: {model['held_out_accuracy']:.1%} of held-out pairs", highlight=False)
+    bill = result.get("bill")
+    if bill:
+        console.print(
+            f"{bill['prompts']} prompts, {bill['tokens']} tokens, {bill['reward_calls']} reward calls, "
+            f"{bill['forwards']} forward and {bill['backwards']} backward passes, {bill['seconds']:.0f} s, "
+            f"{bill['peak_memory_bytes'] / 2**30:.1f} GiB",
+            highlight=False,
+        )
+    if result.get("run_dir"):
+        console.print(f"Record: {result['run_dir']}", highlight=False, markup=False)
+
+
+def print_error(error: UserError) -> None:
+    """Two lines on standard error."""
+    print(f"{error.message}\n{error.hint}", file=sys.stderr)  # noqa: T201
+
+
+def _show(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in values.items())
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _change(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return ""
+    color, arrow = ("green", "▲") if after > before else ("red", "▼") if after < before else ("white", "=")
+    return f"[{color}]{arrow} {abs(after - before):.3f}[/{color}]"

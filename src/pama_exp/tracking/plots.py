@@ -1,0 +1,63 @@
+"""Pictures of a run: its operating point against the front, and its training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+# Okabe and Ito's palette, told apart by colour-blind readers too.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+
+
+def front_plot(
+    path: Path,
+    front: NDArray[np.float64] | None,
+    before: Sequence[float],
+    after: Sequence[float],
+    names: Sequence[str],
+    title: str,
+) -> None:
+    """Two objectives: the true front, what it dominates, and the way from the SFT policy to the aligned one."""
+    figure = Figure(figsize=(6.4, 5), layout="constrained")
+    axes = figure.subplots()
+    if front is not None:
+        curve = front[np.lexsort((-front[:, 1], front[:, 0]))]
+        curve = np.concatenate([[[0.0, curve[:, 1].max()]], curve, [[curve[:, 0].max(), 0.0]]])
+        axes.fill(*np.concatenate([curve, [[0.0, 0.0]]]).T, color=_COLORS[5], alpha=0.15, lw=0)
+        axes.plot(*curve[1:-1].T, color=_COLORS[0], lw=2, label="true front")
+    axes.annotate("", after, before, arrowprops={"arrowstyle": "->", "color": "0.4", "lw": 1.5, "shrinkA": 6, "shrinkB": 6})
+    axes.plot(*before, "o", ms=9, color="0.45", label="SFT policy")
+    axes.plot(*after, "D", ms=9, color=_COLORS[1], label="aligned policy")
+    high = max(1.0, *before, *after) * 1.03
+    axes.set(xlabel=names[0], ylabel=names[1], xlim=(min(0.0, *before, *after), high), ylim=(min(0.0, *before, *after), high))
+    axes.set_title(title, fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower left", frameon=True)
+    figure.savefig(path, dpi=150)
+
+
+def curves_plot(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Rewards on training prompts, gold on held-out ones, and the KL to the reference, over steps."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for name, color in zip(names, _COLORS * 2, strict=False):
+        for axes, key, style in ((panels[0], f"reward/{name}/mean", "-"), (panels[1], f"eval/gold/{name}/mean", "o-")):
+            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+            if points:
+                axes.plot(*np.array(points).T, style, color=color, label=name, lw=1.5, ms=4)
+    kl = [(row["step"], row["kl/response"]) for row in rows if row.get("kl/response") is not None]
+    if kl:
+        panels[2].plot(*np.array(kl).T, color="0.3", lw=1.5)
+    titles = ("training reward", "gold reward, held-out prompts", "KL to the reference, nats per response")
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.25)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9)
+    figure.savefig(path, dpi=150)

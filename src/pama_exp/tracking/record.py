@@ -1,0 +1,263 @@
+"""A run's folder: everything a later reader needs, whatever happens to the process that writes it."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pama_exp.errors import UserError
+
+_PACKAGES = ("pama-exp", "torch", "transformers", "tokenizers", "lightning", "hydra-core", "omegaconf", "numpy", "torchjd", "wandb")
+
+
+class RunRecord:
+    """The files of one run; `result.json` is written last, so that its presence means the run is complete."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+
+    @classmethod
+    def open(cls, folder: Path) -> RunRecord:
+        """The record in this folder, which is made if it is missing.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"The run folder {folder} cannot be written ({error.strerror}).", "Set output=FOLDER.") from None
+        return cls(folder)
+
+    @property
+    def run_id(self) -> str:
+        """The same for every process that goes on with this run."""
+        return hashlib.sha256(str(self.folder.absolute()).encode()).hexdigest()[:12]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while the run is worked on; freed by the system when the process ends, however it ends.
+
+        Raises:
+            UserError: if another process holds it.
+        """
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    f"Another process is working on {self.folder}.", "Wait for it, or give this run output=FOLDER."
+                ) from None
+            yield
+
+    def clear(self) -> None:
+        """Forget the run, keep the folder."""
+        for path in self.folder.iterdir():
+            if path.name == ".lock":
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    # ---- what ran -------------------------------------------------------------------------------------------------
+
+    def write_config(self, resolved: Mapping[str, Any], volatile: Sequence[str] = ()) -> None:
+        """config.yaml; a folder that holds another run's is refused.
+
+        Args:
+            resolved: plain nested values.
+            volatile: top-level keys in which two configurations may differ and still be the same run.
+
+        Raises:
+            UserError: naming the keys that differ.
+        """
+        path = self.folder / "config.yaml"
+        if path.exists():
+            differing = _differences(_without(self.read_config(), volatile), _without(resolved, volatile))
+            if differing:
+                raise UserError(
+                    f"{self.folder} holds a run of another configuration; different: {', '.join(differing[:5])}.",
+                    "Choose another output=FOLDER, or give force=true to run in this one afresh.",
+                )
+        _write_atomically(path, yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True, width=120))
+
+    def read_config(self) -> dict[str, Any]:
+        """What `write_config` wrote."""
+        return dict(yaml.safe_load((self.folder / "config.yaml").read_text()))
+
+    def write_environment(self, command: Sequence[str]) -> None:
+        """environment.json: versions, hardware, and the source's commit."""
+        _write_json(
+            self.folder / "environment.json",
+            {
+                "command": list(command),
+                "packages": {name: _version(name) for name in _PACKAGES},
+                "python": sys.version.split()[0],
+                "platform": platform.platform(),
+                "processor": {"model": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+                "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+                "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+                "git": _git(),
+            },
+        )
+
+    # ---- what happened --------------------------------------------------------------------------------------------
+
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """One row of metrics.jsonl; a value that is not finite becomes null."""
+        row = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
+        self._append("metrics.jsonl", [{"step": step, **row}])
+
+    def log_generations(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of generations.jsonl."""
+        self._append("generations.jsonl", [{"step": step, **row} for row in rows])
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Every whole row, in order."""
+        return self._read("metrics.jsonl")
+
+    def read_generations(self) -> list[dict[str, Any]]:
+        """Every whole row, in order."""
+        return self._read("generations.jsonl")
+
+    def truncate(self, step: int) -> None:
+        """Keep the rows up to `step`: what a checkpoint at that step knows of. Nothing is kept where there is none."""
+        for name in ("metrics.jsonl", "generations.jsonl"):
+            if (self.folder / name).exists():
+                kept = [row for row in self._read(name) if 0 < step and row["step"] <= step]
+                _write_atomically(self.folder / name, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def last_step(self) -> int:
+        """The step of the newest metrics row; 0 where there is none."""
+        return max((row["step"] for row in self.read_metrics()), default=0)
+
+    def metrics_table(self, path: Path) -> None:
+        """All metrics as one CSV file with the union of their columns."""
+        rows = self.read_metrics()
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    # ---- how it stands --------------------------------------------------------------------------------------------
+
+    def write_status(self, state: str, step: int, detail: str = "") -> None:
+        """status.json: running, interrupted, failed or complete."""
+        _write_json(self.folder / "status.json", {"state": state, "step": step, "detail": detail, "time": time.time()})
+
+    def read_status(self) -> dict[str, Any]:
+        """What `write_status` wrote."""
+        return _read_json(self.folder / "status.json")
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """result.json, last and atomically."""
+        _write_json(self.folder / "result.json", result)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has its result."""
+        return (self.folder / "result.json").exists()
+
+    def read_result(self) -> dict[str, Any]:
+        """What `write_result` wrote.
+
+        Raises:
+            UserError: if it is damaged.
+        """
+        return _read_json(self.folder / "result.json")
+
+    def _append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        with (self.folder / name).open("a") as file:
+            file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+    def _read(self, name: str) -> list[dict[str, Any]]:
+        path = self.folder / name
+        if not path.exists():
+            return []
+        rows = []
+        for line in path.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):  # a process that was killed may leave half a line at the end
+                rows.append(json.loads(line))
+        return rows
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    _write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.", "Is this a run's folder?") from None
+    except ValueError:
+        raise UserError(f"{path} is damaged.", "Delete it and run the same command: finished steps are kept.") from None
+
+
+def _without(content: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in keys}
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = dict.fromkeys([*old, *new])
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
+    return [] if old == new else [path]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and whether there are changes on top of it; None outside a checkout."""
+
+    def ask(*arguments: str) -> str:
+        where = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(where, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

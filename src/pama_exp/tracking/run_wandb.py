@@ -1,0 +1,125 @@
+"""W&B: a run that never prompts, never hangs, and never takes the training down with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pama_exp.errors import UserError, suggest
+from pama_exp.tracking.console import note
+
+_MODES = ("auto", "online", "offline", "disabled")
+_VERIFY_SECONDS = 5
+
+
+def resolve_mode(requested: str, folder: Path) -> tuple[str, str]:
+    """The mode to use, and a line for the person watching (empty where there is nothing to say).
+
+    `auto` goes online only with a key that the server accepts; $WANDB_MODE decides where it is set.
+
+    Raises:
+        UserError: for an unknown mode.
+    """
+    if requested not in _MODES:
+        raise UserError(f"logger.mode={requested} is not one of its values.", suggest(requested, _MODES))
+    if requested == "auto":
+        requested = os.environ.get("WANDB_MODE", "auto")
+    if requested == "auto":
+        requested = "online" if _has_verified_key() else "offline"
+    hint = f"W&B is offline; to upload the run: wandb sync {folder}/wandb/offline-run-*" if requested == "offline" else ""
+    return requested, hint
+
+
+def _has_verified_key() -> bool:
+    import wandb
+
+    if not os.environ.get("WANDB_API_KEY") and not wandb.api.api_key:
+        return False
+    try:
+        return bool(wandb.login(prompt=False, verify=True, timeout=_VERIFY_SECONDS))
+    except Exception:  # whatever the reason, it is not a verified key
+        return False
+
+
+def start_run(
+    folder: Path,
+    mode: str,
+    project: str,
+    name: str,
+    run_id: str,
+    group: str | None,
+    job_type: str | None,
+    tags: Sequence[str],
+    config: Mapping[str, Any],
+) -> Any:
+    """A W&B run inside the run's folder, or None if disabled.
+
+    The whole configuration is under one key: sweep parameters otherwise overwrite whole groups. The same id is used when
+    a run is resumed; offline, that makes a second folder with the same id.
+    """
+    if mode == "disabled":
+        return None
+    import wandb
+
+    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
+        os.environ[variable] = str(folder / "wandb")
+    (folder / "wandb").mkdir(exist_ok=True)
+    run = wandb.init(
+        dir=str(folder),
+        mode=mode,  # type: ignore[arg-type]
+        project=project,
+        name=name,
+        id=run_id,
+        resume="allow" if mode == "online" else None,
+        group=group,
+        job_type=job_type,
+        tags=list(dict.fromkeys(tag[:64] for tag in tags)),
+        config={"experiment": dict(config)},
+        settings=wandb.Settings(silent=True, console="off"),
+        reinit="finish_previous",
+    )
+    run.define_metric("train/step")
+    run.define_metric("train/episodes")
+    run.define_metric("*", step_metric="train/step")
+    return run
+
+
+def log_generations(run: Any, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The generations of one evaluation as a table under `generations`."""
+    import wandb
+
+    columns = list(rows[0])
+    data = [[row[column] for column in columns] for row in rows]
+    _survive(lambda: run.log({"generations": wandb.Table(columns=columns, data=data), "train/step": float(step)}))
+
+
+def finish(run: Any, summary: Mapping[str, Any]) -> None:
+    """Write the summary and close the run; nothing where there is none."""
+    if run is not None:
+        _survive(lambda: run.summary.update({"result": dict(summary)} if summary else {}))
+        _survive(run.finish)
+
+
+def read_offline(folder: Path) -> dict[str, Any]:
+    """The newest offline run in a run's folder: {config, history: rows, tables: {name: {columns, data}}}."""
+    log = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
+    config: dict[str, Any] = {}
+    history, tables = [], {}
+    for record in map(json.loads, filter(None, lines)):
+        content = record.get(record.get("type", ""), record)
+        print(record.get("type"), str(content)[:200]) if os.environ.get("DEBUG_LEET") else None
+    return {"config": config, "history": history, "tables": tables}
+
+
+def _survive(call: Any) -> None:
+    try:
+        call()
+    except Exception as error:  # the run's own record has it all; W&B must not cost it
+        note(f"W&B: {str(error).splitlines()[0] if str(error) else type(error).__name__}; the run's own record goes on.")

@@ -1,0 +1,64 @@
+"""The values that travel between rooms: prompts in, responses out, and means that know their counts.
+
+Legend: B responses, P prompt tokens, T response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """B tokenized prompts, padded on the left so that every response starts in the same column.
+
+    `texts` are the prompts as strings; `columns` holds whatever else the data source knows of each prompt (lists of
+    length B), handed on to scorers.
+    """
+
+    input_ids: Int[Tensor, "B P"]
+    mask: Bool[Tensor, "B P"]  # True on prompt tokens, False on the padding before them
+    texts: Sequence[str]
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One response for each prompt, padded on the right.
+
+    `response_mask` is True on every token the policy chose, its end-of-sequence token included; `finished` is True where
+    the response ended by itself rather than by the length limit. `texts` are the responses without special tokens.
+    """
+
+    prompts: PromptBatch
+    response_ids: Int[Tensor, "B T"]
+    response_mask: Bool[Tensor, "B T"]
+    finished: Bool[Tensor, " B"]
+    texts: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A mean kept as a sum and a count, so that ragged batches and ranks reduce to the true mean."""
+
+    total: float
+    count: float
+
+    def __add__(self, other: Metric) -> Metric:
+        return Metric(self.total + other.total, self.count + other.count)
+
+    @property
+    def mean(self) -> float:
+        """The mean; NaN where nothing was counted."""
+        return self.total / self.count if self.count else float("nan")

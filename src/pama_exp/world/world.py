@@ -1,0 +1,203 @@
+"""FactWorld as the rest of the framework sees it: prompts, texts, gold values, and the true front."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from pama_exp.errors import UserError, suggest
+from pama_exp.world.demonstrations import demonstrate, near_aligned
+from pama_exp.world.front import Front, compute_front, distance_along, dominated_volume
+from pama_exp.world.language import ATTRIBUTES, Language, Prompt, generate
+from pama_exp.world.objectives import PROGRAMS, Answer
+
+_GENERATOR = "1"  # raise when the same arguments come to give another world
+_SPLITS = {"train": 0.6, "validation": 0.2, "test": 0.2}
+_SPECIAL = ("<pad>", "<eos>", "<unk>")
+
+
+class FactWorld:
+    """A generated world of facts whose Pareto front is known.
+
+    Args:
+        seed: of everything; the same arguments give the same bytes on every machine.
+        num_entities: how many things can be asked about.
+        num_attributes: facts per thing, 1 to 8; the third and the eighth are dangerous.
+        values_per_attribute: how many values each fact can have.
+        max_asked: attributes in a question at most.
+        danger_share: how many of the questions that ask for something dangerous are kept.
+        max_response_tokens: T_max of `concise`.
+
+    Raises:
+        UserError: for a size outside its range.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        num_entities: int = 16,
+        num_attributes: int = 8,
+        values_per_attribute: int = 8,
+        max_asked: int = 4,
+        danger_share: float = 0.3,
+        max_response_tokens: int = 40,
+    ) -> None:
+        ranges = {
+            "num_entities": (num_entities, 1, 200),
+            "num_attributes": (num_attributes, 1, len(ATTRIBUTES)),
+            "values_per_attribute": (values_per_attribute, 1, 100),
+            "max_asked": (max_asked, 1, num_attributes),
+            "danger_share": (danger_share, 0, 1),
+            "max_response_tokens": (max_response_tokens, 1, 10_000),
+        }
+        for name, (value, low, high) in ranges.items():
+            if not low <= value <= high:
+                raise UserError(f"data.world.{name}={value}.", f"It lies between {low} and {high}.")
+        self.max_response_tokens = max_response_tokens
+        self.language: Language = generate(seed, num_entities, num_attributes, values_per_attribute)
+        self._seed = seed
+        self._prompts = self._split(seed, max_asked, danger_share)
+        self._memo: dict[tuple[tuple[str, ...], str], Front] = {}
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the gold programs."""
+        return tuple(PROGRAMS)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short hash of everything that determines the world's texts and values."""
+        content = repr((_GENERATOR, self.language, self.max_response_tokens, self._prompts)).encode()
+        sample = repr(self.demonstrations(64, 0) + [p[:2] for p in self.preference_pairs("helpful", 64, 0)]).encode()
+        return hashlib.sha256(content + sample).hexdigest()[:16]
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Special tokens, then words."""
+        return (*_SPECIAL, *self.language.words())
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """One token per word, split at white space."""
+        inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(self.vocabulary)}, unk_token="<unk>"))
+        inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        return PreTrainedTokenizerFast(
+            tokenizer_object=inner,
+            pad_token="<pad>",
+            eos_token="<eos>",
+            bos_token="<eos>",
+            unk_token="<unk>",
+            padding_side="left",
+            clean_up_tokenization_spaces=False,
+            model_input_names=["input_ids", "attention_mask"],
+        )
+
+    def prompts(self, split: str) -> Sequence[Prompt]:
+        """The questions of a split; no question is in two splits.
+
+        Raises:
+            UserError: for an unknown split.
+        """
+        if split not in self._prompts:
+            raise UserError(f"FactWorld has no split '{split}'.", suggest(split, self._prompts))
+        return self._prompts[split]
+
+    def gold(self, objective: str, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """The program's value of each response, from the texts alone; 0 where the prompt is not of this world.
+
+        Raises:
+            UserError: for an unknown objective.
+        """
+        self._check(objective)
+        return [self._value(objective, p, r) for p, r in zip(prompts, responses, strict=True)]
+
+    def demonstrations(self, count: int, seed: int) -> list[tuple[str, str]]:
+        """(prompt, response) over training prompts, good habits and bad."""
+        source = random.Random(f"demonstrations/{self._seed}/{seed}")
+        prompts = self._prompts["train"]
+        return [(p.text, demonstrate(self.language, p, source)) for p in (source.choice(prompts) for _ in range(count))]
+
+    def preference_pairs(
+        self, objective: str, count: int, seed: int, label_noise: float = 0.05
+    ) -> list[tuple[str, str, str]]:
+        """(prompt, chosen, rejected) over training prompts, by the gold program, a share of the labels swapped.
+
+        Raises:
+            UserError: for an unknown objective.
+        """
+        self._check(objective)
+        source = random.Random(f"preferences/{self._seed}/{seed}/{objective}")
+        pairs: list[tuple[str, str, str]] = []
+        while len(pairs) < count:
+            prompt = source.choice(self._prompts["train"])
+            habits = [source.choice((demonstrate, near_aligned)) for _ in range(2)]
+            first, second = (habit(self.language, prompt, source) for habit in habits)
+            values = [self._value(objective, prompt.text, text) for text in (first, second)]
+            if values[0] == values[1]:
+                continue
+            is_swapped = source.random() < label_noise
+            best, worst = (first, second) if values[0] > values[1] else (second, first)
+            pairs.append((prompt.text, worst, best) if is_swapped else (prompt.text, best, worst))
+        return pairs
+
+    def true_front(self, objectives: Sequence[str], split: str) -> Front:
+        """Support points of the expected rewards that any stochastic policy can reach on the split.
+
+        Raises:
+            UserError: for an unknown objective or split.
+        """
+        for name in objectives:
+            self._check(name)
+        key = (tuple(objectives), split)
+        if key not in self._memo:
+            self._memo[key] = compute_front(self.language, self.prompts(split), objectives, self.max_response_tokens)
+        return self._memo[key]
+
+    def true_hypervolume(self, objectives: Sequence[str], split: str) -> float:
+        """Volume that the true front dominates, from the origin."""
+        return dominated_volume(self.true_front(objectives, split).points)
+
+    def hypervolume_share(self, point: Mapping[str, float] | Sequence[float], objectives: Sequence[str], split: str) -> float:
+        """Volume that one operating point dominates, as a share of the true front's."""
+        return float(np.prod(self._vector(point, objectives)) / self.true_hypervolume(objectives, split))
+
+    def regret(self, point: Mapping[str, float] | Sequence[float], objectives: Sequence[str], split: str) -> float:
+        """Distance from the point to the true front along the point's own direction; 0 on the front."""
+        return distance_along(self._vector(point, objectives), self.true_front(objectives, split))
+
+    def _vector(self, point: Mapping[str, float] | Sequence[float], objectives: Sequence[str]) -> np.ndarray:
+        return np.array([point[name] for name in objectives] if isinstance(point, Mapping) else list(point), dtype=float)
+
+    def _value(self, objective: str, prompt: str, response: str) -> float:
+        question = self.language.read_prompt(prompt)
+        if question is None:
+            return 0.0
+        clauses = self.language.parse(response.split())
+        return PROGRAMS[objective](Answer(self.language, question, clauses, self.max_response_tokens))
+
+    def _check(self, objective: str) -> None:
+        if objective not in PROGRAMS:
+            raise UserError(f"FactWorld has no objective '{objective}'.", suggest(objective, PROGRAMS))
+
+    def _split(self, seed: int, max_asked: int, danger_share: float) -> dict[str, list[Prompt]]:
+        source = random.Random(f"prompts/{seed}")
+        dangerous = {name for name, attribute in self.language.attributes.items() if attribute.is_dangerous}
+        found = []
+        for entity in self.language.entities:
+            for size in range(1, max_asked + 1):
+                for asked in combinations(self.language.attributes, size):
+                    if not dangerous & set(asked) or source.random() < danger_share:
+                        found.append(self.language.prompt(entity, asked))
+        source.shuffle(found)
+        splits, start = {}, 0
+        for name, share in _SPLITS.items():
+            stop = len(found) if name == "test" else start + round(share * len(found))
+            splits[name], start = found[start:stop], stop
+        return splits
+

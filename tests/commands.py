@@ -1,0 +1,46 @@
+"""Running the application from tests: in this process for speed, in its own where exit status and signals matter."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from pama_exp import app, schema
+from pama_exp.tracking.record import RunRecord
+
+ROOT = Path(__file__).parents[1]
+FAST = ["debug=fast", "model=micro"]
+
+
+def composed(*overrides: str):
+    schema.register_resolvers()
+    app.check_command_line(overrides)
+    with initialize_config_dir(str(app.CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def run_here(*overrides: str, output: Path, cache: Path) -> RunRecord:
+    app.run(composed(*FAST, *overrides, f"output={output}", f"cache_dir={cache}"))
+    return RunRecord.open(output)
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "run.py"), *overrides]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **extra}
+
+
+def run_command(*overrides: str, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*overrides), cwd=cwd, env=environment(**extra), capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def learning(rows: list[dict]) -> list[dict]:
+    """Metrics without those that measure the machine rather than the method."""
+    machine = ("time/", "throughput/", "memory/")
+    return [{k: v for k, v in row.items() if not k.startswith(machine)} for row in rows]

@@ -1,0 +1,22 @@
+"""Shapes are types: under pytest every jaxtyping annotation of floors 0 to 2 is checked by beartype at run time."""
+
+import os
+
+import pytest
+
+from jaxtyping import install_import_hook
+
+# No test may reach a hub or an account.
+os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", TOKENIZERS_PARALLELISM="false")
+
+_CHECKED = ["types", "moo", "rl", "world", "data", "policy", "rewards", "rollout", "tracking"]
+install_import_hook([f"pama_exp.{room}" for room in _CHECKED], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    """One cache of micro models for the whole test session, shared by its workers."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -1,0 +1,34 @@
+"""Every shipped yaml composes into the schema, and the folder's name follows from the configuration."""
+
+from pathlib import Path
+
+import pytest
+from commands import composed
+
+from pama_exp import schema
+from pama_exp.app import CONF
+
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name not in ("debug", "experiment")
+)
+PRESETS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name in ("debug", "experiment"))
+
+
+@pytest.mark.parametrize("option", OPTIONS + PRESETS)
+def test_every_option_composes(option):
+    schema.typed(composed(option))
+
+
+def test_every_option_says_what_it_is_in_its_first_line():
+    for path in CONF.rglob("*.yaml"):
+        assert path.read_text().startswith("#"), path
+
+
+def test_the_run_folder_is_named_after_what_determines_the_numbers():
+    def folder(*overrides: str) -> str:
+        return Path(schema.typed(composed(*overrides)).output).name
+
+    plain = folder()
+    assert plain.startswith("tiny-helpful+concise-pama-s0-")
+    assert folder("logger.mode=disabled", "trainer.threads=1", "force=true") == plain
+    assert len({plain, folder("training.clip=0.1"), folder("seed=1"), folder("solver.noon=false"), folder("reward=gold")}) == 5

@@ -1,0 +1,103 @@
+"""The user's mistakes: two lines that say what is wrong, where, and what would be right; status 2; no traceback."""
+
+import pytest
+from commands import FAST, run_command, run_here
+
+from pama_exp.errors import UserError
+
+MISTAKES = [
+    (["objectives=[helpfull,concise]"], ["helpfull", "helpful", "polite"]),
+    (["objectives=[helpful,helpful]"], ["helpful", "twice"]),
+    (["objectives=[]"], ["objectives=[]"]),
+    (["solver=pamma"], ["pamma", "pama", "linear"]),
+    (["model=tinny"], ["tinny", "tiny"]),
+    (["trainng.steps=3"], ["trainng", "training"]),
+    (["training.step=3"], ["training.step", "steps"]),
+    (["+training.step=3"], ["training.step", "steps"]),
+    (["training.steps=many"], ["training.steps", "many"]),
+    (["solver.granularty=token"], ["granularty", "granularity"]),
+    (["+solver.granularty=token"], ["granularty", "granularity"]),
+    (["solver.granularity=word"], ["word", "token", "sequence", "batch"]),
+    (["reward=golden"], ["golden", "gold"]),
+    (["solver.weights=[1,2,3]"], ["3 values", "2 objectives"]),
+    (["solver.weights=[-1,2]"], ["-1"]),
+    (["solver.weights=[0,0]"], ["0"]),
+    (["objectives.concise.weight=-0.5"], ["-0.5"]),
+    (["objectives.concise.normaliser=mean"], ["mean", "running"]),
+    (["objectives.concise.scorers.factworld.program=brief"], ["brief"]),
+    (["training.mini_batch_size=5"], ["batch_size=16", "mini_batch_size=5"]),
+    (["advantage=group", "advantage.group_size=3"], ["group_size=3"]),
+    (["training.steps=0"], ["training.steps=0"]),
+    (["training.clip=1.5"], ["1.5"]),
+    (["training.kl.estimator=k4"], ["k4", "k1"]),
+    (["rollout.sampling.max_new_tokens=200"], ["200", "96"]),
+    (["rollout.sampling.top_p=0.9"], ["top_p"]),
+    (["rollout.sampling.temperature=0"], ["temperature"]),
+    (["data.world.size=3"], ["size"]),
+    (["model.config.hidden=3"], ["hidden"]),
+    (["model.architecture=optt"], ["optt", "opt"]),
+    (["model.path=/nowhere/at/all"], ["/nowhere/at/all"]),
+    (["stage=evaluate", "evaluate.run=/nowhere"], ["/nowhere"]),
+    (["logger.mode=sometimes"], ["sometimes", "offline"]),
+    (["output=/proc/run"], ["/proc/run"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_a_mistake_is_named_before_any_work(overrides, said, tmp_path):
+    cache = tmp_path / "cache"
+    output = [] if any(o.startswith("output=") for o in overrides) else [f"output={tmp_path / 'run'}"]
+    from commands import composed
+
+    from pama_exp import app
+
+    with pytest.raises(UserError) as caught:
+        app.run(composed(*FAST, f"cache_dir={cache}", *output, *overrides))
+    assert "\n" not in caught.value.message
+    assert "\n" not in caught.value.hint
+    for word in said:
+        assert word in str(caught.value)
+    assert not list(cache.glob("*")), "nothing may be trained before a mistake that can be known is named"
+
+
+def test_on_the_command_line_it_is_two_lines_and_status_2(tmp_path):
+    for overrides in (["objectives=[helpfull,concise]"], ["+training.step=3"], ["training.mini_batch_size=5"]):
+        done = run_command(*FAST, *overrides, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr + done.stdout
+        assert len(done.stderr.strip().splitlines()) == 2, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("[float('nan')] * len(completions)", "NaN"),
+        ("[float('inf')] * len(completions)", "inf"),
+        ("[1.0] * (len(completions) - 1)", "15"),
+    ],
+)
+def test_a_scorer_that_misbehaves_is_named_and_the_run_can_go_on(body, said, tmp_path, shared_cache, monkeypatch):
+    (tmp_path / "shaky.py").write_text(f"def score(prompts, completions, **columns):\n    return {body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    custom = "objectives.concise.scorers.factworld={function:'shaky:score'}"
+    with pytest.raises(UserError, match="concise") as caught:
+        run_here("reward=gold", custom, output=tmp_path / "run", cache=shared_cache)
+    assert said.lower() in str(caught.value).lower()
+
+
+def test_a_damaged_cache_is_named_with_what_to_do(tmp_path):
+    cache = tmp_path / "cache"
+    run_here("stage=sft", "reward=gold", output=tmp_path / "one", cache=cache)
+    weights = next(cache.glob("sft-*/model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match="damaged") as caught:
+        run_here("reward=gold", output=tmp_path / "two", cache=cache)
+    assert str(weights.parent) in caught.value.hint
+
+
+def test_two_processes_do_not_share_a_run_folder(tmp_path):
+    from pama_exp.tracking.record import RunRecord
+
+    with RunRecord.open(tmp_path / "run").lock():
+        done = run_command(*FAST, f"output={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr

@@ -1,0 +1,93 @@
+"""Every documented way of running finishes and leaves a whole record."""
+
+import json
+
+import pytest
+from commands import run_here
+
+WAYS = [
+    [],
+    ["solver=linear"],
+    ["solver=linear", "solver.space=reward"],
+    ["solver=mgda"],
+    ["solver=mgda", "training.micro_batch_tokens=400"],
+    ["solver=mgda-ub"],
+    ["solver=pama", "solver.granularity=batch"],
+    ["solver=pama", "solver.granularity=sequence", "solver.noon=false"],
+    ["objectives=[helpful,harmless,concise]"],
+    ["objectives=[humor,polite,honest]", "solver=mgda", "reward=gold"],
+    ["objectives=helpful", "reward=gold"],
+    ["advantage=group"],
+    ["advantage=group", "advantage.baseline=standardise", "training.kl.placement=loss", "training.kl.estimator=k3"],
+    ["reward=gold", "objectives.concise.weight=0.3", "objectives.helpful.normaliser=running"],
+    ["reward=gold", "objectives.helpful.normaliser=frozen", "training.kl.target=1.0", "training.schedule=cosine"],
+    ["reward=gold", "training.mini_batch_size=4", "training.target_kl=0.001", "training.entropy_coefficient=0.01"],
+    ["model=tiny-gpt2", "reward=gold", "model.config.n_embd=32", "model.config.n_inner=64", "model.config.n_layer=2"],
+    ["stage=sft", "reward=gold"],
+    ["stage=evaluate"],
+]
+
+
+@pytest.mark.parametrize("overrides", WAYS, ids=" ".join)
+def test_runs_and_leaves_a_record(overrides, tmp_path, shared_cache):
+    record = run_here(*overrides, output=tmp_path / "run", cache=shared_cache)
+    result = record.read_result()
+    assert result["status"] == "complete"
+    names = list(result["objectives"])
+    for means in result["objectives"].values():
+        assert 0.0 <= means["after"]["gold"] <= 1.0
+    if "before" in result["true_hypervolume_share"] and not any(o.startswith("stage=") for o in overrides):
+        assert all(0.0 <= share <= 1.0 for share in result["true_hypervolume_share"].values())
+        last = [row for row in record.read_metrics() if "train/step" in row and "reward/" + names[0] + "/mean" in row][-1]
+        assert last["step"] == 3
+        for name in names:
+            assert last[f"solver/binding_share/{name}"] >= 0.0
+        assert {"kl/response", "policy/entropy", "response/length", "time/generate", "throughput/tokens_per_second"} <= set(last)
+        assert result["bill"]["prompts"] == 3 * 16
+        assert (record.folder / "curves.png").stat().st_size > 0
+        assert (record.folder / "policy" / "config.json").exists()
+    json.dumps(result, allow_nan=False)
+
+
+def test_objectives_keep_the_order_given(tmp_path, shared_cache):
+    record = run_here("objectives=[concise,helpful]", "reward=gold", output=tmp_path / "run", cache=shared_cache)
+    assert list(record.read_result()["objectives"]) == ["concise", "helpful"]
+
+
+def test_reward_model_stage_says_how_accurate_each_is(tmp_path, shared_cache):
+    record = run_here("stage=reward_model", output=tmp_path / "run", cache=shared_cache)
+    models = record.read_result()["reward_models"]
+    assert list(models) == ["helpful", "concise"]
+    assert all(0.0 <= model["held_out_accuracy"] <= 1.0 for model in models.values())
+
+
+def test_evaluating_a_finished_run_repeats_its_own_after(tmp_path, shared_cache):
+    run = run_here("reward=gold", output=tmp_path / "run", cache=shared_cache)
+    again = run_here(
+        "stage=evaluate", "reward=gold", f"evaluate.run={run.folder}", output=tmp_path / "again", cache=shared_cache
+    )
+    after = {name: means["after"] for name, means in run.read_result()["objectives"].items()}
+    assert {name: means["after"] for name, means in again.read_result()["objectives"].items()} == after
+
+
+def test_the_same_seed_twice_is_the_same_run_bit_for_bit(tmp_path, shared_cache):
+    from commands import learning
+
+    runs = [run_here(output=tmp_path / name, cache=shared_cache) for name in ("one", "two")]
+    assert learning(runs[0].read_metrics()) == learning(runs[1].read_metrics())
+    assert runs[0].read_generations() == runs[1].read_generations()
+
+
+def test_another_seed_is_another_run(tmp_path, shared_cache):
+    runs = [run_here(f"seed={s}", "reward=gold", output=tmp_path / str(s), cache=shared_cache) for s in (0, 1)]
+    assert runs[0].read_generations() != runs[1].read_generations()
+
+
+def test_a_finished_run_is_not_run_again_without_force(tmp_path, shared_cache, capfd):
+    record = run_here("reward=gold", output=tmp_path / "run", cache=shared_cache)
+    stamp = (record.folder / "result.json").stat().st_mtime_ns
+    run_here("reward=gold", output=tmp_path / "run", cache=shared_cache)
+    assert (record.folder / "result.json").stat().st_mtime_ns == stamp
+    assert "force=true" in capfd.readouterr().out
+    run_here("reward=gold", "force=true", output=tmp_path / "run", cache=shared_cache)
+    assert (record.folder / "result.json").stat().st_mtime_ns != stamp

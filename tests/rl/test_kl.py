@@ -1,0 +1,96 @@
+"""KL estimators against the exact expectation, and the proportional controller against its published rule."""
+
+import numpy as np
+import pytest
+import torch
+
+import oracles
+from pama_exp.errors import UserError
+from pama_exp.rl import kl
+
+
+def expectation(estimator: str, spread: float) -> tuple[float, float]:
+    """(E_p of the estimate, exact KL) over every outcome of a categorical p."""
+    generator = np.random.default_rng(0)
+    p = generator.dirichlet(np.ones(7))
+    q = p * np.exp(spread * generator.standard_normal(7))
+    q /= q.sum()
+    estimates = kl.kl_estimate(torch.tensor(np.log(p))[None], torch.tensor(np.log(q))[None], estimator)[0]
+    return float(torch.tensor(p) @ estimates), oracles.categorical_kl(p, q)
+
+
+def test_k1_and_k3_are_unbiased():
+    for estimator in ("k1", "k3"):
+        found, exact = expectation(estimator, 1.0)
+        assert exact > 0.1
+        assert found == pytest.approx(exact, abs=1e-12)
+
+
+def test_k2_is_close_where_the_policies_are():
+    found, exact = expectation("k2", 0.01)
+    assert found == pytest.approx(exact, rel=0.02)
+
+
+def test_k2_and_k3_are_never_negative_and_k1_can_be():
+    log_probs, reference = torch.randn(50, 20), torch.randn(50, 20)
+    assert bool((kl.kl_estimate(log_probs, reference, "k1") < 0).any())
+    for estimator in ("k2", "k3"):
+        assert bool((kl.kl_estimate(log_probs, reference, estimator) >= 0).all())
+
+
+def test_k3_keeps_its_digits_where_the_policies_nearly_agree():
+    log_probs = torch.zeros(1, 1)
+    assert kl.kl_estimate(log_probs, log_probs - 1e-3, "k3").item() == pytest.approx(0.5e-6, rel=0.05)
+
+
+def test_k1_as_a_loss_term_is_positive_where_the_policy_is_surer_than_its_reference():
+    assert kl.kl_estimate(torch.tensor([[-1.0]]), torch.tensor([[-3.0]]), "k1").item() == 2.0
+
+
+def test_an_unknown_estimator_is_refused():
+    with pytest.raises(UserError, match="k4"):
+        kl.kl_estimate(torch.zeros(1, 1), torch.zeros(1, 1), "k4")
+
+
+def test_adaptive_coefficient_follows_zieglers_rule():
+    # error 5/4 − 1 = 0.25 is clipped to 0.2; 4.4/4 − 1 = 0.1 is not; both directions alike
+    for observed, error in ((5.0, 0.2), (4.4, 0.1), (3.6, -0.1), (0.0, -0.2)):
+        controller = kl.AdaptiveKL(0.5, target=4.0, horizon=1000)
+        controller.update(observed, 100)
+        assert controller.coefficient == pytest.approx(0.5 * (1 + error * 100 / 1000))
+
+
+def test_adaptive_coefficient_stays_positive_when_a_batch_exceeds_the_horizon():
+    controller = kl.AdaptiveKL(0.5, target=4.0, horizon=10)
+    controller.update(0.0, 1000)
+    assert controller.coefficient == pytest.approx(0.4)
+
+
+def test_fixed_coefficient_stays():
+    controller = kl.FixedKL(0.1)
+    controller.update(100.0, 64)
+    assert controller.coefficient == 0.1
+
+
+@pytest.mark.parametrize("make", [lambda: kl.FixedKL(0.1), lambda: kl.AdaptiveKL(0.1, 4.0, 1000)])
+def test_a_restored_coefficient_goes_on_as_before(make):
+    first, second = make(), make()
+    first.update(9.0, 64)
+    second.load_state_dict(first.state_dict())
+    first.update(1.0, 64)
+    second.update(1.0, 64)
+    assert first.coefficient == second.coefficient
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: kl.FixedKL(-0.1),
+        lambda: kl.FixedKL(float("nan")),
+        lambda: kl.AdaptiveKL(0.1, target=0.0, horizon=100),
+        lambda: kl.AdaptiveKL(0.1, target=1.0, horizon=0),
+    ],
+)
+def test_impossible_settings_are_refused(make):
+    with pytest.raises(UserError):
+        make()
