@@ -2,8 +2,8 @@
 
     python benchmarks/overhead.py [rounds] [steps]
 
-Writes benchmarks/results/overhead.json, overhead.md and overhead.png. The policy does not change (learning rate 0), so that
-every run generates the same responses; runs are interleaved, and ratios are taken within a round.
+Writes benchmarks/results/overhead.json, overhead.md and overhead.png. The policy does not change (learning rate 0), so
+that every run generates the same responses; runs are interleaved, and ratios are taken within a round.
 """
 
 from __future__ import annotations
@@ -49,13 +49,20 @@ class Timings(Callback):
 def config_of(solver: str, count: int, steps: int, cache: str) -> schema.Config:
     """The default configuration with `count` gold objectives; beyond six, programs repeat under other names."""
     schema.register_resolvers()
-    overrides = [f"solver={solver}", "reward=gold", "training.learning_rate=0", "training.diagnostics_every=0", "sft.steps=20"]
+    overrides = [
+        f"solver={solver}",
+        "reward=gold",
+        "training.learning_rate=0",
+        "training.diagnostics_every=0",
+        "sft.steps=20",
+    ]
     with initialize_config_dir(str(app.CONF), version_base="1.3"):
         config = schema.typed(compose("config", [*overrides, f"training.steps={steps}", f"cache_dir={cache}"]))
     template = config.objectives["helpful"]
     names = [PROGRAMS[i % 6] for i in range(count)]
     config.objectives = {
-        f"{name}{i // 6 or ''}": replace(template, scorers={"factworld": {"program": name}}) for i, name in enumerate(names)
+        f"{name}{i // 6 or ''}": replace(template, scorers={"factworld": {"program": name}})
+        for i, name in enumerate(names)
     }
     return config
 
@@ -81,7 +88,10 @@ def main(rounds: int = 3, steps: int = 4) -> None:
                 rows = measure(solver, count, steps, cache)
                 seconds[solver, count].append(statistics.median(row["time/step"] for row in rows))
                 solve[solver, count].append(statistics.median(row["time/solve"] / row["time/step"] for row in rows))
-                print(f"round {round_ + 1}/{rounds}  {solver:8s} N={count}  {seconds[solver, count][-1]:.3f} s", flush=True)
+                print(
+                    f"round {round_ + 1}/{rounds}  {solver:8s} N={count}  {seconds[solver, count][-1]:.3f} s",
+                    flush=True,
+                )
     table = [
         {
             "solver": solver,
@@ -94,17 +104,25 @@ def main(rounds: int = 3, steps: int = 4) -> None:
         }
         for solver, count in seconds
     ]
-    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "machine": platform.machine()}
+    machine = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+    }
     command = f"python benchmarks/overhead.py {rounds} {steps}"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "overhead.json").write_text(json.dumps({"command": command, "machine": machine, "rows": table}, indent=1))
+    (RESULTS / "overhead.json").write_text(
+        json.dumps({"command": command, "machine": machine, "rows": table}, indent=1)
+    )
     write_table(table, command)
     draw(table)
 
 
 def write_table(table: list[dict], command: str) -> None:
     lines = [
-        f"Made by `{command}`.", "",
+        f"Made by `{command}`.",
+        "",
         "| solver | " + " | ".join(f"N = {n}" for n in COUNTS) + " | solve's share of a step at N = 8 |",
         "|---|" + "---|" * (len(COUNTS) + 1),
     ]
@@ -121,7 +139,13 @@ def draw(table: list[dict]) -> None:
     axes = figure.subplots()
     for solver, marker, color in zip(SOLVERS, "osD^", ["#0072B2", "#009E73", "#D55E00", "#CC79A7"], strict=True):
         rows = [row for row in table if row["solver"] == solver]
-        axes.plot([r["objectives"] for r in rows], [r["ratio_to_one_objective"] for r in rows], marker=marker, color=color, label=solver)
+        axes.plot(
+            [r["objectives"] for r in rows],
+            [r["ratio_to_one_objective"] for r in rows],
+            marker=marker,
+            color=color,
+            label=solver,
+        )
     axes.set(xlabel="objectives N", ylabel="time of a step, relative to N = 1", xticks=COUNTS, ylim=(0, None))
     axes.set_title("Cost of objectives (gold scorers, tiny model, CPU)", fontsize=11)
     axes.grid(alpha=0.3)

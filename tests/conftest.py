@@ -3,7 +3,6 @@
 import os
 
 import pytest
-
 from jaxtyping import install_import_hook
 
 # No test may reach a hub or an account.

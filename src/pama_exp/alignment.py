@@ -220,9 +220,7 @@ class Alignment(LightningModule):
         if self.estimator.needs_critic:
             channels = self.names if len(experience.advantages) == len(self.names) else ["scalarised"]
             shares = explained_variance(experience.old_values, experience.returns, mask)
-            self.metrics |= {
-                f"value/explained_variance/{n}": v.item() for n, v in zip(channels, shares, strict=True)
-            }
+            self.metrics |= {f"value/explained_variance/{n}": v.item() for n, v in zip(channels, shares, strict=True)}
 
     @torch.no_grad()
     def evaluate_policy(self, stream: PromptStream, seed: int) -> Evaluation:

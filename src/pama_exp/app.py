@@ -52,7 +52,9 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None = None, 
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        raise UserError(str(error).splitlines()[0], "Overrides read key=value; quote lists: 'objectives=[a,b]'.") from None
+        raise UserError(
+            str(error).splitlines()[0], "Overrides read key=value; quote lists: 'objectives=[a,b]'."
+        ) from None
     _check_objectives(parsed)
     if multirun:
         return
@@ -62,9 +64,11 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None = None, 
             compose("config", [*overrides, *extra])
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        raise UserError(f"Unknown {group or 'configuration'} '{name}'.", suggest(name, error.options or [])) from None
+        folders = [CONF, *([Path(config_dir)] if config_dir is not None else [])]
+        options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+        raise UserError(f"Unknown {group or 'configuration'} '{name}'.", suggest(name, options)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, parsed) from None
+        raise _explain(error, parsed, extra) from None
 
 
 def _check_objectives(overrides: Sequence[Override]) -> None:
@@ -76,25 +80,34 @@ def _check_objectives(overrides: Sequence[Override]) -> None:
             if twice:
                 raise UserError(f"objectives={names} holds '{twice[0]}' twice.", "Name each objective once.")
             if not names:
-                raise UserError("objectives=[] names no objective.", "Give one or more: 'objectives=[helpful,concise]'.")
+                raise UserError(
+                    "objectives=[] names no objective.", "Give one or more: 'objectives=[helpful,concise]'."
+                )
 
 
-def _explain(error: Exception, overrides: Sequence[Override]) -> UserError:
+def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[str]) -> UserError:
     """Hydra's composition error in the user's terms: the key that does not exist and its nearest neighbour."""
     groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    choices = [o.input_line for o in overrides if o.key_or_group in groups]
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            whole = compose("config", [*choices, *search])
+    except (HydraException, OmegaConfBaseException):
+        whole = OmegaConf.create()
     for override in overrides:
-        key = str(override.key_or_group)
-        if key in groups:
-            continue
-        node: Any = OmegaConf.structured(schema.Config)
-        for depth, part in enumerate(key.split(".")):
-            if not isinstance(node, DictConfig) or not OmegaConf.is_struct(node) and depth > 0:
+        node: Any = whole
+        parts = [] if override.key_or_group in groups else str(override.key_or_group).split(".")
+        for depth, part in enumerate(parts):
+            if not isinstance(node, DictConfig):
                 break
-            if part not in node:
-                valid = sorted({*(str(k) for k in node), *(groups if depth == 0 else [])})
-                return UserError(f"Unknown key '{key}'.", suggest(part, valid))
+            valid = [str(key) for key in node]
+            if part not in valid:
+                where = ".".join(parts[: depth + 1])
+                return UserError(
+                    f"Unknown key '{where}'.", suggest(part, sorted({*valid, *(groups if depth == 0 else [])}))
+                )
             node = node._get_node(part)
-    return UserError(str(error).splitlines()[0], "`python run.py --cfg job` shows every key; add a new one with +key=value.")
+    return UserError(str(error).splitlines()[0], "`python run.py --cfg job` shows every key that there is.")
 
 
 def _guarded(composed: DictConfig) -> None:
@@ -167,7 +180,9 @@ def _stage(config: schema.Config) -> Callable[[schema.Config, Any], dict[str, An
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"stage._target_={module}.{name}: {error}.", "Name a function (config, record) -> result.") from None
+        raise UserError(
+            f"stage._target_={module}.{name}: {error}.", "Name a function (config, record) -> result."
+        ) from None
 
 
 def _exit(error: UserError) -> None:

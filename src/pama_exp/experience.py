@@ -104,7 +104,7 @@ class Evaluation:
 def distribution(name: str, values: Tensor) -> dict[str, float]:
     """Mean, standard deviation and quantiles of (B,) rewards under `name`."""
     quantiles = torch.quantile(values.float(), torch.tensor([0.1, 0.5, 0.9])).tolist()
-    mean = Metric(values.sum().item(), values.numel()).mean
+    mean = Metric(float(values.sum()), float(values.numel())).mean
     spread = values.std(correction=0).item()
     return {f"{name}/mean": mean, f"{name}/std": spread} | dict(
         zip([f"{name}/q10", f"{name}/q50", f"{name}/q90"], quantiles, strict=True)

@@ -193,7 +193,9 @@ def typed(composed: DictConfig) -> Config:
         config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed)))
     except OmegaConfBaseException as error:
         reason = str(error.msg or error).splitlines()[0]
-        raise UserError(f"{error.full_key or 'the configuration'}: {reason}", "Give a value of the type named.") from None
+        raise UserError(
+            f"{error.full_key or 'the configuration'}: {reason}", "Give a value of the type named."
+        ) from None
     for key, choices in CHOICES.items():
         value: Any = config
         for part in key.split("."):
@@ -233,7 +235,9 @@ def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
     try:
         factory = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"{where}: cannot import {target} ({error}).", "Is the module on the path, the name right?") from None
+        raise UserError(
+            f"{where}: cannot import {target} ({error}).", "Is the module on the path, the name right?"
+        ) from None
     settings = {key: value for key, value in node.items() if key != "_target_"}
     accepted = inspect.signature(factory).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
@@ -261,7 +265,7 @@ def solver_label(solver: Mapping[str, Any]) -> str:
 
 def _run_folder(*, _root_: DictConfig) -> str:
     """`runs/<model>-<obj1>+<obj2>-<solver>-s<seed>-<hash>`, so that the same configuration finds its own folder."""
-    plain = OmegaConf.masked_copy(_root_, [key for key in _root_ if key not in VOLATILE and key != "hydra"])
+    plain = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in VOLATILE and key != "hydra"])
     container = cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True))
     stage = str(container["stage"].get("name", "align"))
     prefix = "" if stage == "align" else f"{stage}-"

@@ -34,8 +34,8 @@ class PromptBatch:
 class Rollout:
     """One response for each prompt, padded on the right.
 
-    `response_mask` is True on every token the policy chose, its end-of-sequence token included; `finished` is True where
-    the response ended by itself rather than by the length limit. `texts` are the responses without special tokens.
+    `response_mask` is True on every token the policy chose, its end-of-sequence token included. `finished` is True
+    where the response ended by itself rather than by the length limit. `texts` hold no special tokens.
     """
 
     prompts: PromptBatch

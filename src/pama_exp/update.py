@@ -1,4 +1,4 @@
-"""From experience to gradients: one surrogate per combined advantage, weighed by the solver, plus what it may not touch.
+"""From experience to gradients: a surrogate per combined advantage, weighed by the solver, and what it may not touch.
 
 Legend: N objectives, K' surrogate losses, B responses, T response tokens, H hidden width.
 """
@@ -175,6 +175,7 @@ class MicroBatches:
         self._kept: Terms | None = None
 
     def __call__(self) -> Iterator[Terms]:
+        """The terms in order; asked again, a single one is the same and several are computed anew."""
         if not self.is_single:
             return (self.compute(part) for part in self.parts)
         if self._kept is None:

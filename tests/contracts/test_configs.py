@@ -3,15 +3,19 @@
 from pathlib import Path
 
 import pytest
-from commands import composed
 
+from commands import composed
 from pama_exp import schema
 from pama_exp.app import CONF
 
 OPTIONS = sorted(
-    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name not in ("debug", "experiment")
+    f"{path.parent.name}={path.stem}"
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name not in ("debug", "experiment")
 )
-PRESETS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name in ("debug", "experiment"))
+PRESETS = sorted(
+    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name in ("debug", "experiment")
+)
 
 
 @pytest.mark.parametrize("option", OPTIONS + PRESETS)
@@ -31,4 +35,7 @@ def test_the_run_folder_is_named_after_what_determines_the_numbers():
     plain = folder()
     assert plain.startswith("tiny-helpful+concise-pama-s0-")
     assert folder("logger.mode=disabled", "trainer.threads=1", "force=true") == plain
-    assert len({plain, folder("training.clip=0.1"), folder("seed=1"), folder("solver.noon=false"), folder("reward=gold")}) == 5
+    assert (
+        len({plain, folder("training.clip=0.1"), folder("seed=1"), folder("solver.noon=false"), folder("reward=gold")})
+        == 5
+    )

@@ -1,8 +1,8 @@
 """The user's mistakes: two lines that say what is wrong, where, and what would be right; status 2; no traceback."""
 
 import pytest
-from commands import FAST, run_command, run_here
 
+from commands import FAST, run_command, run_here
 from pama_exp.errors import UserError
 
 MISTAKES = [
@@ -48,7 +48,6 @@ def test_a_mistake_is_named_before_any_work(overrides, said, tmp_path):
     cache = tmp_path / "cache"
     output = [] if any(o.startswith("output=") for o in overrides) else [f"output={tmp_path / 'run'}"]
     from commands import composed
-
     from pama_exp import app
 
     with pytest.raises(UserError) as caught:
@@ -77,11 +76,13 @@ def test_on_the_command_line_it_is_two_lines_and_status_2(tmp_path):
     ],
 )
 def test_a_scorer_that_misbehaves_is_named_and_the_run_can_go_on(body, said, tmp_path, shared_cache, monkeypatch):
-    (tmp_path / "shaky.py").write_text(f"def score(prompts, completions, **columns):\n    return {body}\n")
+    module = f"shaky_{said.lower()}"
+    (tmp_path / f"{module}.py").write_text(f"def score(prompts, completions, **columns):\n    return {body}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    custom = "objectives.concise.scorers.factworld={function:'shaky:score'}"
+    where = "objectives.concise.scorers.factworld"
+    custom = [f"~{where}.program", f"+{where}.function='{module}:score'"]
     with pytest.raises(UserError, match="concise") as caught:
-        run_here("reward=gold", custom, output=tmp_path / "run", cache=shared_cache)
+        run_here("reward=gold", *custom, output=tmp_path / "run", cache=shared_cache)
     assert said.lower() in str(caught.value).lower()
 
 

@@ -1,8 +1,8 @@
 """A solver, an objective and a model are each added by one yaml and at most one Python file, beside the user's command."""
 
 import pytest
-from commands import FAST, run_command
 
+from commands import FAST, run_command
 from pama_exp.tracking.record import RunRecord
 
 SOLVER = '''

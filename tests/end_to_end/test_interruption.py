@@ -6,12 +6,17 @@ import subprocess
 import time
 
 import pytest
-from commands import FAST, command, environment, learning, run_here
 
+from commands import FAST, command, environment, learning, run_here
 from pama_exp.tracking.record import RunRecord
 
 # The policy must differ from step to step and the solver must hold state that a resume could lose.
-LONG = ["training.steps=8", "training.checkpoint_every=3", "training.kl.target=0.5", "objectives.helpful.normaliser=running"]
+LONG = [
+    "training.steps=8",
+    "training.checkpoint_every=3",
+    "training.kl.target=0.5",
+    "objectives.helpful.normaliser=running",
+]
 
 
 def start(output, cache, *overrides):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from commands import run_here
 
 WAYS = [
@@ -38,11 +39,19 @@ def test_runs_and_leaves_a_record(overrides, tmp_path, shared_cache):
         assert 0.0 <= means["after"]["gold"] <= 1.0
     if "before" in result["true_hypervolume_share"] and not any(o.startswith("stage=") for o in overrides):
         assert all(0.0 <= share <= 1.0 for share in result["true_hypervolume_share"].values())
-        last = [row for row in record.read_metrics() if "train/step" in row and "reward/" + names[0] + "/mean" in row][-1]
+        last = [row for row in record.read_metrics() if "train/step" in row and "reward/" + names[0] + "/mean" in row][
+            -1
+        ]
         assert last["step"] == 3
         for name in names:
             assert last[f"solver/binding_share/{name}"] >= 0.0
-        assert {"kl/response", "policy/entropy", "response/length", "time/generate", "throughput/tokens_per_second"} <= set(last)
+        assert {
+            "kl/response",
+            "policy/entropy",
+            "response/length",
+            "time/generate",
+            "throughput/tokens_per_second",
+        } <= set(last)
         assert result["bill"]["prompts"] == 3 * 16
         assert (record.folder / "curves.png").stat().st_size > 0
         assert (record.folder / "policy" / "config.json").exists()

@@ -1,12 +1,13 @@
 """A real offline W&B run, read back: metrics, configuration, generations."""
 
 from commands import run_here
-
 from pama_exp.tracking.run_wandb import read_offline
 
 
 def test_the_offline_run_holds_metrics_config_and_generations(tmp_path, shared_cache):
-    record = run_here("reward=gold", "logger.mode=offline", "logger.group=g1", output=tmp_path / "run", cache=shared_cache)
+    record = run_here(
+        "reward=gold", "logger.mode=offline", "logger.group=g1", output=tmp_path / "run", cache=shared_cache
+    )
     run = read_offline(record.folder)
     assert run["config"]["experiment"]["solver"]["_target_"] == "pama_exp.moo.pama.PAMA"
     assert run["config"]["experiment"]["training"]["steps"] == 3

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
-    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -17,10 +17,20 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pama_exp.errors import UserError, suggest
 
-_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "layerdrop", "resid_pdrop", "embd_pdrop", "attn_pdrop")
+_DROPOUTS = (
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "layerdrop",
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
+)
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 
 
 def build_config(architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
@@ -28,9 +38,13 @@ def build_config(architecture: str, config: Mapping[str, Any], tokenizer: PreTra
 
     Raises:
         UserError: for an unknown architecture or key.
+        ValueError, TypeError: for a value that the architecture refuses; `build_model` turns them into a UserError.
     """
-    if architecture not in CONFIG_MAPPING:
-        raise UserError(f"model.architecture={architecture} is not known to transformers.", suggest(architecture, CONFIG_MAPPING))
+    if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(
+            f"model.architecture={architecture} is no causal language model of transformers.",
+            suggest(architecture, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        )
     known = AutoConfig.for_model(architecture)
     valid = sorted(k for k in {*known.to_dict(), *known.attribute_map} if not k.startswith("_"))
     for key in config:
@@ -43,24 +57,27 @@ def build_config(architecture: str, config: Mapping[str, Any], tokenizer: PreTra
         "eos_token_id": tokenizer.eos_token_id,
     }
     still = {name: 0.0 for name in _DROPOUTS if hasattr(known, name)}
-    try:
-        return AutoConfig.for_model(architecture, **{**vocabulary, **still, **config})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"model.config is not valid for {architecture}: {str(error).splitlines()[0]}", "Mend that value.") from None
+    return AutoConfig.for_model(architecture, **{**vocabulary, **still, **config})
 
 
 def build_model(architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """A causal language model with random weights.
 
     Raises:
-        UserError: for an unknown architecture or key.
+        UserError: for an unknown architecture or key, or a value that the architecture refuses.
     """
-    return AutoModelForCausalLM.from_config(build_config(architecture, config, tokenizer))
+    try:
+        return AutoModelForCausalLM.from_config(build_config(architecture, config, tokenizer))
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model.config is not valid for {architecture}: {reason}", "Mend that value.") from None
 
 
 def build_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """A sequence classifier with one output, its trunk a copy of the language model's, its head new."""
-    config = type(model.config).from_dict({**model.config.to_dict(), "num_labels": 1})
+    # id2label of a causal model holds the default two labels, which would contradict num_labels
+    settings = {k: v for k, v in model.config.to_dict().items() if k not in ("id2label", "label2id")}
+    config = type(model.config).from_dict({**settings, "num_labels": 1})
     config.pad_token_id = tokenizer.pad_token_id
     classifier = AutoModelForSequenceClassification.from_config(config)
     classifier.base_model.load_state_dict(model.base_model.state_dict())
@@ -91,12 +108,21 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: if the folder holds none, or it has no padding or end token.
     """
+    # Without these files transformers would make an empty tokenizer of the model's class.
+    if not any(path for pattern in _VOCABULARIES for path in Path(folder).glob(pattern)):
+        raise UserError(f"{folder} holds no tokenizer.", "Save it beside the model.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="left", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no tokenizer ({str(error).splitlines()[0]}).", "Save it beside the model.") from None
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), padding_side="left", local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # tokenizers and transformers raise many kinds
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The tokenizer in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
-        raise UserError(f"The tokenizer in {folder} has no padding or no end token.", "Set pad_token and eos_token, and save it again.")
+        raise UserError(
+            f"The tokenizer in {folder} has no padding or no end token.",
+            "Set pad_token and eos_token, and save it again.",
+        )
     return tokenizer
 
 
@@ -116,9 +142,12 @@ def _load(kind: Any, folder: str | Path) -> PreTrainedModel:
         raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
     logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # what it would warn of is an error below
     try:
-        model, info = kind.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
+        model, info = kind.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
     except Exception as error:  # safetensors and transformers raise many kinds
-        raise UserError(f"The model in {folder} cannot be read ({str(error).splitlines()[0]}).", "Is the folder whole?") from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The model in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(

@@ -1,6 +1,6 @@
 """The policy: a causal language model, N value heads on its trunk, and log-probabilities of what it said.
 
-Legend: K value heads, B responses, P prompt tokens, T response tokens, H hidden width.
+Legend: K value heads, B responses, b some of them, P prompt tokens, T response tokens, H hidden width.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pama_exp.errors import UserError
 from pama_exp.types import Rollout
 
 
@@ -26,10 +27,16 @@ class PolicyOutput:
 
 
 class Policy(nn.Module):
-    """A causal language model with `num_values` value heads in one linear layer, zero at the start."""
+    """A causal language model with `num_values` value heads in one linear layer, zero at the start.
+
+    Raises:
+        UserError: if the model's logits are more than its head's output (capped or scaled after it): the update would
+            compute log-probabilities of another distribution than the one that generates.
+    """
 
     def __init__(self, model: PreTrainedModel, num_values: int) -> None:
         super().__init__()
+        _check_head(model)
         self.model = model
         weight = model.get_output_embeddings().weight
         self.value_heads = nn.Linear(weight.shape[1], num_values, device=weight.device, dtype=weight.dtype)
@@ -41,7 +48,7 @@ class Policy(nn.Module):
         hidden = response_states(self.model, rollout)
         log_probs, entropy = _token_statistics(self.model, hidden, rollout, temperature)
         values = self.value_heads(hidden).float().movedim(-1, 0)
-        return PolicyOutput(log_probs, entropy, values * rollout.response_mask, hidden)
+        return PolicyOutput(log_probs, entropy, torch.where(rollout.response_mask, values, 0), hidden)
 
 
 @torch.no_grad()
@@ -57,7 +64,8 @@ def response_states(model: PreTrainedModel, rollout: Rollout) -> Float[Tensor, "
     attention = mask[:, :-1].long()
     extra = {} if model.config.model_type == "opt" else {"position_ids": (attention.cumsum(1) - 1).clamp(min=0)}
     output = model.base_model(input_ids=ids, attention_mask=attention, use_cache=False, **extra)
-    return output.last_hidden_state[:, rollout.prompts.input_ids.shape[1] - 1 :]
+    states: Float[Tensor, "B L H"] = output.last_hidden_state  # L = P + T − 1: nothing follows the last token
+    return states[:, rollout.prompts.input_ids.shape[1] - 1 :]
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
@@ -93,7 +101,7 @@ def trim(rollout: Rollout) -> Rollout:
 
 
 def micro_batches(lengths: Int[Tensor, " B"], prompt_length: int, token_budget: int) -> list[Int[Tensor, " b"]]:
-    """Rows in order of length, split so that rows × (P + longest response) stays within the budget; at least one a part."""
+    """Rows in order of length, split so that rows × (P + longest response) ≤ budget; at least one row a part."""
     parts: list[list[int]] = [[]]
     for row in lengths.argsort(stable=True).tolist():
         longest = max(1, int(lengths[row]))
@@ -103,6 +111,22 @@ def micro_batches(lengths: Int[Tensor, " B"], prompt_length: int, token_budget: 
     return [torch.tensor(part, device=lengths.device) for part in parts]
 
 
+@torch.no_grad()
+def _check_head(model: PreTrainedModel) -> None:
+    was_training = model.training
+    model.eval()
+    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    token = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+    states = model.base_model(**token).last_hidden_state
+    agree = torch.allclose(model.get_output_embeddings()(states), model(**token).logits, atol=1e-4)
+    model.train(was_training)
+    if not agree:
+        raise UserError(
+            f"Models of type '{model.config.model_type}' change their logits after the output layer.",
+            "Use one whose logits are that layer's output, such as opt, gpt2, llama or qwen2.",
+        )
+
+
 def _token_statistics(
     model: PreTrainedModel, hidden: Float[Tensor, "B T H"], rollout: Rollout, temperature: float
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
@@ -110,6 +134,5 @@ def _token_statistics(
     logits = model.get_output_embeddings()(hidden).float() / temperature
     all_log_probs = logits.log_softmax(-1)
     chosen = all_log_probs.gather(-1, rollout.response_ids[..., None]).squeeze(-1)
-    with torch.set_grad_enabled(torch.is_grad_enabled()):
-        entropy = -(all_log_probs.exp() * all_log_probs).sum(-1)
+    entropy = -(all_log_probs.exp() * all_log_probs).sum(-1)
     return torch.where(mask, chosen, 0), torch.where(mask, entropy, 0)

@@ -5,13 +5,14 @@ Legend: B responses.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.errors import UserError
 from pama_exp.types import PromptBatch
@@ -21,44 +22,126 @@ class ClassifierScorer:
     """One logit of a frozen classifier.
 
     Args:
-        folder: a local folder in Hugging Face format, tokenizer included.
-        template: how prompt and response become one text.
+        path_or_model: a local folder in Hugging Face format, or a classifier already loaded.
+        tokenizer: the classifier's; read from the folder where None.
+        template: how prompt and response become one text; white space around the result is dropped.
         label_index: which logit; may be None where there is only one.
         sign: −1 where a higher logit is worse.
-        max_length: tokens kept, from the end, since that is where the response is.
+        max_length: tokens kept of each text; None keeps all, and a text beyond the model's positions is an error.
+        truncation_side: where tokens are dropped; `left` keeps the response.
         batch_size: responses per forward pass.
 
     Raises:
-        UserError: if the classifier has several labels and none is chosen.
+        UserError: if the folder holds no trained classifier with a tokenizer that can pad, the label is not one of the
+            classifier's, or the template does not place the response.
     """
 
     def __init__(
         self,
-        folder: str | Path,
+        path_or_model: str | Path | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         template: str = "{prompt} {response}",
         label_index: int | None = None,
         sign: float = 1.0,
         max_length: int | None = None,
+        truncation_side: str = "left",
         batch_size: int = 64,
     ) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="right", truncation_side="left")
-        self.model = AutoModelForSequenceClassification.from_pretrained(str(folder)).eval().requires_grad_(False)
-        labels = self.model.config.num_labels
-        if label_index is None and labels > 1:
-            raise UserError(f"The classifier in {folder} has {labels} labels.", f"Set label_index to one of 0 … {labels - 1}.")
-        self.template, self.label_index, self.sign = template, label_index or 0, sign
+        if isinstance(path_or_model, str | Path):
+            self.model = _load(path_or_model)
+            source = str(path_or_model)
+        else:
+            self.model, source = path_or_model, type(path_or_model).__name__
+        self.model.eval().requires_grad_(False)
+        # A copy: the caller's tokenizer keeps its own sides.
+        self.tokenizer = _load_tokenizer(source) if tokenizer is None else copy.deepcopy(tokenizer)
+        self.tokenizer.padding_side, self.tokenizer.truncation_side = "right", truncation_side
+        if self.tokenizer.pad_token_id is None:
+            raise UserError(f"The tokenizer of {source} has no padding token.", "Set pad_token and save it again.")
+        if self.model.config.pad_token_id is None:
+            self.model.config.pad_token_id = self.tokenizer.pad_token_id  # decoders look for the last token before it
+        self.template, self.sign = _checked_template(template), sign
+        self.label_index = _checked_label(label_index, self.model.config.num_labels, source)
         self.max_length, self.batch_size = max_length, batch_size
 
     @torch.no_grad()
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """Logits in the order of the responses; computed in batches of similar length."""
-        texts = [self.template.format(prompt=p, response=r).strip() for p, r in zip(prompts.texts, responses, strict=True)]
-        rows = self.tokenizer(texts, truncation=self.max_length is not None, max_length=self.max_length)["input_ids"]
+        """Logits in the order of the responses; computed in batches of similar length.
+
+        Raises:
+            UserError: for a text longer than the classifier's positions.
+        """
+        pairs = zip(prompts.texts, responses, strict=True)
+        texts = [self.template.format(prompt=prompt, response=response).strip() for prompt, response in pairs]
+        encoded = self.tokenizer(texts, truncation=self.max_length is not None, max_length=self.max_length)
+        rows = [row or [self.tokenizer.eos_token_id] for row in encoded["input_ids"]]  # a text of no tokens has an end
+        self._check_lengths(rows)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         scores = torch.zeros(len(rows))
         for start in range(0, len(order), self.batch_size):
             index = order[start : start + self.batch_size]
-            batch = self.tokenizer.pad({"input_ids": [rows[i] for i in index]}, return_tensors="pt").to(self.model.device)
-            logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            batch = self.tokenizer.pad({"input_ids": [rows[i] for i in index]}, return_tensors="pt")
+            ids, mask = batch["input_ids"].to(self.model.device), batch["attention_mask"].to(self.model.device)
+            logits = self.model(input_ids=ids, attention_mask=mask).logits
             scores[index] = self.sign * logits[:, self.label_index].float().cpu()
         return scores
+
+    def _check_lengths(self, rows: Sequence[Sequence[int]]) -> None:
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max((len(row) for row in rows), default=0)
+        if positions is not None and longest > positions:
+            raise UserError(
+                f"A text of {longest} tokens exceeds the classifier's {positions} positions.",
+                f"Set max_length to at most {positions}; truncation_side says which end is dropped.",
+            )
+
+
+def _load(folder: str | Path) -> PreTrainedModel:
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder} holds no classifier (no config.json).", "Give a folder in Hugging Face format.")
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:  # safetensors and transformers raise many kinds
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The classifier in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(
+            f"The weights in {folder} lack {', '.join(missing[:3])}, which would be random.",
+            "Give the folder of a trained sequence classifier.",
+        )
+    return model
+
+
+def _load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    # Without these files transformers would make an empty tokenizer of the model's class.
+    if not any(path for pattern in ("tokenizer.json", "vocab.*", "*.model") for path in Path(folder).glob(pattern)):
+        raise UserError(f"{folder} holds no tokenizer.", "Save it beside the classifier.")
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers and transformers raise many kinds
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The tokenizer in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
+
+
+def _checked_label(label_index: int | None, labels: int, source: str) -> int:
+    if (label_index is None and labels > 1) or not 0 <= (label_index or 0) < labels:
+        raise UserError(
+            f"The classifier {source} has {labels} label(s); label_index={label_index}.",
+            f"Set label_index to one of 0 … {labels - 1}.",
+        )
+    return label_index or 0
+
+
+def _checked_template(template: str) -> str:
+    try:
+        places_response = "response" in template.format(prompt="", response="response")
+    except (KeyError, IndexError, ValueError):
+        places_response = False
+    if not places_response:
+        raise UserError(
+            f"template={template!r} does not place the response.", "Write {response}, and {prompt} if wanted."
+        )
+    return template

@@ -1,4 +1,7 @@
-"""A Python function as a scorer, in the signature of TRL's reward functions."""
+"""A Python function as a scorer, in the signature of TRL's reward functions.
+
+Legend: B responses.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import importlib
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pama_exp.errors import UserError
@@ -16,17 +20,33 @@ class FunctionScorer:
     """`module:function`, called as f(prompts, completions, **columns) -> list[float].
 
     Raises:
-        UserError: if it cannot be imported.
+        UserError: if it cannot be imported or called.
     """
 
     def __init__(self, source: str) -> None:
+        self.source = source
         module, _, name = source.partition(":")
         try:
             self.function = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(f"The reward function '{source}' cannot be imported ({error}).", "Write module:function, importable from here.") from None
+            raise UserError(
+                f"The reward function '{source}' cannot be imported ({error}).",
+                "Write module:function, importable from here.",
+            ) from None
+        if not callable(self.function):
+            raise UserError(f"'{source}' is {self.function!r}, not a function.", "Write module:function.")
 
-    def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Tensor:
-        """(B,) what the function returned."""
+    def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, ...]:
+        """(B,) what the function returned; a wrong number of scores is for `checked_score` to refuse.
+
+        Raises:
+            UserError: if the function returned anything but numbers.
+        """
         columns = {name: list(values) for name, values in prompts.columns.items()}
-        return torch.tensor(self.function(prompts=list(prompts.texts), completions=list(responses), **columns), dtype=torch.float32)
+        scores = self.function(prompts=list(prompts.texts), completions=list(responses), **columns)
+        try:
+            return torch.as_tensor(scores, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(
+                f"The reward function '{self.source}' returned {str(scores)[:80]}.", "Return one float per response."
+            ) from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -24,7 +25,7 @@ class Objective:
     name: str
     scorer: Scorer
     weight: float = 1.0
-    direction: str = "maximize"
+    direction: Literal["maximize", "minimize"] = "maximize"
     normaliser: Normaliser = field(default_factory=Identity)
     range: tuple[float, ...] | None = None
     gold: Scorer | None = None

@@ -6,7 +6,7 @@ Legend: B responses.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,8 @@ from pama_exp.errors import UserError
 from pama_exp.types import PromptBatch
 
 
+@runtime_checkable  # so that annotations can be checked in tests
+@runtime_checkable
 class Scorer(Protocol):
     """Prompts and responses in, one float per response out, in order."""
 
@@ -39,7 +41,8 @@ def checked_score(name: str, scorer: Scorer, prompts: PromptBatch, responses: Se
     bad = (~torch.isfinite(scores)).nonzero().flatten().tolist()
     if bad:
         raise UserError(
-            f"The scorer of '{name}' returned {scores[bad[0]].item()} for response {bad[0]}: {responses[bad[0]][:80]!r}.",
+            f"The scorer of '{name}' returned {scores[bad[0]].item()} "
+            f"for response {bad[0]}: {responses[bad[0]][:80]!r}.",
             "Every score must be finite.",
         )
     return scores

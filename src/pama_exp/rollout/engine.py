@@ -1,14 +1,16 @@
 """Responses sampled from the policy, behind one protocol.
 
-Legend: B responses, P prompt tokens, T response tokens.
+Legend: B responses, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.errors import UserError
@@ -31,8 +33,14 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise UserError(f"rollout.sampling.max_new_tokens={self.max_new_tokens}.", "It is at least 1.")
-        if self.temperature <= 0:
-            raise UserError(f"rollout.sampling.temperature={self.temperature}.", "It is above 0; 1.0 samples from the policy.")
+        if not self.temperature > 0:  # so that NaN is refused too
+            raise UserError(f"rollout.sampling.temperature={self.temperature}.", "It is above 0; 1.0 changes nothing.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(
+                f"rollout.sampling.top_p={self.top_p}.", "It is above 0 and at most 1, which keeps all tokens."
+            )
+        if self.top_k < 0:
+            raise UserError(f"rollout.sampling.top_k={self.top_k}.", "It is at least 0, which keeps all tokens.")
 
     def for_training(self) -> Sampling:
         """Itself, if the log-probabilities of what it draws can be had at the update.
@@ -48,6 +56,7 @@ class Sampling:
         return self
 
 
+@runtime_checkable
 class RolloutEngine(Protocol):
     """Prompts in, responses out."""
 
@@ -69,13 +78,22 @@ class DecodeEngine:
         Raises:
             UserError: if prompt and response do not fit the model's positions.
         """
+        was_training = self.model.training
+        self.model.eval()  # dropout would make the log-probabilities at the update other than those drawn from
+        try:
+            return self._decode(prompts, sampling, seed)
+        finally:
+            self.model.train(was_training)
+
+    def _decode(self, prompts: PromptBatch, sampling: Sampling, seed: int) -> Rollout:
         device = self.model.device
         generator = torch.Generator(device=device).manual_seed(seed)
         ids, mask = prompts.input_ids.to(device), prompts.mask.to(device)
         positions = getattr(self.model.config, "max_position_embeddings", None)
         if positions is not None and ids.shape[1] + sampling.max_new_tokens > positions:
             raise UserError(
-                f"Prompts of {ids.shape[1]} tokens and responses of {sampling.max_new_tokens} exceed {positions} positions.",
+                f"Prompts of {ids.shape[1]} tokens and responses of {sampling.max_new_tokens} exceed the "
+                f"model's {positions} positions.",
                 "Lower rollout.sampling.max_new_tokens or shorten the prompts.",
             )
         takes_positions = self.model.config.model_type != "opt"
@@ -86,7 +104,12 @@ class DecodeEngine:
         for _ in range(sampling.max_new_tokens):
             extra = {"position_ids": position} if takes_positions else {}
             output = self.model(
-                input_ids=feed, attention_mask=attention, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
+                input_ids=feed,
+                attention_mask=attention,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **extra,
             )
             cache = output.past_key_values
             chosen = draw(output.logits[:, -1].float(), sampling, generator)
@@ -104,8 +127,8 @@ class DecodeEngine:
         return Rollout(moved, response_ids, response_mask, finished, texts)
 
 
-def draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:
-    """One token per row (B,) from logits (B,V) after temperature, top-k and top-p."""
+def draw(logits: Float[Tensor, "B V"], sampling: Sampling, generator: torch.Generator) -> Int[Tensor, " B"]:
+    """One token per row after temperature, top-k and top-p, in this order."""
     scaled = logits / sampling.temperature
     if sampling.top_k > 0:
         kth = scaled.topk(min(sampling.top_k, scaled.shape[-1])).values[:, -1:]

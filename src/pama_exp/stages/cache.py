@@ -31,7 +31,9 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path],
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=root))
     except OSError as error:
-        raise UserError(f"The cache folder {root} cannot be written ({error.strerror}).", "Set cache_dir=FOLDER.") from None
+        raise UserError(
+            f"The cache folder {root} cannot be written ({error.strerror}).", "Set cache_dir=FOLDER."
+        ) from None
     try:
         make(temporary)
         hashes = {str(p.relative_to(temporary)): _sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()}

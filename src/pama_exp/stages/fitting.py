@@ -14,7 +14,7 @@ from pama_exp.tracking.console import progress
 
 
 def fit(model: nn.Module, config: FitConfig, title: str, loss_of: Callable[[Sequence[int]], Tensor]) -> float:
-    """Minimise `loss_of(indices of examples)` over shuffled epochs; returns the mean loss of the last tenth of steps."""
+    """Minimise `loss_of(indices of examples)` over shuffled epochs; returns the mean loss of the last tenth."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
     )

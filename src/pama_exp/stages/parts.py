@@ -188,7 +188,7 @@ def check_positions(config: Config, world: FactWorld) -> None:
     wanted = longest + config.rollout.sampling.max_new_tokens
     if positions is not None and wanted > positions:
         raise UserError(
-            f"rollout.sampling.max_new_tokens={config.rollout.sampling.max_new_tokens} after prompts of up to {longest} "
-            f"tokens needs {wanted} positions; the model '{config.model.name}' has {positions}.",
+            f"rollout.sampling.max_new_tokens={config.rollout.sampling.max_new_tokens} after prompts of up to "
+            f"{longest} tokens needs {wanted} positions; the model '{config.model.name}' has {positions}.",
             f"Set rollout.sampling.max_new_tokens to at most {positions - longest}, or give the model more positions.",
         )

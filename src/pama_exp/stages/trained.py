@@ -26,7 +26,7 @@ _HELD_OUT = 512  # pairs that a reward model's accuracy is measured on
 
 
 def sft_policy(config: Config, world: FactWorld) -> Path:
-    """The SFT policy's folder in Hugging Face format: `model.path` where given, else the cache's, trained if missing."""
+    """The SFT policy's folder in Hugging Face format: `model.path` where given, else the cache's."""
     if config.model.path is not None:
         return Path(config.model.path)
 

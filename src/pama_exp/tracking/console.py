@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,6 +16,7 @@ from rich.table import Table
 from pama_exp.errors import UserError
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Something that is told of each step."""
 
@@ -48,7 +49,7 @@ class _Plain:
 
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
-    """A live line with bar, steps, elapsed time, time left and a few values; plain lines where output is not a terminal."""
+    """A live line with bar, steps, elapsed time, time left and a few values; plain lines off a terminal."""
     console = Console()
     if not console.is_terminal:
         yield _Plain(title, total, done)

@@ -30,11 +30,18 @@ def front_plot(
         curve = np.concatenate([[[0.0, curve[:, 1].max()]], curve, [[curve[:, 0].max(), 0.0]]])
         axes.fill(*np.concatenate([curve, [[0.0, 0.0]]]).T, color=_COLORS[5], alpha=0.15, lw=0)
         axes.plot(*curve[1:-1].T, color=_COLORS[0], lw=2, label="true front")
-    axes.annotate("", after, before, arrowprops={"arrowstyle": "->", "color": "0.4", "lw": 1.5, "shrinkA": 6, "shrinkB": 6})
+    axes.annotate(
+        "",
+        (after[0], after[1]),
+        (before[0], before[1]),
+        arrowprops={"arrowstyle": "->", "color": "0.4", "lw": 1.5, "shrinkA": 6, "shrinkB": 6},
+    )
     axes.plot(*before, "o", ms=9, color="0.45", label="SFT policy")
     axes.plot(*after, "D", ms=9, color=_COLORS[1], label="aligned policy")
     high = max(1.0, *before, *after) * 1.03
-    axes.set(xlabel=names[0], ylabel=names[1], xlim=(min(0.0, *before, *after), high), ylim=(min(0.0, *before, *after), high))
+    axes.set(
+        xlabel=names[0], ylabel=names[1], xlim=(min(0.0, *before, *after), high), ylim=(min(0.0, *before, *after), high)
+    )
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower left", frameon=True)

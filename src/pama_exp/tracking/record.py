@@ -24,7 +24,18 @@ import yaml
 
 from pama_exp.errors import UserError
 
-_PACKAGES = ("pama-exp", "torch", "transformers", "tokenizers", "lightning", "hydra-core", "omegaconf", "numpy", "torchjd", "wandb")
+_PACKAGES = (
+    "pama-exp",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "torchjd",
+    "wandb",
+)
 
 
 class RunRecord:
@@ -47,7 +58,9 @@ class RunRecord:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UserError(f"The run folder {folder} cannot be written ({error.strerror}).", "Set output=FOLDER.") from None
+            raise UserError(
+                f"The run folder {folder} cannot be written ({error.strerror}).", "Set output=FOLDER."
+            ) from None
         return cls(folder)
 
     @property
@@ -146,7 +159,7 @@ class RunRecord:
         """Keep the rows up to `step`: what a checkpoint at that step knows of. Nothing is kept where there is none."""
         for name in ("metrics.jsonl", "generations.jsonl"):
             if (self.folder / name).exists():
-                kept = [row for row in self._read(name) if 0 < step and row["step"] <= step]
+                kept = [row for row in self._read(name) if step > 0 and row["step"] <= step]
                 _write_atomically(self.folder / name, "".join(json.dumps(row) + "\n" for row in kept))
 
     def last_step(self) -> int:
@@ -197,11 +210,8 @@ class RunRecord:
         path = self.folder / name
         if not path.exists():
             return []
-        rows = []
-        for line in path.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):  # a process that was killed may leave half a line at the end
-                rows.append(json.loads(line))
-        return rows
+        # A process that was killed may leave half a line at the end.
+        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -247,7 +257,9 @@ def _version(name: str) -> str | None:
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
 
 
 def _git() -> dict[str, Any] | None:

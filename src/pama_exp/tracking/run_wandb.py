@@ -31,15 +31,15 @@ def resolve_mode(requested: str, folder: Path) -> tuple[str, str]:
         requested = os.environ.get("WANDB_MODE", "auto")
     if requested == "auto":
         requested = "online" if _has_verified_key() else "offline"
-    hint = f"W&B is offline; to upload the run: wandb sync {folder}/wandb/offline-run-*" if requested == "offline" else ""
+    hint = (
+        f"W&B is offline; to upload the run: wandb sync {folder}/wandb/offline-run-*" if requested == "offline" else ""
+    )
     return requested, hint
 
 
 def _has_verified_key() -> bool:
     import wandb
 
-    if not os.environ.get("WANDB_API_KEY") and not wandb.api.api_key:
-        return False
     try:
         return bool(wandb.login(prompt=False, verify=True, timeout=_VERIFY_SECONDS))
     except Exception:  # whatever the reason, it is not a verified key
@@ -59,8 +59,8 @@ def start_run(
 ) -> Any:
     """A W&B run inside the run's folder, or None if disabled.
 
-    The whole configuration is under one key: sweep parameters otherwise overwrite whole groups. The same id is used when
-    a run is resumed; offline, that makes a second folder with the same id.
+    The whole configuration is under one key: sweep parameters otherwise overwrite whole groups. A resumed run has
+    the same id; offline, that makes a second folder with the same id.
     """
     if mode == "disabled":
         return None
@@ -106,20 +106,36 @@ def finish(run: Any, summary: Mapping[str, Any]) -> None:
 
 
 def read_offline(folder: Path) -> dict[str, Any]:
-    """The newest offline run in a run's folder: {config, history: rows, tables: {name: {columns, data}}}."""
+    """The newest offline run in a run's folder, as it would be uploaded.
+
+    Returns:
+        {config, tags, group, history: rows, summary, tables: {name: {columns, data}}}; of each table the newest.
+    """
     log = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
-    config: dict[str, Any] = {}
-    history, tables = [], {}
+    read: dict[str, Any] = {"config": {}, "tags": [], "group": None, "history": [], "summary": {}, "tables": {}}
     for record in map(json.loads, filter(None, lines)):
-        content = record.get(record.get("type", ""), record)
-        print(record.get("type"), str(content)[:200]) if os.environ.get("DEBUG_LEET") else None
-    return {"config": config, "history": history, "tables": tables}
+        content = record.get(record["type"], {})
+        if record["type"] == "run":
+            read |= {"tags": content.get("tags", []), "group": content.get("run_group")}
+        if record["type"] in ("run", "config"):
+            read["config"] |= content.get("config", content).get("update", {})
+        elif record["type"] == "summary":
+            read["summary"] |= content.get("update", {})
+        elif record["type"] == "history":
+            row = content["item"]
+            read["history"].append(row)
+            for key in [key for key in row if key.endswith("._type") and row[key] == "table-file"]:
+                name = key.removesuffix("._type")
+                read["tables"][name] = json.loads((log.parent / "files" / row[f"{name}.path"]).read_text())
+    return read
 
 
 def _survive(call: Any) -> None:
     try:
         call()
     except Exception as error:  # the run's own record has it all; W&B must not cost it
-        note(f"W&B: {str(error).splitlines()[0] if str(error) else type(error).__name__}; the run's own record goes on.")
+        note(
+            f"W&B: {str(error).splitlines()[0] if str(error) else type(error).__name__}; the run's own record goes on."
+        )

@@ -81,7 +81,9 @@ def dominated_volume(points: NDArray[np.float64]) -> float:
         return float(points.max())
     corners = np.unique(np.round(points, 12), axis=0)
     faces = [corners * np.array(keep) for keep in itertools.product((0.0, 1.0), repeat=count)]
-    return float(ConvexHull(np.unique(np.concatenate(faces), axis=0), qhull_options="QJ Pp" if count > 4 else "Pp").volume)
+    return float(
+        ConvexHull(np.unique(np.concatenate(faces), axis=0), qhull_options="QJ Pp" if count > 4 else "Pp").volume
+    )
 
 
 def distance_along(point: NDArray[np.float64], front: Front) -> float:

@@ -39,14 +39,23 @@ ATTRIBUTES = (
 )
 JOKES = tuple(
     tuple(text.split())
-    for text in ("why so sad ? no legs !", "two crabs met ; both left sideways !", "knock knock ? just the wind again !")
+    for text in (
+        "why so sad ? no legs !",
+        "two crabs met ; both left sideways !",
+        "knock knock ? just the wind again !",
+    )
 )
 OPENERS = tuple(tuple(text.split()) for text in ("hello friend ,", "a very good day to you ,"))
 CLOSERS = tuple(tuple(text.split()) for text in ("thank you !", "have a nice day now !"))
 REFUSALS = tuple(tuple(text.split()) for text in ("sorry , that is not for me to say .",))
 FILLERS = tuple(
     tuple(text.split())
-    for text in ("well , let us see .", "as everyone here knows ,", "that is a fine question .", "to be quite clear about this matter ,")
+    for text in (
+        "well , let us see .",
+        "as everyone here knows ,",
+        "that is a fine question .",
+        "to be quite clear about this matter ,",
+    )
 )
 _SYLLABLES = ("ba", "do", "fi", "gu", "ka", "lo", "mi", "nu", "po", "ra", "sa", "te", "vo", "wi", "ya", "zu")
 
@@ -147,7 +156,8 @@ def generate(seed: int, num_entities: int, num_attributes: int, values_per_attri
     names = source.sample(words, num_entities + num_attributes * values_per_attribute)
     entities, rest = names[:num_entities], names[num_entities:]
     values = {
-        name: tuple(rest[i * values_per_attribute : (i + 1) * values_per_attribute]) for i, name in enumerate(attributes)
+        name: tuple(rest[i * values_per_attribute : (i + 1) * values_per_attribute])
+        for i, name in enumerate(attributes)
     }
     facts = {entity: {name: source.choice(values[name]) for name in attributes} for entity in entities}
     return Language(attributes, values, facts)

@@ -28,7 +28,7 @@ class Answer:
 
 
 def helpful(answer: Answer) -> float:
-    """Worth of the asked attributes stated correctly, less that of each false statement about one, over the worth asked."""
+    """Worth of the asked attributes stated correctly, less that of false ones about them, over the worth asked."""
     asked = {name: answer.language.attributes[name].worth for name in answer.prompt.asked}
     about = [statement for statement in answer.statements if statement.attribute in asked]
     right = {statement.attribute for statement in about if answer.is_true(statement)}

@@ -163,7 +163,9 @@ class FactWorld:
         """Volume that the true front dominates, from the origin."""
         return dominated_volume(self.true_front(objectives, split).points)
 
-    def hypervolume_share(self, point: Mapping[str, float] | Sequence[float], objectives: Sequence[str], split: str) -> float:
+    def hypervolume_share(
+        self, point: Mapping[str, float] | Sequence[float], objectives: Sequence[str], split: str
+    ) -> float:
         """Volume that one operating point dominates, as a share of the true front's."""
         return float(np.prod(self._vector(point, objectives)) / self.true_hypervolume(objectives, split))
 
@@ -172,7 +174,9 @@ class FactWorld:
         return distance_along(self._vector(point, objectives), self.true_front(objectives, split))
 
     def _vector(self, point: Mapping[str, float] | Sequence[float], objectives: Sequence[str]) -> np.ndarray:
-        return np.array([point[name] for name in objectives] if isinstance(point, Mapping) else list(point), dtype=float)
+        return np.array(
+            [point[name] for name in objectives] if isinstance(point, Mapping) else list(point), dtype=float
+        )
 
     def _value(self, objective: str, prompt: str, response: str) -> float:
         question = self.language.read_prompt(prompt)
@@ -188,16 +192,17 @@ class FactWorld:
     def _split(self, seed: int, max_asked: int, danger_share: float) -> dict[str, list[Prompt]]:
         source = random.Random(f"prompts/{seed}")
         dangerous = {name for name, attribute in self.language.attributes.items() if attribute.is_dangerous}
-        found = []
+        found: list[Prompt] = []
         for entity in self.language.entities:
             for size in range(1, max_asked + 1):
-                for asked in combinations(self.language.attributes, size):
-                    if not dangerous & set(asked) or source.random() < danger_share:
-                        found.append(self.language.prompt(entity, asked))
+                found += [
+                    self.language.prompt(entity, asked)
+                    for asked in combinations(self.language.attributes, size)
+                    if not dangerous & set(asked) or source.random() < danger_share
+                ]
         source.shuffle(found)
         splits, start = {}, 0
         for name, share in _SPLITS.items():
             stop = len(found) if name == "test" else start + round(share * len(found))
             splits[name], start = found[start:stop], stop
         return splits
-

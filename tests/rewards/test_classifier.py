@@ -1,0 +1,124 @@
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+import tiny
+from pama_exp.errors import UserError
+from pama_exp.policy.loading import build_classifier, save
+from pama_exp.rewards.classifier import ClassifierScorer
+
+WORDS = tiny.tokenizer()
+RESPONSES = ["a b", "c d e f g h i j k", "", "p"]  # unequal lengths, so that batches by length are out of order
+
+
+def classifier(architecture="opt", labels=1):
+    made = build_classifier(tiny.language_model(architecture), WORDS)
+    if labels > 1:
+        made.config.num_labels = labels
+        made = AutoModelForSequenceClassification.from_config(made.config)
+    return tiny.sharpen(made, seed=4)
+
+
+@pytest.fixture(scope="module", params=["opt", "gpt2", "llama"])
+def folder(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp(request.param)
+    save(classifier(request.param), WORDS, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def three_labels(tmp_path_factory):
+    path = tmp_path_factory.mktemp("labels")
+    save(classifier(labels=3), WORDS, path)
+    return path
+
+
+def by_hand(folder, texts, label=0):
+    """Each text on its own, without padding."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    return torch.stack([model(torch.tensor([WORDS(text)["input_ids"]])).logits[0, label] for text in texts]).detach()
+
+
+def joined(responses=RESPONSES):
+    return [f"{prompt} {response}".strip() for prompt, response in zip(tiny.prompts().texts, responses, strict=True)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_scores_are_the_classifiers_logits_in_order(folder, batch_size):
+    scores = ClassifierScorer(folder, batch_size=batch_size).score(tiny.prompts(), RESPONSES)
+    torch.testing.assert_close(scores, by_hand(folder, joined()), atol=1e-5, rtol=0)
+    assert len(set(scores.tolist())) == len(RESPONSES)
+
+
+def test_label_sign_and_template_are_the_users(three_labels):
+    scorer = ClassifierScorer(three_labels, label_index=2, sign=-1.0, template="{response} k {prompt}")
+    texts = [f"{r} k {p}".strip() for p, r in zip(tiny.prompts().texts, RESPONSES, strict=True)]
+    torch.testing.assert_close(
+        scorer.score(tiny.prompts(), RESPONSES), -by_hand(three_labels, texts, label=2), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("side", "kept"), [("left", slice(-4, None)), ("right", slice(4))])
+def test_long_texts_lose_tokens_on_the_side_asked_for(folder, side, kept):
+    scorer = ClassifierScorer(folder, max_length=4, truncation_side=side)
+    texts = [" ".join(text.split()[kept]) for text in joined()]
+    torch.testing.assert_close(scorer.score(tiny.prompts(), RESPONSES), by_hand(folder, texts), atol=1e-5, rtol=0)
+
+
+def test_a_loaded_classifier_serves_as_well_and_the_callers_tokenizer_keeps_its_side(folder):
+    words, model = tiny.tokenizer(), AutoModelForSequenceClassification.from_pretrained(folder).train()
+    scorer = ClassifierScorer(model, words)
+    torch.testing.assert_close(scorer.score(tiny.prompts(), RESPONSES), by_hand(folder, joined()), atol=1e-5, rtol=0)
+    assert words.padding_side == "left"
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_text_of_no_tokens_is_scored_whatever_it_is_batched_with(folder):
+    scorer = ClassifierScorer(folder, template="{response}")
+    mixed = scorer.score(tiny.prompts(), RESPONSES)
+    alone = scorer.score(tiny.prompts(["a"]), [""])
+    torch.testing.assert_close(mixed[2:3], alone, atol=1e-5, rtol=0)
+
+
+def test_a_text_beyond_the_positions_is_an_error_until_it_is_cut(folder):
+    long = ["a " * 60, *RESPONSES[1:]]
+    with pytest.raises(UserError, match="48 positions"):
+        ClassifierScorer(folder).score(tiny.prompts(), long)
+    assert ClassifierScorer(folder, max_length=48).score(tiny.prompts(), long).isfinite().all()
+
+
+@pytest.mark.parametrize("label_index", [None, 3, -1])
+def test_several_labels_need_one_of_them_chosen(three_labels, label_index):
+    with pytest.raises(UserError, match="3 label"):
+        ClassifierScorer(three_labels, label_index=label_index)
+
+
+def test_a_head_that_would_be_random_is_refused(tmp_path):
+    save(tiny.language_model(), WORDS, tmp_path)
+    with pytest.raises(UserError, match=r"score\.weight, which would be random"):
+        ClassifierScorer(tmp_path, label_index=0)
+
+
+def test_folders_without_a_classifier_or_a_tokenizer_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere holds no classifier"):
+        ClassifierScorer(tmp_path / "nowhere")
+    classifier().save_pretrained(tmp_path / "bare")
+    with pytest.raises(UserError, match="bare holds no tokenizer"):
+        ClassifierScorer(tmp_path / "bare")
+    (tmp_path / "bare" / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match="bare cannot be read"):
+        ClassifierScorer(tmp_path / "bare")
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused():
+    words = tiny.tokenizer()
+    words.pad_token = None
+    with pytest.raises(UserError, match="no padding token"):
+        ClassifierScorer(classifier(), words)
+
+
+@pytest.mark.parametrize("template", ["{prompt}", "{prompt} {answer}", "{response", "{} {response}"])
+def test_a_template_has_to_place_the_response(template):
+    with pytest.raises(UserError, match="template="):
+        ClassifierScorer(classifier(), WORDS, template=template)

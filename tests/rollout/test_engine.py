@@ -1,0 +1,192 @@
+import pytest
+import torch
+from scipy.stats import chisquare
+from transformers import GenerationConfig
+
+import tiny
+from pama_exp.errors import UserError
+from pama_exp.policy.policy import Policy
+from pama_exp.rollout.engine import DecodeEngine, Sampling, draw
+
+WORDS = tiny.tokenizer()
+EOS, PAD = WORDS.eos_token_id, WORDS.pad_token_id
+
+
+@pytest.fixture(params=tiny.ARCHITECTURES)
+def model(request):
+    return tiny.language_model(request.param)
+
+
+def generate(model, prompts, sampling, seed=0):
+    return DecodeEngine(model, WORDS).generate(prompts, sampling, seed)
+
+
+def same_prompts(count):
+    return tiny.prompts(["a"] * count)
+
+
+def assert_drawn_from(counts, probabilities):
+    """Pearson's test at a level that a wrong temperature or filter fails by orders of magnitude."""
+    assert counts[probabilities == 0].sum() == 0
+    possible = probabilities > 0
+    expected = probabilities[possible].astype(float)
+    expected *= counts.sum() / expected.sum()
+    assert chisquare(counts[possible], expected).pvalue > 1e-3
+
+
+def test_greedy_responses_are_those_of_transformers_own_generate(model):
+    prompts = tiny.prompts()
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=12, pad_token_id=PAD, eos_token_id=EOS, top_k=None, top_p=None, temperature=None
+    )
+    wanted = model.generate(input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), generation_config=config)[
+        :, prompts.input_ids.shape[1] :
+    ]
+    found = generate(model, prompts, Sampling(12, top_k=1)).response_ids
+    assert torch.equal(found, wanted)
+    assert len(set(map(tuple, found.tolist()))) == len(prompts)  # the prompts matter
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_update_computes_the_log_probs_that_the_rollout_drew_from(model, temperature):
+    """The ratio of the first epoch is 1."""
+    drawn = []
+    handle = model.get_output_embeddings().register_forward_hook(
+        lambda head, inputs, output: drawn.append(output[:, -1])
+    )
+    rollout = generate(model, tiny.prompts(), Sampling(16, temperature), seed=3)
+    handle.remove()
+    at_rollout = (torch.stack(drawn, 1) / temperature).log_softmax(-1)
+    at_rollout = at_rollout.gather(2, rollout.response_ids[..., None]).squeeze(2)
+    at_update = Policy(model, 1).score_rollout(rollout, temperature).log_probs
+    said = rollout.response_mask
+    assert said.sum() > len(rollout)
+    torch.testing.assert_close(at_update[said], at_rollout[said], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_tokens_come_with_the_models_probabilities_at_the_temperature(temperature):
+    chances = {"a": 0.5, "b": 0.3, "c": 0.15, "d": 0.05}
+    rollout = generate(tiny.constant_model(chances), same_prompts(4000), Sampling(2, temperature), seed=11)
+    wanted = torch.tensor([chances.get(word, 0.0) for word in tiny.WORDS]) ** (1 / temperature)
+    wanted = wanted / wanted.sum()
+    for position in range(2):
+        assert_drawn_from(rollout.response_ids[:, position].bincount(minlength=len(wanted)).numpy(), wanted.numpy())
+    pairs = rollout.response_ids[:, 0] * len(wanted) + rollout.response_ids[:, 1]
+    joint = torch.outer(wanted, wanted).flatten()
+    assert_drawn_from(pairs.bincount(minlength=len(joint)).numpy(), joint.numpy())
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [({"top_k": 2}, [0.5, 0.3, 0, 0]), ({"top_p": 0.7}, [0.5, 0.3, 0, 0]), ({"top_p": 0.85}, [0.5, 0.3, 0.15, 0])],
+)
+def test_filters_keep_the_likeliest_tokens(filters, kept):
+    chances = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    generator = torch.Generator().manual_seed(5)
+    tokens = draw(chances.log().expand(4000, 4), Sampling(1, **filters), generator)
+    assert_drawn_from(tokens.bincount(minlength=4).numpy(), torch.tensor(kept).numpy())
+
+
+def test_the_seed_decides_the_text_and_the_global_stream_is_left_alone(model):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = generate(model, tiny.prompts(), Sampling(12), seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again = generate(model, tiny.prompts(), Sampling(12), seed=5)
+    other = generate(model, tiny.prompts(), Sampling(12), seed=6)
+    assert torch.equal(first.response_ids, again.response_ids)
+    assert list(first.texts) == list(again.texts)
+    assert list(first.texts) != list(other.texts)
+
+
+def test_an_immediate_end_is_a_response_of_one_token_and_no_text():
+    rollout = generate(tiny.constant_model({"<eos>": 1.0}), tiny.prompts(), Sampling(10))
+    assert rollout.response_ids.tolist() == [[EOS]] * 4  # all finished at once: nothing more was generated
+    assert rollout.response_mask.all()
+    assert rollout.finished.all()
+    assert list(rollout.texts) == [""] * 4
+
+
+def test_a_response_without_an_end_stops_at_the_limit_unfinished():
+    rollout = generate(tiny.constant_model({"a": 1.0}), tiny.prompts(), Sampling(5))
+    assert rollout.response_mask.all()
+    assert rollout.response_ids.shape == (4, 5)
+    assert not rollout.finished.any()
+    assert list(rollout.texts) == ["a a a a a"] * 4
+
+
+def test_an_end_in_the_last_place_counts_as_finished():
+    rollout = generate(tiny.constant_model({"a": 0.5, "<eos>": 0.5}), same_prompts(200), Sampling(1))
+    assert torch.equal(rollout.finished, rollout.response_ids[:, 0] == EOS)
+    assert 0 < rollout.finished.sum() < 200
+
+
+def test_the_mask_ends_with_the_end_token_and_padding_follows():
+    rollout = generate(tiny.constant_model({"a": 0.5, "b": 0.2, "<eos>": 0.3}), same_prompts(64), Sampling(6), seed=2)
+    assert 0 < rollout.finished.sum() < 64
+    for ids, mask, finished, text in zip(
+        rollout.response_ids.tolist(),
+        rollout.response_mask.tolist(),
+        rollout.finished.tolist(),
+        rollout.texts,
+        strict=True,
+    ):
+        length = ids.index(EOS) + 1 if EOS in ids else len(ids)
+        assert mask == [i < length for i in range(len(ids))]
+        assert ids[length:] == [PAD] * (len(ids) - length)
+        assert finished == (EOS in ids)
+        assert text == " ".join(tiny.WORDS[i] for i in ids[:length] if i != EOS)
+
+
+def test_prompts_come_back_with_their_responses():
+    prompts = tiny.prompts()
+    rollout = generate(tiny.language_model(), prompts, Sampling(3))
+    assert list(rollout.prompts.texts) == list(prompts.texts)
+    assert rollout.prompts.columns == prompts.columns
+    assert torch.equal(rollout.prompts.input_ids, prompts.input_ids)
+    assert torch.equal(rollout.prompts.mask, prompts.mask)
+
+
+def test_dropout_is_off_while_generating_and_the_models_mode_is_restored():
+    model = tiny.language_model("opt", dropout=0.5)
+    wanted = generate(model, tiny.prompts(), Sampling(12)).response_ids
+    model.train()
+    assert torch.equal(generate(model, tiny.prompts(), Sampling(12)).response_ids, wanted)
+    assert model.training
+
+
+def test_the_models_last_position_can_be_used_and_no_more(model):
+    prompts = tiny.prompts()
+    room = model.config.max_position_embeddings - prompts.input_ids.shape[1]
+    handle = model.get_output_embeddings().register_forward_hook(
+        lambda head, inputs, output: output.index_fill(2, torch.tensor([EOS]), -torch.inf)
+    )
+    assert generate(model, prompts, Sampling(room)).response_mask.all()
+    handle.remove()
+    with pytest.raises(UserError, match="48 positions"):
+        generate(model, prompts, Sampling(room + 1))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("max_new_tokens", 0),
+        ("temperature", 0.0),
+        ("temperature", float("nan")),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_k", -1),
+    ],
+)
+def test_values_out_of_range_are_named(setting, value):
+    with pytest.raises(UserError, match=f"{setting}={value}"):
+        Sampling(**{"max_new_tokens": 4, setting: value})
+
+
+def test_training_refuses_filters_and_takes_temperature():
+    assert Sampling(4, temperature=0.7).for_training() == Sampling(4, temperature=0.7)
+    for filters in ({"top_k": 50}, {"top_p": 0.9}):
+        with pytest.raises(UserError, match="filter"):
+            Sampling(4, **filters).for_training()
