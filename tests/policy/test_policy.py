@@ -112,6 +112,15 @@ def test_everything_depends_on_the_trunk_through_hidden_alone(policy):
         torch.testing.assert_close(one, other)
 
 
+def test_a_values_gradient_reaches_hidden_as_its_heads_weights(policy):
+    rollout = tiny.rollout()
+    output = policy.score_rollout(rollout)
+    for head, values in enumerate(output.values):
+        (gradient,) = torch.autograd.grad(values.sum(), output.hidden, retain_graph=True)
+        wanted = rollout.response_mask[..., None] * policy.value_heads.weight[head].detach()
+        torch.testing.assert_close(gradient, wanted)
+
+
 def test_only_response_positions_go_through_the_head(policy):
     seen = []
     policy.model.get_output_embeddings().register_forward_hook(

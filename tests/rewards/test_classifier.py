@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, DistilBertConfig
 
 import tiny
 from pama_exp.errors import UserError
@@ -11,7 +11,24 @@ WORDS = tiny.tokenizer()
 RESPONSES = ["a b", "c d e f g h i j k", "", "p"]  # unequal lengths, so that batches by length are out of order
 
 
+def encoder():
+    """A bidirectional classifier: padding that is not masked changes its scores."""
+    config = DistilBertConfig(
+        vocab_size=len(WORDS),
+        dim=16,
+        hidden_dim=32,
+        n_layers=2,
+        n_heads=2,
+        max_position_embeddings=48,
+        pad_token_id=WORDS.pad_token_id,
+        num_labels=1,
+    )
+    return AutoModelForSequenceClassification.from_config(config)
+
+
 def classifier(architecture="opt", labels=1):
+    if architecture == "distilbert":
+        return tiny.sharpen(encoder(), seed=4)
     made = build_classifier(tiny.language_model(architecture), WORDS)
     if labels > 1:
         made.config.num_labels = labels
@@ -19,7 +36,7 @@ def classifier(architecture="opt", labels=1):
     return tiny.sharpen(made, seed=4)
 
 
-@pytest.fixture(scope="module", params=["opt", "gpt2", "llama"])
+@pytest.fixture(scope="module", params=["opt", "gpt2", "llama", "distilbert"])
 def folder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp(request.param)
     save(classifier(request.param), WORDS, path)

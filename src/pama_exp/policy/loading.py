@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -33,42 +31,16 @@ _DROPOUTS = (
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 
 
-def build_config(architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """The architecture's configuration with the tokenizer's vocabulary and special tokens; no dropout unless asked.
-
-    Raises:
-        UserError: for an unknown architecture or key.
-        ValueError, TypeError: for a value that the architecture refuses; `build_model` turns them into a UserError.
-    """
-    if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise UserError(
-            f"model.architecture={architecture} is no causal language model of transformers.",
-            suggest(architecture, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
-        )
-    known = AutoConfig.for_model(architecture)
-    valid = sorted(k for k in {*known.to_dict(), *known.attribute_map} if not k.startswith("_"))
-    for key in config:
-        if key not in valid:
-            raise UserError(f"model.config has no key '{key}' in the architecture {architecture}.", suggest(key, valid))
-    vocabulary = {
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    still = {name: 0.0 for name in _DROPOUTS if hasattr(known, name)}
-    return AutoConfig.for_model(architecture, **{**vocabulary, **still, **config})
-
-
 def build_model(architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A causal language model with random weights.
+    """A causal language model with random weights, the tokenizer's vocabulary, and no dropout unless asked.
 
     Raises:
         UserError: for an unknown architecture or key, or a value that the architecture refuses.
     """
+    settings = _settings(architecture, config, tokenizer)
     try:
-        return AutoModelForCausalLM.from_config(build_config(architecture, config, tokenizer))
-    except (TypeError, ValueError, StrictDataclassError) as error:
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **settings))
+    except Exception as error:  # each architecture refuses values in its own way
         reason = " ".join(str(error).split())
         raise UserError(f"model.config is not valid for {architecture}: {reason}", "Mend that value.") from None
 
@@ -135,6 +107,27 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str
 def max_positions(model: PreTrainedModel) -> int | None:
     """How many tokens the model can attend over; None where it is not bounded."""
     return getattr(model.config, "max_position_embeddings", None)
+
+
+def _settings(architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(
+            f"model.architecture={architecture} is no causal language model of transformers.",
+            suggest(architecture, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        )
+    known = AutoConfig.for_model(architecture)
+    valid = sorted(k for k in {*known.to_dict(), *known.attribute_map} if not k.startswith("_"))
+    for key in config:
+        if key not in valid:
+            raise UserError(f"model.config has no key '{key}' in the architecture {architecture}.", suggest(key, valid))
+    vocabulary = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    still = {name: 0.0 for name in _DROPOUTS if hasattr(known, name)}
+    return {**vocabulary, **still, **config}
 
 
 def _load(kind: Any, folder: str | Path) -> PreTrainedModel:

@@ -6,7 +6,7 @@ Legend: B responses.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,6 @@ from pama_exp.errors import UserError
 from pama_exp.types import PromptBatch
 
 
-@runtime_checkable  # so that annotations can be checked in tests
 @runtime_checkable
 class Scorer(Protocol):
     """Prompts and responses in, one float per response out, in order."""
