@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from transformers import get_scheduler
 
 from pama_exp.data.prompts import PromptStream
@@ -50,6 +51,7 @@ class OptimizerSettings:
     """AdamW and its learning-rate schedule, counted in alignment steps."""
 
     learning_rate: float
+    value_learning_rate: float
     schedule: str
     warmup_steps: int
     weight_decay: float
@@ -185,7 +187,8 @@ class Alignment(LightningModule):
             logs = self.loss.backward(batch, self.kl.coefficient, self.bill, self.manual_backward)
             if diagnose and not observed:
                 self.metrics |= self.loss.diagnose(batch)
-            logs["policy/grad_norm"] = nn.utils.clip_grad_norm_(trainable(self.policy), self.update.max_grad_norm)
+            logs["policy/grad_norm"] = clip_grad_norm_(trainable(self.policy.model), self.update.max_grad_norm)
+            clip_grad_norm_(trainable(self.policy.value_heads), self.update.max_grad_norm)
             optimizer.step()
             observed.append(logs)
             if self.update.target_kl is not None and logs["policy/approx_kl"].item() > self.update.target_kl:
@@ -252,9 +255,11 @@ class Alignment(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW over policy and value heads, with a schedule stepped once per alignment step."""
         s = self.optimizer_settings
-        optimizer = torch.optim.AdamW(
-            trainable(self.policy), lr=s.learning_rate, weight_decay=s.weight_decay, betas=(0.9, 0.95)
-        )
+        groups = [
+            {"params": trainable(self.policy.model)},
+            {"params": trainable(self.policy.value_heads), "lr": s.value_learning_rate},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=s.learning_rate, weight_decay=s.weight_decay, betas=(0.9, 0.95))
         name = "constant_with_warmup" if s.schedule == "constant" else s.schedule
         return {"optimizer": optimizer, "lr_scheduler": get_scheduler(name, optimizer, s.warmup_steps, s.steps)}
 

@@ -88,6 +88,8 @@ class TrainingConfig:
     clip: float = 0.2
     value_clip: float | None = 0.2
     value_coefficient: float = 0.5
+    value_learning_rate: float = 3e-3
+    critic_shapes_trunk: bool = False
     entropy_coefficient: float = 0.0
     max_grad_norm: float = 1.0
     target_kl: float | None = None

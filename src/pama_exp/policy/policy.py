@@ -29,15 +29,20 @@ class PolicyOutput:
 class Policy(nn.Module):
     """A causal language model with `num_values` value heads in one linear layer, zero at the start.
 
+    Args:
+        model: the language model.
+        num_values: K.
+        critic_shapes_trunk: let value losses train the trunk too, not the value heads alone.
+
     Raises:
         UserError: if the model's logits are more than its head's output (capped or scaled after it): the update would
             compute log-probabilities of another distribution than the one that generates.
     """
 
-    def __init__(self, model: PreTrainedModel, num_values: int) -> None:
+    def __init__(self, model: PreTrainedModel, num_values: int, critic_shapes_trunk: bool = True) -> None:
         super().__init__()
         _check_head(model)
-        self.model = model
+        self.model, self.critic_shapes_trunk = model, critic_shapes_trunk
         weight = model.get_output_embeddings().weight
         self.value_heads = nn.Linear(weight.shape[1], num_values, device=weight.device, dtype=weight.dtype)
         nn.init.zeros_(self.value_heads.weight)
@@ -47,7 +52,7 @@ class Policy(nn.Module):
         """One forward pass; the vocabulary is only unrolled for response tokens."""
         hidden = response_states(self.model, rollout)
         log_probs, entropy = _token_statistics(self.model, hidden, rollout, temperature)
-        values = self.value_heads(hidden).float().movedim(-1, 0)
+        values = self.value_heads(hidden if self.critic_shapes_trunk else hidden.detach()).float().movedim(-1, 0)
         return PolicyOutput(log_probs, entropy, torch.where(rollout.response_mask, values, 0), hidden)
 
 

@@ -87,7 +87,7 @@ def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
     t = config.training
     tokenizer = load_tokenizer(folder)
     solver, estimator = make_solver(config), make_estimator(config)
-    policy = Policy(load_model(folder), num_values=solver.num_channels)
+    policy = Policy(load_model(folder), num_values=solver.num_channels, critic_shapes_trunk=t.critic_shapes_trunk)
     reference = freeze(load_model(folder))
     sampling = make_sampling(config).for_training()
     engine = build(config.rollout.engine, "rollout.engine", model=policy.model, tokenizer=tokenizer)
@@ -130,7 +130,14 @@ def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
             kl_estimator=t.kl.estimator,
             temperature=sampling.temperature,
         ),
-        optimizer=OptimizerSettings(t.learning_rate, t.schedule, t.warmup_steps, t.weight_decay, t.steps),
+        optimizer=OptimizerSettings(
+            learning_rate=t.learning_rate,
+            value_learning_rate=t.value_learning_rate,
+            schedule=t.schedule,
+            warmup_steps=t.warmup_steps,
+            weight_decay=t.weight_decay,
+            steps=t.steps,
+        ),
         diagnostics_every=t.diagnostics_every,
         seed=config.seed,
     )
