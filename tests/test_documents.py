@@ -1,0 +1,28 @@
+"""What the documents tell the user to type composes, and what they link to is there."""
+
+import re
+import shlex
+
+import pytest
+from commands import ROOT, composed
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+COMMANDS = sorted(
+    {line.split("#")[0].split("`")[0].strip() for d in DOCUMENTS for line in re.findall(r"python run\.py[^\n|`]*", d.read_text())}
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_composes(command):
+    words = [word for word in shlex.split(command)[2:] if word not in ("--multirun", "--help", "--cfg", "job")]
+    for word in words:
+        key, _, value = word.partition("=")
+        is_sweep = "--multirun" in command and "," in value
+        for choice in value.split(",") if is_sweep else [value]:
+            composed(f"{key}={choice}")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
