@@ -4,11 +4,16 @@ import re
 import shlex
 
 import pytest
+
 from commands import ROOT, composed
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 COMMANDS = sorted(
-    {line.split("#")[0].split("`")[0].strip() for d in DOCUMENTS for line in re.findall(r"python run\.py[^\n|`]*", d.read_text())}
+    {
+        line.split("#")[0].split("`")[0].strip()
+        for d in DOCUMENTS
+        for line in re.findall(r"python run\.py[^\n|`]*", d.read_text())
+    }
 )
 
 

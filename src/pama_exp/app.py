@@ -173,6 +173,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module="lightning.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
 
 
 def _stage(config: schema.Config) -> Callable[[schema.Config, Any], dict[str, Any]]:

@@ -48,7 +48,7 @@ def test_killed_and_run_again_is_bit_equal(step, tmp_path, shared_cache, uninter
     process = start(output, shared_cache, "trainer.threads=1")
     wait_for_step(output, step, process)
     process.kill()
-    process.wait()
+    process.communicate()
     assert not (output / "result.json").exists()
     record = run_here(*LONG, "trainer.threads=1", output=output, cache=shared_cache)
     assert learning(record.read_metrics()) == learning(uninterrupted.read_metrics())
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_named_and_loses_nothing_else(tmp_path, shared_c
     process = start(output, shared_cache, "training.checkpoint_every=1")
     wait_for_step(output, 4, process)
     process.kill()
-    process.wait()
+    process.communicate()
     newest = sorted((output / "checkpoints").glob("step-*.ckpt"))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     with pytest.raises(UserError, match=newest.name):

@@ -28,7 +28,9 @@ def test_off_a_terminal_it_is_a_plain_line_every_tenth(capsys):
 
 def test_on_a_terminal_it_is_a_live_bar():
     master, slave = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", CODE], stdout=slave, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE], stdout=slave, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    )
     os.close(slave)
     seen = b""
     while True:
@@ -56,7 +58,17 @@ def test_the_summary_says_before_after_share_bill_and_place(capsys):
         }
     )  # fmt: skip
     said = capsys.readouterr().out
-    for part in ("helpful", "0.400", "0.600", "▲ 0.200", "▼ 0.500", "25.0% → 50.0%", "3 reward calls", "1.0 GiB", "runs/here"):
+    for part in (
+        "helpful",
+        "0.400",
+        "0.600",
+        "▲ 0.200",
+        "▼ 0.500",
+        "25.0% → 50.0%",
+        "3 reward calls",
+        "1.0 GiB",
+        "runs/here",
+    ):
         assert part in said
 
 

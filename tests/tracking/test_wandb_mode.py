@@ -17,7 +17,13 @@ def test_without_a_key_auto_is_offline_and_says_how_to_sync(tmp_path):
     )
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=200, check=True
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=200,
+        check=True,
     )
     assert "'offline'" in done.stdout
     assert "wandb sync" in done.stdout

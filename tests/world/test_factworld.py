@@ -105,7 +105,9 @@ def every_response(most_clauses):
             yield " ".join(chosen)
 
 
-@pytest.mark.parametrize("objectives", [("helpful", "concise"), ("helpful", "harmless", "concise"), ("polite", "humor", "concise")])
+@pytest.mark.parametrize(
+    "objectives", [("helpful", "concise"), ("helpful", "harmless", "concise"), ("polite", "humor", "concise")]
+)
 def test_no_response_of_a_tiny_world_beats_the_front_and_the_front_is_reached(objectives):
     prompts = TINY.prompts("train")
     responses = list(every_response(3))
@@ -129,7 +131,9 @@ def test_short_strings_of_single_words_do_not_beat_the_front():
     strings = [" ".join(s) for n in range(3) for s in itertools.product(words, repeat=n)]
     averaged = np.mean(
         [
-            (np.array([TINY.gold(n, [p.text] * len(strings), strings) for n in front.objectives]).T @ front.weights.T).max(0)
+            (
+                np.array([TINY.gold(n, [p.text] * len(strings), strings) for n in front.objectives]).T @ front.weights.T
+            ).max(0)
             for p in prompts
         ],
         axis=0,
@@ -152,7 +156,9 @@ def test_a_point_of_the_front_has_no_regret_and_half_of_it_has_half_its_length()
     front = WORLD.true_front(["helpful", "concise"], "test")
     point = front.points[700]
     assert WORLD.regret(point.tolist(), front.objectives, "test") == pytest.approx(0, abs=1e-6)
-    assert WORLD.regret((point / 2).tolist(), front.objectives, "test") == pytest.approx(np.linalg.norm(point) / 2, abs=1e-6)
+    assert WORLD.regret((point / 2).tolist(), front.objectives, "test") == pytest.approx(
+        np.linalg.norm(point) / 2, abs=1e-6
+    )
 
 
 def test_the_volume_for_two_objectives_is_the_area_under_the_hull():
@@ -203,7 +209,11 @@ def test_the_same_arguments_give_the_same_bytes_in_every_process():
     )
     runs = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": s}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": s},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for s in ("1", "2")
     }

@@ -60,7 +60,7 @@ def curves_plot(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[s
     kl = [(row["step"], row["kl/response"]) for row in rows if row.get("kl/response") is not None]
     if kl:
         panels[2].plot(*np.array(kl).T, color="0.3", lw=1.5)
-    titles = ("training reward", "gold reward, held-out prompts", "KL to the reference, nats per response")
+    titles = ("training reward", "gold reward, held-out prompts", "KL to the reference (nats)")
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
