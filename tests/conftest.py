@@ -6,6 +6,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 # No test may reach a hub or an account.
+# Several workers share the cores; one thread each is quicker than all of them each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", TOKENIZERS_PARALLELISM="false")
 
 _CHECKED = ["types", "moo", "rl", "world", "data", "policy", "rewards", "rollout", "tracking"]

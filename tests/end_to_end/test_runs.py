@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from commands import run_here
+from pama_exp.world.world import FactWorld
 
 WAYS = [
     [],

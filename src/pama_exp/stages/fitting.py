@@ -13,22 +13,35 @@ from pama_exp.schema import FitConfig
 from pama_exp.tracking.console import progress
 
 
-def fit(model: nn.Module, config: FitConfig, title: str, loss_of: Callable[[Sequence[int]], Tensor]) -> float:
-    """Minimise `loss_of(indices of examples)` over shuffled epochs; returns the mean loss of the last tenth."""
+def fit(
+    model: nn.Module,
+    config: FitConfig,
+    title: str,
+    lengths: Sequence[int],
+    loss_of: Callable[[Sequence[int]], Tensor],
+) -> float:
+    """Minimise `loss_of(indices of examples)`; returns the mean loss of the last tenth.
+
+    Args:
+        model: what is trained.
+        config: steps, batch size and so on.
+        title: what the person watching reads.
+        lengths: tokens of each example; a batch holds examples of similar length, so that little of it is padding.
+        loss_of: the mean loss of a batch.
+    """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
     )
     scheduler = get_scheduler("cosine", optimizer, config.warmup_steps, config.steps)
     generator = torch.Generator().manual_seed(random_state(config.seed, 0, title))
-    queue: list[int] = []
+    queue: list[list[int]] = []
     losses: list[float] = []
     model.train()
     with progress(title, config.steps) as bar:
         for _ in range(config.steps):
-            while len(queue) < config.batch_size:
-                queue += torch.randperm(config.examples, generator=generator).tolist()
-            rows, queue = queue[: config.batch_size], queue[config.batch_size :]
-            loss = loss_of(rows)
+            if not queue:
+                queue = _epoch(lengths, config.batch_size, generator)
+            loss = loss_of(queue.pop())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -39,6 +52,15 @@ def fit(model: nn.Module, config: FitConfig, title: str, loss_of: Callable[[Sequ
     model.eval()
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail)
+
+
+def _epoch(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
+    """Every example once, in batches of similar length, both shuffled: sorted within windows of eight batches."""
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    window = 8 * batch_size
+    rows = [i for at in range(0, len(order), window) for i in sorted(order[at : at + window], key=lambda i: lengths[i])]
+    batches = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
 def pad_right(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,7 @@ def sft_policy(config: Config, world: FactWorld) -> Path:
             logits = model(input_ids=ids, attention_mask=mask.long()).logits[:, :-1]
             return functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100)
 
-        fit(model, config.sft, "SFT policy", loss_of)
+        fit(model, config.sft, "SFT policy", [len(ids) for _, ids in examples], loss_of)
         save(model, tokenizer, folder)
 
     return cached(Path(config.cache_dir), f"sft-{config.model.name}", _sft_key(config, world), make)
@@ -78,7 +78,8 @@ def reward_model(config: Config, world: FactWorld, program: str) -> Path:
             chosen, rejected = scores([pairs[i] for i in rows])
             return -functional.logsigmoid(chosen - rejected).mean()
 
-        fit(model, settings, f"Reward model: {program}", loss_of)
+        lengths = [len(chosen.split()) + len(rejected.split()) for _, chosen, rejected in pairs]
+        fit(model, settings, f"Reward model: {program}", lengths, loss_of)
         held_out = world.preference_pairs(program, _HELD_OUT, settings.seed + 1, label_noise=0.0)
         with torch.no_grad():
             chosen, rejected = scores(held_out)
