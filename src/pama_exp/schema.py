@@ -148,6 +148,14 @@ class EvaluateConfig:
 
 
 @dataclass
+class CompareConfig:
+    """What `stage=compare` reads: folders that are runs or hold runs, and whom the others are tested against."""
+
+    runs: list[str] = field(default_factory=lambda: ["runs"])
+    baseline: str | None = None
+
+
+@dataclass
 class Config:
     """The whole configuration of a run."""
 
@@ -164,6 +172,7 @@ class Config:
     sft: FitConfig = field(default_factory=FitConfig)
     reward_model: FitConfig = field(default_factory=FitConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0

@@ -12,12 +12,11 @@ from pama_exp.comparison.groups import (
     Group,
     differing,
     has_gold,
-    has_operating_point,
     labels,
     make_group,
     members,
 )
-from pama_exp.comparison.runs import Run
+from pama_exp.comparison.runs import COMPARABLE, Run
 from pama_exp.comparison.statistics import Interval, holm, paired_test
 from pama_exp.comparison.yardstick import yardstick_of
 from pama_exp.errors import UserError, suggest
@@ -83,7 +82,8 @@ def compare(runs: Sequence[Run], baseline: str | None = None) -> Comparison:
     """Compare runs of the same objectives.
 
     Args:
-        runs: of any status; those without a result are listed and left out of every number.
+        runs: of any status; those of stages that train no policy are ignored, those without a result listed and left
+            out of every number.
         baseline: a solver, family or group that the others are tested against; `linear` where there is one, else the
             first family.
 
@@ -91,10 +91,11 @@ def compare(runs: Sequence[Run], baseline: str | None = None) -> Comparison:
         UserError: for runs of different objectives (`split_by_objectives` separates them), if none is finished, or for
             an unknown baseline.
     """
+    runs = [run for run in runs if run.stage in COMPARABLE]
     if len({tuple(sorted(run.objectives)) for run in runs}) > 1:
         found = "; ".join(sorted({"+".join(run.objectives) for run in runs}))
         raise UserError(f"The runs are of different objectives: {found}.", "Compare those of the same objectives.")
-    finished = [run for run in runs if has_operating_point(run)]
+    finished = [run for run in runs if run.result is not None]
     unfinished = tuple(run for run in runs if run.result is None)
     if not finished:
         states = ", ".join(sorted({run.status for run in unfinished})) or "none aligns a policy"

@@ -51,11 +51,6 @@ class Group:
         return tuple(run.seed for run in self.runs)
 
 
-def has_operating_point(run: Run) -> bool:
-    """Alignments and soups; a mere evaluation has no training to bill."""
-    return run.result is not None and run.stage in ("align", "soup")
-
-
 def has_gold(run: Run) -> bool:
     """Whether a finished run knows the gold reward of every objective."""
     assert run.result is not None

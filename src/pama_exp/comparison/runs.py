@@ -17,6 +17,7 @@ from pama_exp.schema import VOLATILE, solver_label
 from pama_exp.tracking.record import RunRecord
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, ten times as quick, where it is there
+COMPARABLE = ("align", "soup")  # stages that end at an operating point and have a bill for it
 # Settings of what is done with runs, not of a run.
 _ELSEWHERE = ("seed", "evaluate", "compare", "soup", "stage")
 
@@ -128,10 +129,11 @@ def load_runs(folders: Sequence[Path | str]) -> list[Run]:
 
 
 def split_by_objectives(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs of the same objectives (in whatever order) together, in order of first appearance."""
+    """Alignments and soups of the same objectives (in whatever order) together, in order of first appearance."""
     parts: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        parts.setdefault(tuple(sorted(run.objectives)), []).append(run)
+        if run.stage in COMPARABLE:
+            parts.setdefault(tuple(sorted(run.objectives)), []).append(run)
     return list(parts.values())
 
 

@@ -33,12 +33,16 @@ class TrueFront:
         """(F,N) distinct support points."""
         return np.unique(np.round(self.world.true_front(self.programs, self.split).points, 9), axis=0)
 
+    @cached_property
+    def volume(self) -> float:
+        """What it dominates, mixtures of policies included."""
+        return self.world.true_hypervolume(self.programs, self.split)
+
     def measure(self, points: ArrayLike) -> dict[str, float]:
         """Share of the true hypervolume, IGD+, epsilon, mean regret and spacing of (M,N) points."""
         given = np.asarray(points, dtype=np.float64)
-        whole = self.world.true_hypervolume(self.programs, self.split)
         return {
-            "share": fronts.hypervolume(given, np.zeros(given.shape[1])) / whole,
+            "share": fronts.hypervolume(given, np.zeros(given.shape[1])) / self.volume,
             "igd_plus": fronts.igd_plus(given, self.points),
             "epsilon": fronts.epsilon(given, self.points),
             "regret": float(np.mean([self.world.regret(list(p), self.programs, self.split) for p in given])),

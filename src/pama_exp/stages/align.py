@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from pama_exp.alignment import Alignment, OptimizerSettings
 from pama_exp.callbacks import Checkpoints, Evaluator, Interrupted, RandomStates, Recorder, newest_checkpoint
+from pama_exp.comparison.yardstick import TrueFront
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.policy.loading import load_model, load_tokenizer, save
@@ -213,6 +214,11 @@ def _conclude(
         "status": "complete",
         "objectives": {name: {"before": before[name], "after": after[name]} for name in module.names},
         "true_hypervolume_share": share,
+        "true_front": {
+            "before": distances_to_front(world, before, config, "test"),
+            "after": distances_to_front(world, after, config, "test"),
+        },
+        "calibration": evaluator.calibration,
         "bill": bill,
         "seconds": bill["seconds"],
         "run_dir": str(record.folder),
@@ -228,6 +234,17 @@ def hypervolume_share(
         return None
     point = {programs[name]: means[name]["gold"] for name in config.objectives}
     return world.hypervolume_share(point, list(point), split)
+
+
+def distances_to_front(
+    world: FactWorld, means: Mapping[str, Mapping[str, float | None]], config: Config, split: str
+) -> dict[str, float] | None:
+    """The operating point's regret, IGD+ and additive epsilon to the true front; None where gold is not defined."""
+    programs = gold_programs(config)
+    if programs is None:
+        return None
+    found = TrueFront(world, tuple(programs.values()), split).measure([[means[name]["gold"] for name in programs]])
+    return {name: found[name] for name in ("regret", "igd_plus", "epsilon")}
 
 
 def gold_programs(config: Config) -> dict[str, str] | None:
