@@ -156,6 +156,14 @@ class CompareConfig:
 
 
 @dataclass
+class SoupConfig:
+    """What `stage=soup` averages: finished runs of one objective each, at all shares in steps of 1/grid."""
+
+    runs: list[str] = field(default_factory=list)
+    grid: int = 4
+
+
+@dataclass
 class Config:
     """The whole configuration of a run."""
 
@@ -173,6 +181,7 @@ class Config:
     reward_model: FitConfig = field(default_factory=FitConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    soup: SoupConfig = field(default_factory=SoupConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0

@@ -169,7 +169,9 @@ def _read(folder: Path) -> Run | None:
         return None
     if not isinstance(config, dict) or not {"objectives", "solver", "seed"} <= set(config):
         return None  # another program's config.yaml
-    return Run(folder, config, *_status(RunRecord(folder)))
+    status, detail, result = _status(RunRecord(folder))
+    # A soup's own command line says nothing of how its experts were trained; its result does.
+    return Run(folder, (result or {}).get("config", config), status, detail, result)
 
 
 def _status(record: RunRecord) -> tuple[str, str, dict[str, Any] | None]:

@@ -114,7 +114,10 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         shown.add_column(escape(column), justify="left" if index == 0 else "right")
     for row in rows:
         shown.add_row(*map(escape, row))
-    Console(soft_wrap=True).print(shown)
+    console = Console()
+    if not console.is_terminal:  # a file has no edge to wrap at
+        console.width = max(console.width, console.measure(shown, options=console.options.update(width=1000)).maximum)
+    console.print(shown)
 
 
 def print_error(error: UserError) -> None:
