@@ -1,0 +1,95 @@
+"""What the study runs: solvers × seeds × objectives × rewards, preference sweeps, ablations, experts and soups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SEEDS = range(8)
+OBJECTIVES = {
+    2: ("helpful", "concise"),
+    3: ("helpful", "concise", "harmless"),
+    5: ("helpful", "concise", "harmless", "humor", "polite"),
+}
+REWARDS = ("gold", "learned")
+
+# Name in tables and folders → command line. The first eight and more meet each other on everything.
+SOLVERS = {
+    "pama": ["solver=pama"],
+    "linear": ["solver=linear"],
+    "mgda": ["solver=mgda"],
+    "mgda-ub": ["solver=mgda-ub"],
+    "tchebycheff": ["solver=tchebycheff"],
+    "smooth-tchebycheff": ["solver=smooth-tchebycheff"],
+    "cagrad": ["solver=cagrad"],
+    "pcgrad": ["solver=pcgrad"],
+    "nash-mtl": ["solver=nash-mtl"],
+}
+ABLATIONS = {
+    "pama-sequence": ["solver=pama", "solver.granularity=sequence"],
+    "pama-batch": ["solver=pama", "solver.granularity=batch"],
+    "pama-raw": ["solver=pama", "solver.noon=false"],
+    "pama-sequence-raw": ["solver=pama", "solver.granularity=sequence", "solver.noon=false"],
+    "mgda-ub-noon": ["solver=mgda-ub", "solver.noon=true"],
+}
+# These compare responses with others to the same prompt: a comparison of their own, with partners estimated alike.
+GROUPED = {f"{name}-group": [f"solver={name}", "advantage=group"] for name in ("pama", "linear", "gdpo", "rvpo")}
+SWEPT = ("pama", "linear", "tchebycheff", "smooth-tchebycheff")
+PREFERENCES = (0.1, 0.3, 0.7, 0.9)  # of the first of two objectives, besides the even one
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its folder's name and its command line."""
+
+    name: str
+    overrides: tuple[str, ...]
+    block: str
+    seed: int
+
+
+def jobs(seeds: Sequence[int] = SEEDS) -> list[Job]:
+    """Every training run, a whole seed after the other, so that a study cut short is a study of fewer seeds."""
+    return [job for seed in seeds for job in _of_seed(seed)]
+
+
+def soups(seeds: Sequence[int], root: str) -> list[Job]:
+    """One soup of the two experts per seed; trains nothing."""
+    return [
+        Job(
+            f"soup/soup-s{seed}",
+            (
+                "experiment=study",
+                "stage=soup",
+                f"soup.runs=[{root}/experts/helpful-s{seed},{root}/experts/concise-s{seed}]",
+                "soup.grid=10",
+                f"seed={seed}",
+            ),
+            "soup",
+            seed,
+        )
+        for seed in seeds
+    ]
+
+
+def _of_seed(seed: int) -> list[Job]:
+    found = []
+    for count, reward in ((count, reward) for count in OBJECTIVES for reward in REWARDS):
+        block = f"{count}-{reward}"
+        found += [_job(block, name, extra, count, reward, seed) for name, extra in SOLVERS.items()]
+    for share in PREFERENCES:
+        weights = f"solver.weights=[{share},{round(1 - share, 3)}]"
+        found += [_job("preferences", f"{n}-{share}", [*SOLVERS[n], weights], 2, "gold", seed) for n in SWEPT]
+    found += [_job("ablation", name, extra, 2, "gold", seed) for name, extra in ABLATIONS.items()]
+    found += [_job("ablation-3", name, extra, 3, "gold", seed) for name, extra in ABLATIONS.items()]
+    found += [_job("group", name, extra, 2, "gold", seed) for name, extra in GROUPED.items()]
+    for name in OBJECTIVES[2]:
+        overrides = ("experiment=study", f"objectives=[{name}]", "solver=linear", "reward=gold", f"seed={seed}")
+        found.append(Job(f"experts/{name}-s{seed}", overrides, "experts", seed))
+    return found
+
+
+def _job(block: str, name: str, extra: Sequence[str], count: int, reward: str, seed: int) -> Job:
+    objectives = f"objectives=[{','.join(OBJECTIVES[count])}]"
+    overrides = ("experiment=study", objectives, f"reward={reward}", *extra, f"seed={seed}")
+    return Job(f"{block}/{name}-s{seed}", overrides, block, seed)
