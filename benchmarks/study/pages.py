@@ -15,7 +15,7 @@ from pama_exp.comparison.plots import attainment, gradients, operating_points, s
 from pama_exp.comparison.statistics import Interval, interval
 from pama_exp.comparison.write import as_dict, run_rows
 
-from .plan import OBJECTIVES, REWARDS, SOLVERS, SWEPT
+from .plan import ABLATED, ABLATIONS, OBJECTIVES, REWARDS, SOLVERS, SWEPT
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -26,18 +26,15 @@ def load(root: Path) -> dict[str, list[Run]]:
     for run in load_runs([root]):
         found.setdefault(run.folder.parent.name, []).append(run)
     found.pop(root.name, None)  # what prepared the cache
-    even = [run for run in found.get("2-gold", ()) if run.solver in SWEPT]
-    composed = {
-        "fronts": [*found.get("preferences", ()), *even, *found.get("soup", ())],
-        "granularity": [*found.get("ablation", ()), *_of(found.get("2-gold", ()), ("pama", "linear", "mgda-ub"))],
-        "granularity-3": [*found.get("ablation-3", ()), *_of(found.get("3-gold", ()), ("pama", "linear", "mgda-ub"))],
-    }
-    kept = {
-        name: runs
-        for name, runs in found.items()
-        if name not in ("preferences", "experts", "soup", "ablation", "ablation-3")
-    }
-    return kept | {name: runs for name, runs in composed.items() if len({run.solver for run in runs}) > 1}
+    composed = {}
+    if "preferences" in found or "soup" in found:
+        even = [run for run in found.get("2-gold", ()) if run.solver in SWEPT]
+        composed["fronts"] = [*found.pop("preferences", ()), *even, *found.pop("soup", ())]
+    for count in ABLATIONS:
+        if (name := f"ablation-{count}") in found:
+            composed[name] = [*found[name], *(run for run in found.get(f"{count}-gold", ()) if run.solver in ABLATED)]
+    found.pop("experts", None)
+    return found | composed
 
 
 def publish(root: Path, results: Path, document: Path | None, command: str) -> None:
@@ -84,7 +81,7 @@ def sections(comparisons: Mapping[str, Comparison]) -> dict[str, str]:
     if main:
         found["cost"] = markdown(cost_table(main))
         found["stationarity"] = markdown(stationarity_table(main))
-    for name in ("granularity", "granularity-3", "group"):
+    for name in (*(f"ablation-{count}" for count in ABLATIONS), "group"):
         if name in comparisons:
             found[name] = markdown(block_table(comparisons[name]))
     if "fronts" in comparisons:
@@ -206,7 +203,8 @@ def stationarity_table(comparisons: Mapping[str, Comparison]) -> Table:
                     continue
                 tail = values[:, -max(1, len(steps) // 3) :]
                 row.append(f"{values[:, 0].mean():.3f} → {tail.mean():.3f}")
-        rows.append(row)
+        if set(row[1:]) != {"–"}:
+            rows.append(row)
     return header, rows
 
 
@@ -263,10 +261,6 @@ def markdown(table: Table) -> str:
     """GitHub's table."""
     header, rows = table
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows])
-
-
-def _of(runs: Sequence[Run], solvers: Sequence[str]) -> list[Run]:
-    return [run for run in runs if run.solver in solvers]
 
 
 def _ranked(comparison: Comparison) -> list[str]:

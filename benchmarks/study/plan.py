@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,29 +14,36 @@ OBJECTIVES = {
 }
 REWARDS = ("gold", "learned")
 
-# Name in tables and folders → command line. The first eight and more meet each other on everything.
+# Name in folders → command line. These meet each other on everything.
 SOLVERS = {
     "pama": ["solver=pama"],
     "linear": ["solver=linear"],
     "mgda": ["solver=mgda"],
     "mgda-ub": ["solver=mgda-ub"],
-    "tchebycheff": ["solver=tchebycheff"],
     "smooth-tchebycheff": ["solver=smooth-tchebycheff"],
     "cagrad": ["solver=cagrad"],
     "pcgrad": ["solver=pcgrad"],
-    "nash-mtl": ["solver=nash-mtl"],
+    "upgrad": ["solver=upgrad"],
 }
-ABLATIONS = {
+_VARIANTS = {
     "pama-sequence": ["solver=pama", "solver.granularity=sequence"],
     "pama-batch": ["solver=pama", "solver.granularity=batch"],
     "pama-raw": ["solver=pama", "solver.noon=false"],
-    "pama-sequence-raw": ["solver=pama", "solver.granularity=sequence", "solver.noon=false"],
-    "mgda-ub-noon": ["solver=mgda-ub", "solver.noon=true"],
 }
+ABLATIONS = {
+    2: _VARIANTS
+    | {
+        "pama-sequence-raw": ["solver=pama", "solver.granularity=sequence", "solver.noon=false"],
+        "mgda-ub-noon": ["solver=mgda-ub", "solver.noon=true"],
+    },
+    3: _VARIANTS,
+}
+ABLATED = ("pama", "linear", "mgda-ub")  # what the ablations stand beside
 # These compare responses with others to the same prompt: a comparison of their own, with partners estimated alike.
 GROUPED = {f"{name}-group": [f"solver={name}", "advantage=group"] for name in ("pama", "linear", "gdpo", "rvpo")}
+# Solvers that take a preference, of the first of two objectives; the even one of most is among the runs above.
 SWEPT = ("pama", "linear", "tchebycheff", "smooth-tchebycheff")
-PREFERENCES = (0.1, 0.3, 0.7, 0.9)  # of the first of two objectives, besides the even one
+PREFERENCES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
@@ -77,11 +85,12 @@ def _of_seed(seed: int) -> list[Job]:
     for count, reward in ((count, reward) for count in OBJECTIVES for reward in REWARDS):
         block = f"{count}-{reward}"
         found += [_job(block, name, extra, count, reward, seed) for name, extra in SOLVERS.items()]
-    for share in PREFERENCES:
-        weights = f"solver.weights=[{share},{round(1 - share, 3)}]"
-        found += [_job("preferences", f"{n}-{share}", [*SOLVERS[n], weights], 2, "gold", seed) for n in SWEPT]
-    found += [_job("ablation", name, extra, 2, "gold", seed) for name, extra in ABLATIONS.items()]
-    found += [_job("ablation-3", name, extra, 3, "gold", seed) for name, extra in ABLATIONS.items()]
+    for name, share in itertools.product(SWEPT, PREFERENCES):
+        if share != 0.5 or name not in SOLVERS:
+            extra = [f"solver={name}", f"solver.weights=[{share},{round(1 - share, 3)}]"]
+            found.append(_job("preferences", f"{name}-{share}", extra, 2, "gold", seed))
+    for count, variants in ABLATIONS.items():
+        found += [_job(f"ablation-{count}", name, extra, count, "gold", seed) for name, extra in variants.items()]
     found += [_job("group", name, extra, 2, "gold", seed) for name, extra in GROUPED.items()]
     for name in OBJECTIVES[2]:
         overrides = ("experiment=study", f"objectives=[{name}]", "solver=linear", "reward=gold", f"seed={seed}")
