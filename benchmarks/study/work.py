@@ -53,7 +53,8 @@ def work(jobs: Sequence[Job], root: Path, extra: Sequence[str], workers: int, de
         print(f"{count}/{len(todo)}  {name}  {seconds:.1f} s  {error or 'done'}  {left:.0f} min left", flush=True)
         if error:
             failed[name] = error
-    return failed
+    unfinished = [job.name for job in todo if not (root / job.name / "result.json").exists()]
+    return dict.fromkeys(unfinished, "not finished: no time left, or its worker died") | failed
 
 
 def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:

@@ -38,7 +38,7 @@ def test_groups_hold_means_over_seeds_and_measures_against_the_true_front(tmp_pa
     after = pama.rewards["helpful"]["gold"]["after"]
     assert after.mean == pytest.approx(0.64)
     assert 0.62 <= after.low <= after.mean <= after.high <= 0.66
-    assert pama.rewards["helpful"]["gold"]["before"].mean == 0.4
+    assert pama.rewards["helpful"]["gold"]["before"].mean == pytest.approx(0.4)
     assert pama.rewards["concise"]["proxy"]["after"].mean == pytest.approx(1.7)
     shares = [WORLD.hypervolume_share([h, 0.70], PAIR, "test") for h in HELPFUL["pama"]]
     assert pama.measures["share"].mean == pytest.approx(np.mean(shares))
@@ -213,10 +213,7 @@ CALIBRATION = {
 
 
 def test_without_a_true_front_points_are_measured_in_calibrated_units(tmp_path):
-    text = [
-        "objectives.helpful.scorers.factworld={function: 'builtins:len'}",
-        "objectives.concise.scorers.factworld={function: 'builtins:len'}",
-    ]
+    text = ["objectives.helpful.direction=minimize"]  # the world has no front of less helpfulness
     for seed in (0, 1):
         write_run(
             tmp_path / str(seed),
