@@ -99,7 +99,7 @@ def test_the_page_is_rewritten_around_the_reading(studied, tmp_path):
     assert "▲" in row
     assert "| pama | 1.000 → 0.048 | 0.500 → 0.500 |" in text
     assert "| pama | 0.200 | 0.500 | 2.50 |" in text
-    assert "| pama granularity=batch | 2 | 0.20" in text
+    assert "| pama granularity=batch | 2 | 0.2" in text
     assert (tmp_path / "results" / "2-gold-gradients.png").exists()
     content = json.loads((tmp_path / "results" / "5-gold.json").read_text())
     assert len(content["groups"]) == 2
