@@ -61,6 +61,14 @@ def jobs(seeds: Sequence[int] = SEEDS) -> list[Job]:
     return [job for seed in seeds for job in _of_seed(seed)]
 
 
+def preparations() -> list[list[Job]]:
+    """The SFT policy, then the reward models: what all runs share and find in the cache."""
+    sft = Job("prepare/sft", ("experiment=study", "stage=sft"), "prepare", 0)
+    names = OBJECTIVES[max(OBJECTIVES)]
+    models = [("experiment=study", "stage=reward_model", f"objectives=[{name}]") for name in names]
+    return [[sft], [Job(f"prepare/{n}", overrides, "prepare", 0) for n, overrides in zip(names, models, strict=True)]]
+
+
 def soups(seeds: Sequence[int], root: str) -> list[Job]:
     """One soup of the two experts per seed; trains nothing."""
     return [

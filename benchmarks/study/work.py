@@ -13,18 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .plan import OBJECTIVES, Job
+from .plan import Job
 
 # Kept of a finished run, and the experts' policies for the soups; all policies and checkpoints would be gigabytes.
 _KEPT = ("config.yaml", "environment.json", "metrics.jsonl", "result.json", "status.json", ".lock")
-
-
-def prepare(root: Path, extra: Sequence[str]) -> None:
-    """The SFT policy and the reward models, which all runs share, so that workers find them in the cache."""
-    names = ",".join(OBJECTIVES[max(OBJECTIVES)])
-    overrides = ("experiment=study", "stage=reward_model", f"objectives=[{names}]", "force=true", *extra)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        pool.apply(_run, (Job("prepare", overrides, "prepare", 0), root))
 
 
 def work(jobs: Sequence[Job], root: Path, extra: Sequence[str], workers: int, deadline: float) -> dict[str, str]:
