@@ -77,7 +77,7 @@ def test_weights_of_solver_and_objectives_are_the_same_preference(tmp_path):
 
 def test_a_solver_with_a_seed_of_its_own_makes_no_other_configuration(tmp_path):
     for seed in (0, 1):
-        write_run(tmp_path / str(seed), "+solver.seed=${seed}", f"seed={seed}")
+        write_run(tmp_path / str(seed), f"+solver.seed={seed}", f"seed={seed}")
     first, second = load_runs([tmp_path])
     assert first.settings == second.settings
 
