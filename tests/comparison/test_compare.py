@@ -181,6 +181,21 @@ def test_a_front_with_missing_runs_is_measured_over_whole_seeds_only(tmp_path):
     assert any("No seed of pama has all of its 3 preferences" in warning for warning in found.warnings)
 
 
+def test_single_responses_are_kept_apart_from_policies(tmp_path):
+    write_two_solvers(tmp_path, seeds=[0])
+    rows = [{"gold/helpful": h, "gold/concise": c} for h, c in ((1.0, 0.5), (0.5, 1.0), (0.5, 0.5), (1.0, 0.5))]
+    record = load_runs([tmp_path / "pama-0"])[0]
+    lines = [{"step": 3, "split": "test", **row} for row in rows] + [
+        {"step": 2, "gold/helpful": 9.0, "gold/concise": 9.0}
+    ]
+    (record.folder / "generations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    linear, pama = compare(load_runs([tmp_path])).groups
+    assert linear.responses == {}
+    assert pama.responses["hypervolume"].mean == pytest.approx(0.75)
+    assert pama.responses["nondominated"].mean == 2
+    assert pama.measures["share"].mean == pytest.approx(WORLD.hypervolume_share([0.62, 0.70], PAIR, "test"))
+
+
 def test_a_soup_is_a_front_of_its_own_with_its_experts_bill(tmp_path):
     write_two_solvers(tmp_path)
     expert = write_run(

@@ -48,6 +48,11 @@ class TrueFront:
             "regret": float(np.mean([self.world.regret(list(p), self.programs, self.split) for p in given])),
         } | _spacing(given)
 
+    def measure_responses(self, points: ArrayLike) -> dict[str, float]:
+        """Hypervolume from the origin of (R,N) single responses; no share, as they may exceed the front of policies."""
+        given = np.asarray(points, dtype=np.float64)
+        return _as_responses(given, np.zeros(given.shape[1]))
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -60,6 +65,10 @@ class Calibrated:
         """Hypervolume and spacing of (M,N) points in calibrated units."""
         given = self.calibration.normalise(points)
         return {"hypervolume": fronts.hypervolume(given, self.calibration.reference)} | _spacing(given)
+
+    def measure_responses(self, points: ArrayLike) -> dict[str, float]:
+        """Hypervolume of (R,N) single responses in calibrated units."""
+        return _as_responses(self.calibration.normalise(points), self.calibration.reference)
 
 
 def yardstick_of(run: Run) -> TrueFront | Calibrated | None:
@@ -76,6 +85,14 @@ def yardstick_of(run: Run) -> TrueFront | Calibrated | None:
 @lru_cache
 def _world(settings: str) -> FactWorld:
     return FactWorld(**json.loads(settings))
+
+
+def _as_responses(points: Points, corner: Points) -> dict[str, float]:
+    distinct = np.unique(points, axis=0)
+    return {
+        "hypervolume": fronts.hypervolume(distinct, corner),
+        "nondominated": float(fronts.nondominated(distinct).sum()),
+    }
 
 
 def _spacing(points: Points) -> dict[str, float]:
