@@ -127,6 +127,9 @@ def test_the_order_of_objectives_and_where_weights_stand_make_no_difference(tmp_
     (group,) = compare(load_runs([tmp_path])).groups
     assert group.rewards["helpful"]["gold"]["after"].mean == pytest.approx(0.4)
     assert group.values["concise"] == {0: 0.8, 1: 0.6}
+    assert group.values["regret"][1] == pytest.approx(WORLD.regret([0.5, 0.6], PAIR, "test"))
+    (swapped,) = compare(load_runs([tmp_path / "b"])).groups
+    assert swapped.values["regret"][1] == pytest.approx(group.values["regret"][1])
 
 
 SWEEP = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from pama_exp.comparison.runs import Run
 from pama_exp.comparison.statistics import Interval, interval
-from pama_exp.comparison.yardstick import Calibrated, TrueFront
+from pama_exp.comparison.yardstick import yardstick_of
 
 METHOD = ("solver.", "stage")  # what a comparison may differ in and still be controlled
 
@@ -124,11 +124,11 @@ def make_group(
     runs: Sequence[Run],
     names: Sequence[str],
     kind: str,
-    yardstick: TrueFront | Calibrated | None,
     keys: Sequence[str],
 ) -> Group:
     """The group of these runs; `keys` are those in which it may differ from another."""
     results = [run.result or {} for run in runs]
+    yardstick = yardstick_of(runs[0], names, kind)
     rewards: dict[str, dict[str, dict[str, Interval]]] = {}
     for name in names:
         for which in ("gold", "proxy"):
