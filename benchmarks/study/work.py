@@ -37,12 +37,13 @@ def work(jobs: Sequence[Job], root: Path, extra: Sequence[str], workers: int, de
     started, failed, count = time.time(), {}, 0
     while any(process.is_alive() for process in processes) or not done.empty():
         try:
-            name, seconds, error = done.get(timeout=1)
+            name, seconds, processor, error = done.get(timeout=1)
         except queue.Empty:
             continue
         count += 1
         left = (time.time() - started) / count * (len(todo) - count) / 60
-        print(f"{count}/{len(todo)}  {name}  {seconds:.1f} s  {error or 'done'}  {left:.0f} min left", flush=True)
+        spent = f"{seconds:.1f} s, {processor:.1f} s of processor"
+        print(f"{count}/{len(todo)}  {name}  {spent}  {error or 'done'}  {left:.0f} min left", flush=True)
         if error:
             failed[name] = error
     unfinished = [job.name for job in todo if not (root / job.name / "result.json").exists()]
@@ -56,7 +57,7 @@ def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:
             job = waiting.get(timeout=1)
         except queue.Empty:
             return
-        started = time.time()
+        started, processor = time.time(), time.process_time()
         error = ""
         try:
             _run(job, root)
@@ -64,7 +65,7 @@ def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:
             error = str(problem).splitlines()[0]
             (root / job.name).mkdir(parents=True, exist_ok=True)
             (root / job.name / "error.txt").write_text(traceback.format_exc())
-        done.put((job.name, time.time() - started, error))
+        done.put((job.name, time.time() - started, time.process_time() - processor, error))
 
 
 def _run(job: Job, root: Path) -> None:
