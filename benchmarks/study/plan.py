@@ -40,7 +40,8 @@ ABLATIONS = {
 }
 ABLATED = ("pama", "linear", "mgda-ub")  # what the ablations stand beside
 # These compare responses with others to the same prompt: a comparison of their own, with partners estimated alike.
-GROUPED = {f"{name}-group": [f"solver={name}", "advantage=group"] for name in ("pama", "linear", "gdpo", "rvpo")}
+_GROUP = ["advantage=group", "advantage.baseline=standardise"]
+GROUPED = {f"{name}-group": [f"solver={name}", *_GROUP] for name in ("pama", "linear", "gdpo", "rvpo")}
 # Solvers that take a preference, of the first of two objectives; the even one of most is among the runs above.
 SWEPT = ("pama", "linear", "tchebycheff", "smooth-tchebycheff")
 PREFERENCES = (0.1, 0.3, 0.5, 0.7, 0.9)
