@@ -1,0 +1,88 @@
+"""A policy larger than one device: parameters sharded over processes (FSDP2), activations computed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from pama_exp import distributed
+from pama_exp.policy.policy import Policy
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The model's transformer blocks, first to last."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Keep only each block's input for the backward pass, and compute the rest again there.
+
+    Not by transformers' own switch: that is off in evaluation mode, in which the policy is trained (without dropout).
+    """
+    for block in blocks_of(model):
+        block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
+
+
+def shard(policy: Policy, reference: nn.Module | None, mesh: DeviceMesh, offload_to_cpu: bool) -> None:
+    """Give each process of the mesh its part of every parameter; blocks are put together one at a time as they run.
+
+    Args:
+        policy: sharded block by block; what is outside the blocks, the value heads included, makes one more shard.
+        reference: its blocks are sharded; None where the policy is its own reference.
+        mesh: of one dimension.
+        offload_to_cpu: parameters, gradients and the optimiser's state stay in main memory.
+    """
+    offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if offload_to_cpu else OffloadPolicy()
+    for block in [*blocks_of(policy.model), *([] if reference is None else blocks_of(reference))]:
+        fully_shard(block, mesh=mesh, offload_policy=offload)
+    fully_shard(policy, mesh=mesh, offload_policy=offload)
+    register_fsdp_forward_method(policy, "score_rollout")
+
+
+@contextmanager
+def whole(module: nn.Module) -> Iterator[None]:
+    """All parameters on every process meanwhile, so that each can generate at its own pace; nothing if not sharded.
+
+    Blocks that are put together as they run would need all processes to make the same number of passes.
+    """
+    shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in shards:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in shards:
+            part.set_reshard_after_forward(part is not module, recurse=False)
+            part.reshard()
+
+
+def full_state(model: nn.Module) -> dict[str, Any] | None:
+    """Every parameter whole and in main memory, on the main process; None where they are not sharded."""
+    if not distributed.is_sharded(model.parameters()):
+        return None
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def _recomputed(forward: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    return run
