@@ -159,7 +159,17 @@ class Alignment(LightningModule):
             "response/length": mask.sum(-1).float().mean().item(),
             "response/finished": rollout.finished.float().mean().item(),
         }
-        return Experience(rollout, rewards, old_log_probs, reference, old_values, advantages, returns, combined)
+        return Experience(
+            rollout,
+            rewards,
+            old_log_probs,
+            reference,
+            old_values,
+            advantages,
+            returns,
+            combined,
+            mean_rewards=rewards.mean(-1, keepdim=True),
+        )
 
     def _old(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Log-probabilities (B,T) and values (K,B,T) of the policy that generated the rollout."""
@@ -209,7 +219,7 @@ class Alignment(LightningModule):
         scheduler.step()
 
     def _clip(self, module: nn.Module) -> Tensor:
-        """Clip the gradients by their norm over all parameters, shards of other processes included; returns the norm."""
+        """Clip the gradients by their norm over all parameters, other processes' shards included; returns the norm."""
         norm = clip_grad_norm_(trainable(module), self.update.max_grad_norm)
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 

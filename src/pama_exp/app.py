@@ -173,7 +173,9 @@ def run(composed: DictConfig) -> None:
     summary(result)
 
 
-def _perform(stage: Callable[[schema.Config, Any], dict[str, Any]], config: schema.Config, record: Any) -> dict[str, Any]:
+def _perform(
+    stage: Callable[[schema.Config, Any], dict[str, Any]], config: schema.Config, record: Any
+) -> dict[str, Any]:
     """The stage's result, from this process or from several started for it."""
     from pama_exp.stages.strategies import is_shared, process_count
 

@@ -74,14 +74,13 @@ def add_up(tensors: Sequence[Tensor]) -> None:
     for bucket in _buckets(tensors):
         flat = torch.cat([tensor.flatten() for tensor in bucket])
         dist.all_reduce(flat)
-        for tensor, summed in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+        for tensor, summed in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
             tensor.copy_(summed.view_as(tensor))
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
-    if size() > 1:
-        dist.barrier()
+    """Wait until every process is here, in main memory: NCCL would give up on a long wait."""
+    total(torch.zeros(1))
 
 
 def is_sharded(parameters: Iterable[nn.Parameter]) -> bool:

@@ -113,7 +113,9 @@ def parameter_gramian(terms: MicroBatches, policy: Policy, count: int, settings:
     parameters = selected(policy, settings.target)
     sharded = distributed.is_sharded(parameters)
     if settings.target == "sketch":
-        sketch = CountSketch(settings.sketch_dimension, random_state(seed, distributed.rank() if sharded else 0, "sketch"))
+        sketch = CountSketch(
+            settings.sketch_dimension, random_state(seed, distributed.rank() if sharded else 0, "sketch")
+        )
         rows = torch.zeros(count, settings.sketch_dimension, device=parameters[0].device)
         for k, pieces in _gradients(terms, torch.eye(count), parameters, policy, in_turn=sharded):
             sketch.add(pieces, rows[k])
@@ -125,7 +127,7 @@ def parameter_gramian(terms: MicroBatches, policy: Policy, count: int, settings:
     device = torch.device("cpu") if settings.hold == "host" else distributed.local(parameters[0]).device
     rows = torch.zeros(count, sum(sizes), device=device)
     for k, pieces in _gradients(terms, torch.eye(count), parameters, policy, in_turn=sharded):
-        for place, piece in zip(rows[k].split(sizes), pieces, strict=True):
+        for place, piece in zip(torch.split(rows[k], sizes), pieces, strict=True):
             place.add_(piece.flatten().to(device))
     if not sharded:
         distributed.add_up(list(rows))
@@ -180,7 +182,7 @@ class CountSketch:
         """Add S g to `into` (m,), where g is the concatenation of the pieces."""
         generator = torch.Generator(device=into.device).manual_seed(self.seed)
         for piece in pieces:
-            for chunk in piece.flatten().to(into.device).split(_CHUNK):
+            for chunk in torch.split(piece.flatten().to(into.device), _CHUNK):
                 drawn = torch.randint(2 * self.dimension, chunk.shape, generator=generator, device=into.device)
                 signs = (drawn % 2) * 2 - 1
                 into.index_add_(0, drawn // 2, chunk.to(into) * signs)
@@ -241,7 +243,7 @@ def _by_backward(loss: Tensor, parameters: Sequence[nn.Parameter], everything: S
     before = [parameter.grad for parameter in everything]
     for parameter in everything:
         parameter.grad = None
-    loss.backward()  # FSDP2 reduces in a backward pass alone, and to the mean
+    torch.autograd.backward(loss)  # FSDP2 reduces in a backward pass alone, and to the mean
     found = [
         torch.zeros_like(distributed.local(p)) if p.grad is None else distributed.local(p.grad) * distributed.size()
         for p in parameters

@@ -1,7 +1,7 @@
 """One run in several processes of this machine: started, watched and ended together.
 
-The process that the user started takes no part in the work. It starts the workers, waits for what each has to say at its
-end, and raises that as its own: to its caller, a run in several processes is a function call as is a run in one.
+The process that the user started takes no part in the work. It starts the workers, waits for what each has to say at
+its end, and raises that as its own: to its caller, a run in several processes is a function call as is a run in one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
@@ -28,6 +29,7 @@ from pama_exp.callbacks import Interrupted
 from pama_exp.errors import UserError
 
 _WORKER = "PAMA_EXP_WORKER"  # what a worker is told of itself, as JSON
+_PATIENCE = timedelta(days=1)  # with a process that is at work; of one that has died, the starter knows
 _GRACE = 60.0  # seconds that the others have to end in once the first has
 _LEAVE = 5.0  # seconds to leave at once in, asked to a second time
 
@@ -47,8 +49,6 @@ class _Process:
     def report(self) -> dict[str, Any] | None:
         """What it had to say at its end; None where it has not (yet) said so."""
         return json.loads(self.heard) if self.heard.endswith(b"\n") else None
-
-
 
 
 def run_in_processes(config: Mapping[str, Any], count: int, uses_gpus: bool) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def run_in_processes(config: Mapping[str, Any], count: int, uses_gpus: bool) -> 
         finally:
             for process in processes:
                 process.handle.kill()
-                process.handle.wait()
+                process.handle.communicate()  # waits, and closes what the worker read from
                 os.close(process.reader)
     result: dict[str, Any] = reports[0]["result"]
     return result
@@ -188,6 +188,7 @@ def _join(rank: int, count: int, folder: Path, uses_gpus: bool) -> None:
         init_method=f"file://{folder}/rendezvous",
         rank=rank,
         world_size=count,
+        timeout=_PATIENCE,
     )
 
 

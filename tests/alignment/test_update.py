@@ -6,11 +6,11 @@ import torch
 from commands import FAST, composed
 from pama_exp import schema
 from pama_exp.experience import Bill
+from pama_exp.gramian import MicroBatches, trainable
 from pama_exp.policy.policy import reference_log_probs
 from pama_exp.stages.align import build_alignment
 from pama_exp.stages.parts import make_world
 from pama_exp.stages.trained import sft_policy
-from pama_exp.gramian import MicroBatches, trainable
 
 
 @pytest.fixture

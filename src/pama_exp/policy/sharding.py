@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,7 +36,7 @@ def checkpoint_activations(model: nn.Module) -> None:
     Not by transformers' own switch: that is off in evaluation mode, in which the policy is trained (without dropout).
     """
     for block in blocks_of(model):
-        block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
+        block.forward = _recomputed(block.forward)
 
 
 def shard(policy: Policy, reference: nn.Module | None, mesh: DeviceMesh, offload_to_cpu: bool) -> None:
@@ -47,10 +48,14 @@ def shard(policy: Policy, reference: nn.Module | None, mesh: DeviceMesh, offload
         mesh: of one dimension.
         offload_to_cpu: parameters, gradients and the optimiser's state stay in main memory.
     """
+    # Of outputs that are views, which would matter to a model that changes them in place: transformers' do not.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if offload_to_cpu else OffloadPolicy()
     for block in [*blocks_of(policy.model), *([] if reference is None else blocks_of(reference))]:
         fully_shard(block, mesh=mesh, offload_policy=offload)
-    fully_shard(policy, mesh=mesh, offload_policy=offload)
+    # FSDP2 would leave the outermost shard put together after a pass without gradients; `parameters()` would then give
+    # parameters that are never trained.
+    fully_shard(policy, mesh=mesh, reshard_after_forward=True, offload_policy=offload)
     register_fsdp_forward_method(policy, "score_rollout")
 
 
@@ -61,6 +66,8 @@ def whole(module: nn.Module) -> Iterator[None]:
     Blocks that are put together as they run would need all processes to make the same number of passes.
     """
     shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    if shards:
+        shards[0]._get_fsdp_state()._lazy_init()  # before a block's first pass, which would take the block for the root
     for part in shards:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
@@ -68,7 +75,7 @@ def whole(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for part in shards:
-            part.set_reshard_after_forward(part is not module, recurse=False)
+            part.set_reshard_after_forward(True, recurse=False)
             part.reshard()
 
 
@@ -76,7 +83,9 @@ def full_state(model: nn.Module) -> dict[str, Any] | None:
     """Every parameter whole and in main memory, on the main process; None where they are not sharded."""
     if not distributed.is_sharded(model.parameters()):
         return None
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    names = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
+    return {name: values for name, values in state.items() if name in names}  # tied weights once
 
 
 def _recomputed(forward: Any) -> Any:

@@ -78,7 +78,7 @@ def check_trainer(config: Config) -> None:
         if present == 0:
             raise UserError(
                 f"{name}: there is no GPU here that torch can use.",
-                "Set trainer.accelerator=cpu trainer.precision=32-true trainer.devices=2 (or trainer=cpu for one process).",
+                "Set trainer=cpu, or trainer.accelerator=cpu trainer.precision=32-true trainer.devices=2.",
             )
         if trainer.devices > present:
             raise UserError(f"trainer.devices={trainer.devices}: there are {present} GPUs here.", "Set -1 for all.")
@@ -89,7 +89,8 @@ def check_trainer(config: Config) -> None:
     count = process_count(trainer)
     if trainer.strategy == "single" and count > 1:
         raise UserError(
-            f"trainer.devices={trainer.devices} needs a strategy of several processes.", "Set trainer=ddp or trainer=fsdp."
+            f"trainer.devices={trainer.devices} needs a strategy of several processes.",
+            "Set trainer=ddp or trainer=fsdp.",
         )
     if trainer.cpu_offload and trainer.strategy != "fsdp":
         raise UserError("trainer.cpu_offload=true keeps shards in main memory.", "Set trainer=fsdp.")
