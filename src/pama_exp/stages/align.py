@@ -90,6 +90,7 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
 def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
     """The Lightning module for this configuration, its policy and reference read from `folder`."""
     t = config.training
+    torch.manual_seed(random_state(config.seed, 0, "run"))  # in every process, whatever each has done before
     tokenizer = load_tokenizer(folder)
     solver, estimator = make_solver(config), make_estimator(config)
     policy = Policy(load_model(folder), num_values=solver.num_channels, critic_shapes_trunk=t.critic_shapes_trunk)

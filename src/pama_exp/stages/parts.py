@@ -158,6 +158,8 @@ def check_before_work(config: Config) -> None:
     if not 0.0 < t.clip < 1.0:
         raise UserError(f"training.clip={t.clip}.", "The clip range ε lies between 0 and 1; 0.2 is usual.")
     check_trainer(config)
+    if t.gramian.sketch_dimension < 1:
+        raise UserError(f"training.gramian.sketch_dimension={t.gramian.sketch_dimension}.", "It is at least 1.")
     if t.gramian.target == "adapter" and config.adapter.get("name") == "none":
         raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
     make_sampling(config).for_training()
