@@ -78,11 +78,6 @@ def add_up(tensors: Sequence[Tensor]) -> None:
             tensor.copy_(summed.view_as(tensor))
 
 
-def barrier() -> None:
-    """Wait until every process is here, in main memory: NCCL would give up on a long wait."""
-    total(torch.zeros(1))
-
-
 def is_sharded(parameters: Iterable[nn.Parameter]) -> bool:
     """Whether each process holds a part of the parameters (FSDP2) rather than a replica of all of them."""
     return any(hasattr(parameter, "to_local") for parameter in parameters)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from pama_exp.errors import UserError
 from pama_exp.schema import digest
 
 _MANIFEST = "manifest.json"
+_POLL_SECONDS = 0.1
 
 
 def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
@@ -28,9 +30,11 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path],
         UserError: if the cache cannot be written, or what it holds is not what was put there.
     """
     folder = root / f"{kind}-{digest(key, 12)}"
-    if distributed.is_main() and not folder.exists():
-        _fill(folder, kind, key, make)
-    distributed.barrier()
+    while not folder.exists():
+        if distributed.is_main():
+            _fill(folder, kind, key, make)
+        else:
+            time.sleep(_POLL_SECONDS)  # not at a barrier: `make` may need other results, in one process alone
     _verify(folder)
     return folder
 
