@@ -98,14 +98,9 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def save(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: str | Path,
-    state: Mapping[str, Any] | None = None,
-) -> None:
-    """Weights (safetensors; `state` where the model holds a part of them alone), configuration and tokenizer."""
-    model.save_pretrained(folder, state_dict=state)
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+    """Weights (safetensors), configuration and tokenizer."""
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -79,13 +78,21 @@ def whole(module: nn.Module) -> Iterator[None]:
             part.reshard()
 
 
-def full_state(model: nn.Module) -> dict[str, Any] | None:
-    """Every parameter whole and in main memory, on the main process; None where they are not sharded."""
-    if not distributed.is_sharded(model.parameters()):
-        return None
-    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    names = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
-    return {name: values for name, values in state.items() if name in names}  # tied weights once
+def put_together(module: nn.Module) -> None:
+    """Every parameter whole and in main memory, on the main process alone; nothing where they are not sharded.
+
+    The module is then good for saving, and for nothing else.
+    """
+    together: dict[int, nn.Parameter] = {}  # tied weights once
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is None or not hasattr(parameter, "full_tensor"):
+                continue
+            if id(parameter) not in together:
+                values = parameter.detach().full_tensor()  # each process gives its part
+                kept = values.cpu() if distributed.is_main() else values.new_empty(0, device="cpu")
+                together[id(parameter)] = nn.Parameter(kept, requires_grad=parameter.requires_grad)
+            part._parameters[name] = together[id(parameter)]
 
 
 def _recomputed(forward: Any) -> Any:

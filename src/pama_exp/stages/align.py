@@ -12,7 +12,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from torch.utils.data import DataLoader
 
-from pama_exp import sharing
+from pama_exp import distributed, sharing
 from pama_exp.alignment import Alignment, OptimizerSettings
 from pama_exp.callbacks import Checkpoints, Evaluator, Interrupted, RandomStates, Recorder, newest_checkpoint
 from pama_exp.data.prompts import PromptStream
@@ -20,7 +20,7 @@ from pama_exp.data.streams import random_state
 from pama_exp.gramian import GramianSettings
 from pama_exp.policy.loading import load_model, load_tokenizer, save
 from pama_exp.policy.policy import Policy, freeze
-from pama_exp.policy.sharding import checkpoint_activations, full_state
+from pama_exp.policy.sharding import checkpoint_activations, put_together
 from pama_exp.rewards.normalise import Frozen
 from pama_exp.rewards.objective import score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
@@ -82,7 +82,9 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
         raise Interrupted(checkpoints.signum)
 
     result = _conclude(config, record, world, module, evaluator, test)
-    save(module.policy.model, tokenizer, record.folder / "policy", full_state(module.policy.model))
+    put_together(module.policy)
+    if distributed.is_main():
+        save(module.policy.model, tokenizer, record.folder / "policy")
     run_wandb.finish(wandb_run, result)
     return result
 
