@@ -45,13 +45,15 @@ def shard(policy: Policy, reference: nn.Module | None, mesh: DeviceMesh, offload
         policy: sharded block by block; what is outside the blocks, the value heads included, makes one more shard.
         reference: its blocks are sharded; None where the policy is its own reference.
         mesh: of one dimension.
-        offload_to_cpu: parameters, gradients and the optimiser's state stay in main memory.
+        offload_to_cpu: the policy's parameters, gradients and optimiser state stay in main memory.
     """
     # Of outputs that are views, which would matter to a model that changes them in place: transformers' do not.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if offload_to_cpu else OffloadPolicy()
-    for block in [*blocks_of(policy.model), *([] if reference is None else blocks_of(reference))]:
+    for block in blocks_of(policy.model):
         fully_shard(block, mesh=mesh, offload_policy=offload)
+    for block in [] if reference is None else blocks_of(reference):
+        fully_shard(block, mesh=mesh)
     # FSDP2 would leave the outermost shard put together after a pass without gradients; `parameters()` would then give
     # parameters that are never trained.
     fully_shard(policy, mesh=mesh, reshard_after_forward=True, offload_policy=offload)
