@@ -220,8 +220,7 @@ class Alignment(LightningModule):
 
     def _clip(self, module: nn.Module) -> Tensor:
         """Clip the gradients by their norm over all parameters, other processes' shards included; returns the norm."""
-        norm = clip_grad_norm_(trainable(module), self.update.max_grad_norm)
-        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return distributed.full(clip_grad_norm_(trainable(module), self.update.max_grad_norm))
 
     def _mini_batches(self, count: int) -> Iterator[Tensor]:
         for epoch in range(self.update.epochs):

@@ -89,6 +89,12 @@ def local(tensor: Tensor) -> Tensor:
     return held
 
 
+def full(tensor: Tensor) -> Tensor:
+    """The tensor put together from the parts that the processes hold; all of them must ask."""
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole
+
+
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Make each gradient the sum over processes of what each one's share of the batch gave it.
 

@@ -91,7 +91,7 @@ def put_together(module: nn.Module) -> None:
             if parameter is None or not hasattr(parameter, "full_tensor"):
                 continue
             if id(parameter) not in together:
-                values = parameter.detach().full_tensor()  # each process gives its part
+                values = distributed.full(parameter.detach())  # each process gives its part
                 kept = values.cpu() if distributed.is_main() else values.new_empty(0, device="cpu")
                 together[id(parameter)] = nn.Parameter(kept, requires_grad=parameter.requires_grad)
             part._parameters[name] = together[id(parameter)]
