@@ -10,27 +10,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.utils import clip_grad_norm_
 from transformers import get_scheduler
 
+from pama_exp import distributed, sharing
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.experience import Bill, Evaluation, Experience, distribution, peak_memory_bytes
+from pama_exp.gramian import trainable
 from pama_exp.moo import diagnostics
 from pama_exp.moo.solver import Solver
 from pama_exp.policy.policy import Policy, reference_log_probs, select, trim
+from pama_exp.policy.sharding import whole
 from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL, kl_estimate
 from pama_exp.rl.losses import explained_variance
 from pama_exp.rl.masks import masked_mean
 from pama_exp.rollout.engine import RolloutEngine, Sampling
-from pama_exp.types import Rollout
-from pama_exp.update import MiniBatchLoss, UpdateSettings, parts_of, trainable
+from pama_exp.types import PromptBatch, Rollout
+from pama_exp.update import MiniBatchLoss, UpdateSettings
 
 
 class Estimator(Protocol):
@@ -80,6 +85,7 @@ class Alignment(LightningModule):
         optimizer: OptimizerSettings,
         diagnostics_every: int,
         seed: int,
+        distribute: Callable[[Policy, nn.Module, DeviceMesh], None] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -91,7 +97,7 @@ class Alignment(LightningModule):
         self.engine, self.sampling, self.prompts = engine, sampling, prompts
         self.update, self.optimizer_settings = update, optimizer
         self.loss = MiniBatchLoss(policy, solver, update, self.names, estimator.needs_critic)
-        self.diagnostics_every, self.seed = diagnostics_every, seed
+        self.diagnostics_every, self.seed, self.distribute = diagnostics_every, seed, distribute
         self.step = 0
         self.bill = Bill()
         self.metrics: dict[str, float] = {}
@@ -120,10 +126,10 @@ class Alignment(LightningModule):
     def _collect(self) -> Experience:
         with self._timed("generate"):
             seed = random_state(self.seed, self.step, "generate")
-            rollout = trim(self.engine.generate(self.prompts.batch(self.step), self.sampling, seed))
+            rollout = trim(self._generate(self.prompts.batch(self.step), seed))
         mask = rollout.response_mask
         with self._timed("score"):
-            scores = score_all(self.objectives, rollout.prompts, rollout.texts).to(mask.device)
+            scores = sharing.score(partial(score_all, self.objectives), rollout).to(mask.device)
             rewards = torch.stack(
                 [o.normaliser.update_and_apply(row) for o, row in zip(self.objectives, scores, strict=True)]
             )
@@ -153,7 +159,17 @@ class Alignment(LightningModule):
             "response/length": mask.sum(-1).float().mean().item(),
             "response/finished": rollout.finished.float().mean().item(),
         }
-        return Experience(rollout, rewards, old_log_probs, reference, old_values, advantages, returns, combined)
+        return Experience(
+            rollout,
+            rewards,
+            old_log_probs,
+            reference,
+            old_values,
+            advantages,
+            returns,
+            combined,
+            mean_rewards=rewards.mean(-1, keepdim=True),
+        )
 
     def _old(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Log-probabilities (B,T) and values (K,B,T) of the policy that generated the rollout."""
@@ -166,29 +182,30 @@ class Alignment(LightningModule):
         return stacked[0], stacked[1:]
 
     def _by_micro_batch(self, rollout: Rollout, compute: Callable[[Rollout], Tensor]) -> Tensor:
-        """`compute` (…, b, t) over micro-batches, put back in order as (…, B, T)."""
-        parts = parts_of(rollout, self.update.micro_batch_tokens)
-        if len(parts) == 1:
+        """`compute` (…, b, t) over every process's micro-batches, put back in order as (…, B, T)."""
+        parts = sharing.parts_of(rollout, self.update.micro_batch_tokens)
+        if len(parts[0]) == len(rollout):
             return compute(rollout)
         pieces = [compute(trim(select(rollout, part))) for part in parts]
         whole = pieces[0].new_zeros((*pieces[0].shape[:-2], *rollout.response_mask.shape))
         for part, piece in zip(parts, pieces, strict=True):
             whole[..., part, : piece.shape[-1]] = piece
-        return whole
+        return distributed.total(whole)  # each row is zero on all processes but the one that has computed it
 
     def _learn(self, experience: Experience) -> None:
         """Several epochs of mini-batches; stops early where the policy has moved past `target_kl`."""
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         diagnose = self.diagnostics_every > 0 and self.step % self.diagnostics_every == 0
         observed: list[dict[str, Tensor]] = []
-        for rows in self._mini_batches(len(experience.rollout)):
+        for index, rows in enumerate(self._mini_batches(len(experience.rollout))):
             batch = experience.rows(rows.to(experience.rewards.device))
             optimizer.zero_grad(set_to_none=True)
-            logs = self.loss.backward(batch, self.kl.coefficient, self.bill, self.manual_backward)
+            seed = random_state(self.seed, self.step, f"sketch-{index}")
+            logs = self.loss.backward(batch, self.kl.coefficient, self.bill, self.manual_backward, seed)
             if diagnose and not observed:
                 self.metrics |= self.loss.diagnose(batch)
-            logs["policy/grad_norm"] = clip_grad_norm_(trainable(self.policy.model), self.update.max_grad_norm)
-            clip_grad_norm_(trainable(self.policy.value_heads), self.update.max_grad_norm)
+            logs["policy/grad_norm"] = self._clip(self.policy.model)
+            self._clip(self.policy.value_heads)
             optimizer.step()
             observed.append(logs)
             if self.update.target_kl is not None and logs["policy/approx_kl"].item() > self.update.target_kl:
@@ -200,6 +217,10 @@ class Alignment(LightningModule):
             "policy/learning_rate": scheduler.get_last_lr()[0],
         }
         scheduler.step()
+
+    def _clip(self, module: nn.Module) -> Tensor:
+        """Clip the gradients by their norm over all parameters, other processes' shards included; returns the norm."""
+        return distributed.full(clip_grad_norm_(trainable(module), self.update.max_grad_norm))
 
     def _mini_batches(self, count: int) -> Iterator[Tensor]:
         for epoch in range(self.update.epochs):
@@ -225,6 +246,11 @@ class Alignment(LightningModule):
             shares = explained_variance(experience.old_values, experience.returns, mask)
             self.metrics |= {f"value/explained_variance/{n}": v.item() for n, v in zip(channels, shares, strict=True)}
 
+    def _generate(self, prompts: PromptBatch, seed: int) -> Rollout:
+        """A response to each prompt, every process answering its share."""
+        with whole(self.policy):
+            return sharing.generate(self.engine, prompts, self.sampling, seed, self.device)
+
     @torch.no_grad()
     def evaluate_policy(self, stream: PromptStream, seed: int) -> Evaluation:
         """Sample one response for every prompt of the stream and score it by every objective, learned and gold."""
@@ -235,15 +261,16 @@ class Alignment(LightningModule):
         proxy: dict[str, list[Tensor]] = {name: [] for name in self.names}
         gold: dict[str, list[Tensor]] = {o.name: [] for o in self.objectives if o.gold is not None}
         for index, batch in enumerate(stream.slices(128)):
-            rollout = self.engine.generate(batch, self.sampling, random_state(seed, index, "evaluate"))
+            rollout = self._generate(batch, random_state(seed, index, "evaluate"))
             prompts += rollout.prompts.texts
             responses += rollout.texts
             lengths.append(rollout.response_mask.sum(-1).cpu())
-            for name, row in zip(self.names, score_all(self.objectives, batch, rollout.texts), strict=True):
+            scores = sharing.score(partial(score_all, self.objectives), rollout)
+            for name, row in zip(self.names, scores, strict=True):
                 proxy[name].append(row)
             for objective in self.objectives:
                 if objective.gold is not None:
-                    gold[objective.name].append(objective.gold_scores(batch, rollout.texts))
+                    gold[objective.name].append(sharing.score(objective.gold_scores, rollout))
         return Evaluation(
             proxy={name: torch.cat(rows) for name, rows in proxy.items()},
             gold={name: torch.cat(rows) for name, rows in gold.items()},
@@ -251,6 +278,11 @@ class Alignment(LightningModule):
             prompts=prompts,
             responses=responses,
         )
+
+    def configure_model(self) -> None:
+        """Split the parameters among the processes where that is the strategy."""
+        if self.distribute is not None and not distributed.is_sharded(self.policy.parameters()):
+            self.distribute(self.policy, self._frozen[0], self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW over policy and value heads, with a schedule stepped once per alignment step."""

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -33,6 +33,11 @@ def main() -> None:
     """The command line: `python run.py [group=option] [key=value] …`. Exit status 2 for the user's mistakes."""
     schema.register_resolvers()
     sys.path.insert(0, os.getcwd())  # a user's own solver, scorer or model file beside the command
+    if "PAMA_EXP_WORKER" in os.environ:
+        from pama_exp import launching
+
+        launching.work(_work)
+        return
     args = get_args_parser().parse_args()
     composing_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     try:
@@ -113,6 +118,7 @@ def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[s
 def _guarded(composed: DictConfig) -> None:
     """Run one job; a user's mistake is two lines and status 2, a signal 128 + its number."""
     from pama_exp.callbacks import Interrupted
+    from pama_exp.launching import WorkerCrashed
 
     def stop(signum: int, _: Any) -> None:
         raise Interrupted(signum)
@@ -123,6 +129,8 @@ def _guarded(composed: DictConfig) -> None:
         run(composed)
     except UserError as error:
         _exit(error)
+    except WorkerCrashed:
+        sys.exit(1)
     except Interrupted as interruption:
         from pama_exp.tracking.console import note
 
@@ -154,7 +162,7 @@ def run(composed: DictConfig) -> None:
         record.write_environment(sys.argv)
         record.write_status("running", record.last_step())
         try:
-            result = stage(config, record)
+            result = _perform(stage, config, record)
         except (UserError, Interrupted, Exception) as error:
             state = "interrupted" if isinstance(error, Interrupted) else "failed"
             record.write_status(state, record.last_step(), str(error).splitlines()[0] if str(error) else "")
@@ -163,6 +171,37 @@ def run(composed: DictConfig) -> None:
         record.write_status("complete", record.last_step())
         record.write_result(result)
     summary(result)
+
+
+def _perform(
+    stage: Callable[[schema.Config, Any], dict[str, Any]], config: schema.Config, record: Any
+) -> dict[str, Any]:
+    """The stage's result, from this process or from several started for it."""
+    from pama_exp.stages.strategies import is_shared, process_count
+
+    if not is_shared(config):
+        return stage(config, record)
+    from pama_exp import launching
+
+    container = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
+    count = process_count(config.trainer)
+    return launching.run_in_processes(container, count, config.trainer.accelerator in ("gpu", "cuda"))
+
+
+def _work(container: dict[str, Any], scratch: Path | None) -> dict[str, Any]:
+    """One process's part of a shared run. What any but the main one writes goes to a scratch folder, and nowhere."""
+    from pama_exp.stages.parts import use_threads
+    from pama_exp.tracking.record import RunRecord
+
+    config = schema.typed(OmegaConf.create(container))
+    _quieten()
+    use_threads(config.trainer.threads)
+    record = RunRecord.open(Path(config.output).absolute())
+    if scratch is not None:
+        checkpoints, record = record.checkpoints, RunRecord.open(scratch)
+        record.checkpoints = checkpoints
+        config.logger.mode = "disabled"
+    return _stage(config)(config, record)
 
 
 def _quieten() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning import Callback, Trainer
 
+from pama_exp import distributed
 from pama_exp.alignment import Alignment
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError
@@ -124,6 +125,7 @@ class Checkpoints(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Alignment, *_: Any) -> None:
         """Save on the cadence; save and stop after a signal."""
+        self.signum = distributed.highest(self.signum or 0) or None  # a signal to one process stops all at this step
         due = self.every > 0 and pl_module.step % self.every == 0
         if due or pl_module.step == self.steps or self.signum is not None:
             self.save(trainer, pl_module.step)
@@ -134,7 +136,9 @@ class Checkpoints(Callback):
         """Write step-<n>.ckpt by way of a temporary file, then drop all but the newest two."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / "unfinished.tmp"
-        trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(temporary)  # every process's part; the main one writes
+        if not distributed.is_main():
+            return
         temporary.replace(self.folder / f"step-{step:08d}.ckpt")
         for old in sorted(self.folder.glob("step-*.ckpt"))[:-2]:
             old.unlink()

@@ -47,6 +47,7 @@ class Experience:
     advantages: Tensor  # (K, B, T) one per channel, before the solver
     returns: Tensor  # (K, B, T)
     combined: Tensor  # (K', B, T) after the solver
+    mean_rewards: Tensor  # (N, 1) over the whole batch, whichever rows of it these are
 
     def rows(self, index: Tensor) -> Experience:
         """The responses at `index`, without the padding that they do not need."""
@@ -55,16 +56,15 @@ class Experience:
         rest = {
             field.name: getattr(self, field.name)[..., index, :length]
             for field in fields(self)
-            if field.name not in ("rollout", "rewards")
+            if field.name not in ("rollout", "rewards", "mean_rewards")
         }
-        return Experience(rollout=rollout, rewards=self.rewards[:, index], **rest)
+        return Experience(rollout=rollout, rewards=self.rewards[:, index], mean_rewards=self.mean_rewards, **rest)
 
     def per_objective(self) -> Tensor:
         """(N,B,T) advantages for diagnostics; where rewards were scalarised, each reward against the batch's mean."""
         if len(self.advantages) == len(self.rewards):
             return self.advantages
-        centred = self.rewards - self.rewards.mean(-1, keepdim=True)
-        return centred[..., None] * self.rollout.response_mask
+        return (self.rewards - self.mean_rewards)[..., None] * self.rollout.response_mask
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,15 @@ class KLConfig:
 
 
 @dataclass
+class GramianConfig:
+    """Which gradients a solver that asks for their Gramian is given, and how many are held at once."""
+
+    target: str = "full"
+    hold: str = "all"
+    sketch_dimension: int = 4096
+
+
+@dataclass
 class TrainingConfig:
     """One alignment run: how many steps, and what one update does with the rollout it was given."""
 
@@ -94,6 +103,7 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     target_kl: float | None = None
     kl: KLConfig = field(default_factory=KLConfig)
+    gramian: GramianConfig = field(default_factory=GramianConfig)
     evaluate_every: int = 20
     checkpoint_every: int = 10
     diagnostics_every: int = 10
@@ -120,11 +130,14 @@ class RolloutConfig:
 
 @dataclass
 class TrainerConfig:
-    """Where it runs: Lightning's accelerator, devices and precision, and the processor threads to use."""
+    """Where it runs: Lightning's accelerator, devices and precision, and how several processes share the work."""
 
+    strategy: str = "single"
     accelerator: str = "cpu"
     devices: int = 1
     precision: str = "32-true"
+    activation_checkpointing: bool = False
+    cpu_offload: bool = False
     threads: int | None = None
 
 
@@ -197,6 +210,9 @@ CHOICES = {
     "training.schedule": ("constant", "linear", "cosine"),
     "training.kl.placement": ("reward", "loss"),
     "training.kl.estimator": ("k1", "k2", "k3"),
+    "training.gramian.target": ("full", "adapter", "last-layer", "sketch", "hidden"),
+    "training.gramian.hold": ("all", "host", "one"),
+    "trainer.strategy": ("single", "ddp", "fsdp"),
     "logger.mode": ("auto", "online", "offline", "disabled"),
     "evaluate.split": ("train", "validation", "test"),
 }

@@ -39,6 +39,15 @@ MISTAKES = [
     (["model.path=/nowhere/at/all"], ["/nowhere/at/all"]),
     (["stage=evaluate", "evaluate.run=/nowhere"], ["/nowhere"]),
     (["logger.mode=sometimes"], ["sometimes", "offline"]),
+    (["trainer=gpu"], ["accelerator=gpu", "trainer=cpu"]),
+    (["trainer.devices=2"], ["trainer.devices=2", "trainer=ddp", "trainer=fsdp"]),
+    (["trainer.devices=-1"], ["trainer.devices=-1", "cpu"]),
+    (["trainer.strategy=dpp"], ["dpp", "ddp"]),
+    (["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=3"], ["mini_batch_size=16", "3 processes"]),
+    (["trainer.cpu_offload=true"], ["cpu_offload", "fsdp"]),
+    (["training.gramian.target=lora"], ["lora", "adapter"]),
+    (["training.gramian.target=adapter"], ["adapter"]),
+    (["training.gramian.sketch_dimension=0"], ["sketch_dimension=0"]),
     (["output=/proc/run"], ["/proc/run"]),
 ]
 

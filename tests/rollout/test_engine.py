@@ -83,8 +83,8 @@ def test_tokens_come_with_the_models_probabilities_at_the_temperature(temperatur
 )
 def test_filters_keep_the_likeliest_tokens(filters, kept):
     chances = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    generator = torch.Generator().manual_seed(5)
-    tokens = draw(chances.log().expand(4000, 4), Sampling(1, **filters), generator)
+    noise = torch.rand(4000, generator=torch.Generator().manual_seed(5))
+    tokens = draw(chances.log().expand(4000, 4), Sampling(1, **filters), noise)
     assert_drawn_from(tokens.bincount(minlength=4).numpy(), torch.tensor(kept).numpy())
 
 
@@ -99,6 +99,15 @@ def test_the_seed_decides_the_text_and_the_global_stream_is_left_alone(model):
     assert torch.equal(first.response_ids, again.response_ids)
     assert list(first.texts) == list(again.texts)
     assert list(first.texts) != list(other.texts)
+
+
+def test_with_a_seed_each_a_response_does_not_depend_on_its_company(model):
+    prompts = tiny.prompts()
+    together = generate(model, prompts, Sampling(12), seed=[5, 6, 7, 8])
+    for row, text in enumerate(prompts.texts):
+        alone = generate(model, tiny.prompts([text]), Sampling(12), seed=[5 + row])
+        assert alone.texts[0] == together.texts[row]
+    assert generate(model, tiny.prompts(["a", "a"]), Sampling(12), seed=[1, 1]).texts[0] != together.texts[0]
 
 
 def test_an_immediate_end_is_a_response_of_one_token_and_no_text():

@@ -5,6 +5,7 @@ Legend: B responses, V tokens of the vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -60,8 +61,11 @@ class Sampling:
 class RolloutEngine(Protocol):
     """Prompts in, responses out."""
 
-    def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int) -> Rollout:
-        """One response per prompt; the same seed gives the same responses and leaves global streams alone."""
+    def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
+        """One response per prompt; the same seed gives the same responses and leaves global streams alone.
+
+        With one seed per prompt, a prompt's response does not depend on which others are generated beside it.
+        """
         ...
 
 
@@ -72,7 +76,7 @@ class DecodeEngine:
         self.model, self.tokenizer = model, tokenizer
 
     @torch.no_grad()
-    def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int) -> Rollout:
+    def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
         """See `RolloutEngine`.
 
         Raises:
@@ -85,9 +89,9 @@ class DecodeEngine:
         finally:
             self.model.train(was_training)
 
-    def _decode(self, prompts: PromptBatch, sampling: Sampling, seed: int) -> Rollout:
+    def _decode(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
         device = self.model.device
-        generator = torch.Generator(device=device).manual_seed(seed)
+        noise = uniform_noise(seed, len(prompts), sampling.max_new_tokens).to(device)
         ids, mask = prompts.input_ids.to(device), prompts.mask.to(device)
         positions = getattr(self.model.config, "max_position_embeddings", None)
         if positions is not None and ids.shape[1] + sampling.max_new_tokens > positions:
@@ -101,7 +105,7 @@ class DecodeEngine:
         position = (attention.cumsum(1) - 1).clamp(min=0)
         finished = torch.zeros(len(ids), dtype=torch.bool, device=device)
         tokens, valid, cache = [], [], None
-        for _ in range(sampling.max_new_tokens):
+        for step in range(sampling.max_new_tokens):
             extra = {"position_ids": position} if takes_positions else {}
             output = self.model(
                 input_ids=feed,
@@ -112,7 +116,7 @@ class DecodeEngine:
                 **extra,
             )
             cache = output.past_key_values
-            chosen = draw(output.logits[:, -1].float(), sampling, generator)
+            chosen = draw(output.logits[:, -1].float(), sampling, noise[:, step])
             valid.append(~finished)
             tokens.append(torch.where(finished, self.tokenizer.pad_token_id, chosen))
             finished = finished | (chosen == self.tokenizer.eos_token_id)
@@ -127,8 +131,22 @@ class DecodeEngine:
         return Rollout(moved, response_ids, response_mask, finished, texts)
 
 
-def draw(logits: Float[Tensor, "B V"], sampling: Sampling, generator: torch.Generator) -> Int[Tensor, " B"]:
-    """One token per row after temperature, top-k and top-p, in this order."""
+def uniform_noise(seed: int | Sequence[int], rows: int, steps: int) -> Float[Tensor, "rows steps"]:
+    """The one number in [0, 1) that decides each token: of one stream for all rows, or of a stream for each.
+
+    So what is drawn does not depend on what an engine does for speed: the order and the company in which rows are
+    decoded. With a seed per row, neither does it depend on how many processes share the rows.
+    """
+    if isinstance(seed, int):
+        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
+    return torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seed])
+
+
+def draw(logits: Float[Tensor, "B V"], sampling: Sampling, noise: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """One token per row after temperature, top-k and top-p, in this order.
+
+    By inversion: the first token at which the cumulated probability exceeds the row's noise.
+    """
     scaled = logits / sampling.temperature
     if sampling.top_k > 0:
         kth = scaled.topk(min(sampling.top_k, scaled.shape[-1])).values[:, -1:]
@@ -137,4 +155,7 @@ def draw(logits: Float[Tensor, "B V"], sampling: Sampling, generator: torch.Gene
         ordered, order = scaled.sort(dim=-1, descending=True)
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
         scaled = scaled.masked_fill((before >= sampling.top_p).gather(-1, order.argsort(-1)), -torch.inf)
-    return torch.multinomial(scaled.softmax(-1), 1, generator=generator).squeeze(-1)
+    reached = scaled.softmax(-1).cumsum(-1)
+    total = reached[:, -1:]
+    aim = torch.minimum(noise[:, None] * total, total.nextafter(torch.zeros_like(total)))  # below the total
+    return torch.searchsorted(reached, aim, right=True)[:, 0]

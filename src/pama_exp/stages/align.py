@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,13 +12,16 @@ from lightning import Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from torch.utils.data import DataLoader
 
+from pama_exp import distributed, sharing
 from pama_exp.alignment import Alignment, OptimizerSettings
 from pama_exp.callbacks import Checkpoints, Evaluator, Interrupted, RandomStates, Recorder, newest_checkpoint
 from pama_exp.comparison.yardstick import TrueFront
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
+from pama_exp.gramian import GramianSettings
 from pama_exp.policy.loading import load_model, load_tokenizer, save
 from pama_exp.policy.policy import Policy, freeze
+from pama_exp.policy.sharding import checkpoint_activations, put_together
 from pama_exp.rewards.normalise import Frozen
 from pama_exp.rewards.objective import score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
@@ -31,6 +35,7 @@ from pama_exp.stages.parts import (
     make_world,
     program_of,
 )
+from pama_exp.stages.strategies import distribution, trainer_settings
 from pama_exp.stages.trained import sft_policy
 from pama_exp.tracking import plots, run_wandb
 from pama_exp.tracking.console import note, progress
@@ -78,7 +83,9 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
         raise Interrupted(checkpoints.signum)
 
     result = _conclude(config, record, world, module, evaluator, test)
-    save(module.policy.model, tokenizer, record.folder / "policy")
+    put_together(module.policy)
+    if distributed.is_main():
+        save(module.policy.model, tokenizer, record.folder / "policy")
     run_wandb.finish(wandb_run, result)
     return result
 
@@ -86,9 +93,12 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
 def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
     """The Lightning module for this configuration, its policy and reference read from `folder`."""
     t = config.training
+    torch.manual_seed(random_state(config.seed, 0, "run"))  # in every process, whatever each has done before
     tokenizer = load_tokenizer(folder)
     solver, estimator = make_solver(config), make_estimator(config)
     policy = Policy(load_model(folder), num_values=solver.num_channels, critic_shapes_trunk=t.critic_shapes_trunk)
+    if config.trainer.activation_checkpointing:
+        checkpoint_activations(policy.model)
     reference = freeze(load_model(folder))
     sampling = make_sampling(config).for_training()
     engine = build(config.rollout.engine, "rollout.engine", model=policy.model, tokenizer=tokenizer)
@@ -130,6 +140,7 @@ def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
             kl_in_loss=t.kl.placement == "loss",
             kl_estimator=t.kl.estimator,
             temperature=sampling.temperature,
+            gramian=GramianSettings(**asdict(t.gramian)),
         ),
         optimizer=OptimizerSettings(
             learning_rate=t.learning_rate,
@@ -141,21 +152,21 @@ def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
         ),
         diagnostics_every=t.diagnostics_every,
         seed=config.seed,
+        distribute=distribution(config.trainer),
     )
 
 
 def make_trainer(config: Config, callbacks: list[Any], loggers: list[Logger]) -> Trainer:
     """Lightning's trainer, quiet: the record, the console and the checkpoints are our callbacks'."""
     return Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=config.trainer.precision,
+        **trainer_settings(config.trainer),
         max_epochs=1,
         logger=loggers or False,
         callbacks=callbacks,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        use_distributed_sampler=False,  # a step is every process's
     )
 
 
@@ -186,8 +197,9 @@ def _calibrate(objectives: Any, engine: Any, sampling: Any, prompts: PromptStrea
     collected: list[torch.Tensor] = []
     step = 0
     while sum(scores.shape[1] for scores in collected) < config.training.calibration_prompts:
-        rollout = engine.generate(prompts.batch(step), sampling, random_state(config.seed, step, "calibrate"))
-        collected.append(score_all(objectives, rollout.prompts, rollout.texts))
+        seed = random_state(config.seed, step, "calibrate")
+        rollout = sharing.generate(engine, prompts.batch(step), sampling, seed, engine.model.device)
+        collected.append(sharing.score(partial(score_all, objectives), rollout))
         step += 1
     for objective, scores in zip(objectives, torch.cat(collected, dim=1), strict=True):
         if isinstance(objective.normaliser, Frozen):

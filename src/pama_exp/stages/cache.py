@@ -7,26 +7,40 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pama_exp import distributed
 from pama_exp.errors import UserError
 from pama_exp.schema import digest
 
 _MANIFEST = "manifest.json"
+_POLL_SECONDS = 0.1
 
 
 def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
     """The folder `<root>/<kind>-<hash of key>`; `make(folder)` fills a temporary one first if it is missing.
 
+    In a run of several processes the main one makes it, and the others wait.
+
     Raises:
         UserError: if the cache cannot be written, or what it holds is not what was put there.
     """
     folder = root / f"{kind}-{digest(key, 12)}"
-    if folder.exists():
-        _verify(folder)
-        return folder
+    while not folder.exists():
+        if distributed.is_main():
+            _fill(folder, kind, key, make)
+        else:
+            time.sleep(_POLL_SECONDS)  # not at a barrier: `make` may need other results, in one process alone
+    _verify(folder)
+    return folder
+
+
+def _fill(folder: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> None:
+    root = folder.parent
     try:
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=root))
@@ -38,13 +52,10 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path],
         make(temporary)
         hashes = {str(p.relative_to(temporary)): _sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
         (temporary / _MANIFEST).write_text(json.dumps({"key": key, "sha256": hashes}, indent=1, default=str))
-        try:
+        with suppress(OSError):  # another run was quicker; its result is the same
             os.rename(temporary, folder)
-        except OSError:  # another process was quicker; its result is the same
-            _verify(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
 def is_cached(root: Path, kind: str, key: Mapping[str, Any]) -> bool:

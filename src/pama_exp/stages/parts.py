@@ -19,6 +19,7 @@ from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
 from pama_exp.schema import Config, ObjectiveConfig, build
+from pama_exp.stages.strategies import check_trainer
 from pama_exp.stages.trained import reward_model
 from pama_exp.world import FactWorld
 
@@ -156,6 +157,11 @@ def check_before_work(config: Config) -> None:
             raise UserError(f"training.{key}={getattr(t, key)}.", "It is at least 1.")
     if not 0.0 < t.clip < 1.0:
         raise UserError(f"training.clip={t.clip}.", "The clip range ε lies between 0 and 1; 0.2 is usual.")
+    check_trainer(config)
+    if t.gramian.sketch_dimension < 1:
+        raise UserError(f"training.gramian.sketch_dimension={t.gramian.sketch_dimension}.", "It is at least 1.")
+    if t.gramian.target == "adapter" and config.adapter.get("name") == "none":
+        raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
     make_sampling(config).for_training()
     check_positions(config, world)
     if config.evaluate.run is not None and not (Path(config.evaluate.run) / "policy").is_dir():
