@@ -144,6 +144,8 @@ def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[s
     groups = sorted({*(path.name for path in CONF.iterdir() if path.is_dir()), "sweep"} - {"hydra"})
     choices = [o.input_line for o in overrides if o.key_or_group in groups or o.key_or_group.startswith("hydra/")]
     plain = UserError(str(error).splitlines()[0], "`python run.py --cfg job` shows every key that there is.")
+    if str(error).startswith("Ambiguous value"):
+        return UserError(plain.message, "Several values are a sweep: add --multirun. One list is written key=[a,b].")
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             whole = compose("config", [*choices, *search], return_hydra_config=True)
@@ -169,7 +171,7 @@ def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[s
 def _guarded(composed: DictConfig) -> dict[str, Any]:
     """Run one job; a user's mistake is two lines and status 2, a signal 128 + its number.
 
-    In a worker of a launcher that runs several jobs, neither may end the worker: they are raised, and the sweep says so.
+    A worker that runs several jobs may be ended by neither: there both are raised, and the sweep says so.
     """
     from pama_exp.callbacks import Interrupted
 

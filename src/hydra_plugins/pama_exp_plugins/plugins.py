@@ -50,7 +50,7 @@ class RayLauncher(ProcessLauncher):
 
 
 class GridSweeper(Sweeper):
-    """`hydra/sweeper=grid`: see pama_exp.sweeping.sweep."""
+    """The default; see pama_exp.sweeping.sweep."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings

@@ -33,7 +33,6 @@ class Plan:
 
     def __init__(self, loader: ConfigLoader, config: DictConfig, folder: Path) -> None:
         self.loader, self.config, self.folder = loader, config, folder
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
 
     def jobs(self, lines: Sequence[Sequence[str]]) -> list[Job]:
         """One job for each line of settings, numbered from 0.

@@ -90,6 +90,7 @@ class Sweep:
     def run(self, jobs: Sequence[Job], title: str) -> None:
         """Run these jobs as part of the sweep."""
         self.jobs.extend(jobs)
+        (self.folder / "logs").mkdir(exist_ok=True)
         seen: list[State] = []
 
         def tick() -> None:
@@ -132,8 +133,8 @@ def run_grid(
                 "A grid has no end of values between two numbers.", "Search an interval with hydra/sweeper=pareto."
             ) from None
         sweep = Sweep(context, config, task_function, [sorted(set(line) - {"force=true"}) for line in lines])
+        jobs = sweep.plan.jobs(lines)
         with RunRecord.open(sweep.folder).lock():
-            jobs = sweep.plan.jobs(lines)
             sweep.run(jobs, f"Sweep {sweep.folder.name}")
             sweep.conclude()
     return [job.result() for job in jobs]
@@ -145,6 +146,7 @@ def launch(
     """The jobs of a sweeper that is not ours, in Hydra's terms; one that failed raises SystemExit when it is read."""
     with reported_mistakes():
         plan = Plan(context.config_loader, config, Path(config.hydra.sweep.dir).absolute())
+        (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
         jobs = [plan.job(first + n, line, " ".join(line)) for n, line in enumerate(lines)]
         with Watch(f"Jobs {first} to {first + len(jobs) - 1}", jobs) as watch:
             signum = runner.run(jobs, watch.refresh)
