@@ -27,6 +27,7 @@ import pama_exp
 from pama_exp import schema
 from pama_exp.errors import UserError, suggest
 from pama_exp.sweeping import search_path
+from pama_exp.sweeping.process import stop_with_sweep
 
 _PACKAGE = Path(pama_exp.__file__).parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
@@ -36,6 +37,7 @@ _LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's, as extra
 def main() -> None:
     """The command line: `python run.py [group=option] [key=value] …`. Exit status 2 for the user's mistakes."""
     _prepare()
+    stop_with_sweep()
     args = get_args_parser().parse_args()
     composing_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     sys.argv[1:] = as_hydra_reads(sys.argv[1:], args.overrides, imply_mode=not composing_only)
@@ -117,7 +119,9 @@ def _check_one(parsed: Sequence[Override], overrides: Sequence[str], config_dir:
             compose("config", [*overrides, *extra])
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        hint = suggest(name, error.options or [])
+        folders = [CONF, *([Path(config_dir)] if config_dir is not None else [])]
+        found = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+        hint = suggest(name, error.options or found)  # of a list, Hydra does not say the options
         if name in _LAUNCHERS:
             hint = "It is an extra: pip install 'pama-exp[launchers]'."
         raise UserError(f"Unknown {group or 'configuration'} '{name}'.", hint) from None

@@ -126,7 +126,9 @@ def shown_result(result: Mapping[str, Any] | None) -> str:
 
 def labels(lines: Sequence[Sequence[str]]) -> list[str]:
     """For each job's settings, those that not all jobs share."""
-    shared = set(lines[0]).intersection(*lines[1:]) if len(lines) > 1 else set()
+    if len(lines) == 1:
+        return ["the only one"]
+    shared = set(lines[0]).intersection(*lines[1:])
     return [" ".join(override for override in line if override not in shared) for line in lines]
 
 

@@ -59,7 +59,7 @@ class Plan:
         try:
             config = self.check(line)
         except UserError as error:
-            raise UserError(f"Job {number} ({label or 'the only one'}): {error.message}", error.hint) from None
+            raise UserError(f"Job {number} ({label}): {error.message}", error.hint) from None
         # Jobs of one sweep share a W&B group.
         group = [f"logger.group={self.folder.name}"] if config.logger.group is None else []
         overrides = [*filter_overrides(line), *group]

@@ -10,11 +10,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from pama_exp.sweeping.jobs import Job
+if TYPE_CHECKING:
+    from pama_exp.sweeping.jobs import Job
 
 USER_ERROR = 2
 _PR_SET_PDEATHSIG = 1
+_SWEEP = "PAMA_EXP_SWEEP"  # the sweep's process, as its jobs know it
 
 
 def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -27,9 +30,8 @@ def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=dict(environment),
+            env={**environment, _SWEEP: str(os.getpid())},
             start_new_session=True,
-            preexec_fn=_stop_with_parent if sys.platform == "linux" else None,
         )
 
 
@@ -48,6 +50,7 @@ def reason_of(status: int) -> str:
     return f"exit status {status}"
 
 
-def _stop_with_parent() -> None:
-    # A sweep that is killed has no time to stop its jobs: the system tells them (they write a checkpoint).
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def stop_with_sweep() -> None:
+    """Called by a job: on Linux, have the system stop it (it writes a checkpoint) if its sweep is killed."""
+    if sys.platform == "linux" and os.environ.get(_SWEEP) == str(os.getppid()):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
