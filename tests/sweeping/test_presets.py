@@ -90,10 +90,13 @@ def test_a_wandb_agent_starts_the_same_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "r")
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", "p")
     commands = agent_commands(name, monkeypatch)
+    assert len(commands) == SIZES[name]
     assert all(command[:4] == ["/usr/bin/env", "python", "-m", "pama_exp"] for command in commands)
-    ours, _ = folders_of(name)
-    theirs, _ = run_folders([command[4:] for command in commands])
-    assert sorted(theirs) == sorted(ours)
+    ours, theirs = jobs_of(name), [command[4:] for command in commands]
+    fixed = set(theirs[0]).intersection(*theirs[1:]) - set(ours[0])  # what the preset holds itself
+    settings = [sorted(word.lower() for word in line if word not in fixed) for line in theirs]
+    assert sorted(settings) == sorted(sorted(word for word in line if word != f"sweep={name}") for line in ours)
+    assert run_folders([theirs[0], theirs[-1]])[0] == run_folders([ours[0], ours[-1]])[0]
 
 
 def test_every_preset_has_its_wandb_file():

@@ -74,7 +74,7 @@ class Front:
                 table.add_row(str(row["trial"]), *numbers, *params)
             console.print(table)
         if failed:
-            console.print(f"{failed} trials failed; the study knows them as failed.", highlight=False)
+            console.print(f"{failed} trial{'s' * (failed != 1)} failed; the study knows as much.", highlight=False)
         if content["hypervolume"] is not None:
             console.print(f"Hypervolume of the front: {content['hypervolume']:.4f}", highlight=False)
 
