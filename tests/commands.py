@@ -8,17 +8,20 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from pama_exp import app, schema
+from pama_exp.sweeping import search_path
 from pama_exp.tracking.record import RunRecord
 
 ROOT = Path(__file__).parents[1]
 FAST = ["debug=fast", "model=micro"]
 
 
-def composed(*overrides: str):
+def composed(*overrides: str, hydra: bool = False):
     schema.register_resolvers()
-    app.check_command_line(overrides)
+    search_path.register()
+    read = app.as_hydra_reads(overrides, overrides, imply_mode=False)
+    app.check_command_line(read)
     with initialize_config_dir(str(app.CONF), version_base="1.3"):
-        return compose("config", list(overrides))
+        return compose("config", read, return_hydra_config=hydra)
 
 
 def run_here(*overrides: str, output: Path, cache: Path) -> RunRecord:

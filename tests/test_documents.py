@@ -5,7 +5,9 @@ import shlex
 
 import pytest
 
-from commands import ROOT, composed
+from commands import ROOT
+from pama_exp import app, schema
+from pama_exp.sweeping import search_path
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 COMMANDS = sorted(
@@ -20,11 +22,10 @@ COMMANDS = sorted(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes(command):
     words = [word for word in shlex.split(command)[2:] if word not in ("--multirun", "--help", "--cfg", "job")]
-    for word in words:
-        key, _, value = word.partition("=")
-        is_sweep = "--multirun" in command and "," in value
-        for choice in value.split(",") if is_sweep else [value]:
-            composed(f"{key}={choice}")
+    read = app.as_hydra_reads(words, words)
+    schema.register_resolvers()
+    search_path.register()
+    app.check_command_line(read, multirun="--multirun" in command)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

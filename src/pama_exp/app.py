@@ -10,27 +10,37 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+<<<<<<< HEAD
 from typing import Any, cast
+=======
+from typing import Any, NoReturn
+>>>>>>> sweeps
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import pama_exp
 from pama_exp import schema
 from pama_exp.errors import UserError, suggest
+from pama_exp.sweeping import search_path
+from pama_exp.sweeping.process import stop_with_sweep
 
 _PACKAGE = Path(pama_exp.__file__).parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
+_LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's, as extras
 
 
 def main() -> None:
     """The command line: `python run.py [group=option] [key=value] …`. Exit status 2 for the user's mistakes."""
+<<<<<<< HEAD
     schema.register_resolvers()
     sys.path.insert(0, os.getcwd())  # a user's own solver, scorer or model file beside the command
     if "PAMA_EXP_WORKER" in os.environ:
@@ -38,31 +48,85 @@ def main() -> None:
 
         launching.work(_work)
         return
+=======
+    _prepare()
+    stop_with_sweep()
+>>>>>>> sweeps
     args = get_args_parser().parse_args()
     composing_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    sys.argv[1:] = as_hydra_reads(sys.argv[1:], args.overrides, imply_mode=not composing_only)
+    args = get_args_parser().parse_args()
     try:
         if not composing_only:
             check_command_line(args.overrides, args.config_dir, args.multirun)
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_guarded)()
     except UserError as error:
         _exit(error)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _prepare() -> None:
+    """What a process needs before it composes or runs anything; workers of other launchers begin here too."""
+    schema.register_resolvers()
+    search_path.register()
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a user's own solver, scorer or model file beside the command
+
+
+def as_hydra_reads(words: Sequence[str], overrides: Sequence[str], imply_mode: bool = True) -> list[str]:
+    """`+sweep=NAME` is read as `sweep=NAME`, which has its place before `debug`, and means a multirun."""
+    given = [word for word in overrides if word.startswith(("+sweep=", "sweep="))]
+    read = [word.removeprefix("+") if word in given else word for word in words]
+    has_mode = any(word.startswith("hydra.mode=") for word in overrides)
+    return [*read, "hydra.mode=MULTIRUN"] if given and imply_mode and not has_mode else read
 
 
 def check_command_line(overrides: Sequence[str], config_dir: str | None = None, multirun: bool = False) -> None:
-    """Compose once before Hydra does, so that what is wrong is said in two lines.
+    """Compose once before Hydra does, so that what is wrong is said in two lines; in a sweep, once for each option.
 
     Raises:
         UserError: for an unknown group option or key, a list of objectives with none or one twice, or bad syntax.
     """
+    parsed = _parse(overrides)
+    if not (multirun or "hydra.mode=MULTIRUN" in overrides):
+        _check_one(parsed, overrides, config_dir)
+        return
+    for line in _representatives(parsed):
+        _check_one(_parse(line), line, config_dir)
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return list(OverridesParser.create().parse_overrides(list(overrides)))
     except HydraException as error:
         raise UserError(
             str(error).splitlines()[0], "Overrides read key=value; quote lists: 'objectives=[a,b]'."
         ) from None
+
+
+def _representatives(overrides: Sequence[Override]) -> list[list[str]]:
+    """Single command lines that between them name every key and every option of a group that the sweep names."""
+    values: list[list[str]] = []
+    for override in overrides:
+        key, value = override.get_key_element(), override.value()
+        if isinstance(value, Glob):
+            continue
+        if not override.is_sweep_override():
+            values.append([str(override.input_line)])
+        elif isinstance(value, IntervalSweep):
+            values.append([f"{key}={value.start}"])
+        else:
+            given = [f"{key}={each}" for each in override.sweep_string_iterator()]
+            is_group = (CONF / str(override.key_or_group)).is_dir()
+            values.append(given if is_group else given[:1])
+    first = [each[0] for each in values]
+    others = [[*first[:i], each, *first[i + 1 :]] for i, given in enumerate(values) for each in given[1:]]
+    return [first, *others]
+
+
+def _check_one(parsed: Sequence[Override], overrides: Sequence[str], config_dir: str | None) -> None:
     _check_objectives(parsed)
-    if multirun:
-        return
     extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -70,8 +134,11 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None = None, 
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         folders = [CONF, *([Path(config_dir)] if config_dir is not None else [])]
-        options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-        raise UserError(f"Unknown {group or 'configuration'} '{name}'.", suggest(name, options)) from None
+        found = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+        hint = suggest(name, error.options or found)  # of a list, Hydra does not say the options
+        if name in _LAUNCHERS:
+            hint = "It is an extra: pip install 'pama-exp[launchers]'."
+        raise UserError(f"Unknown {group or 'configuration'} '{name}'.", hint) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, parsed, extra) from None
 
@@ -92,16 +159,20 @@ def _check_objectives(overrides: Sequence[Override]) -> None:
 
 def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[str]) -> UserError:
     """Hydra's composition error in the user's terms: the key that does not exist and its nearest neighbour."""
-    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
-    choices = [o.input_line for o in overrides if o.key_or_group in groups]
+    groups = sorted({*(path.name for path in CONF.iterdir() if path.is_dir()), "sweep"} - {"hydra"})
+    choices = [o.input_line for o in overrides if o.key_or_group in groups or o.key_or_group.startswith("hydra/")]
+    plain = UserError(str(error).splitlines()[0], "`python run.py --cfg job` shows every key that there is.")
+    if str(error).startswith("Ambiguous value"):
+        return UserError(plain.message, "Several values are a sweep: add --multirun. One list is written key=[a,b].")
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            whole = compose("config", [*choices, *search])
+            whole = compose("config", [*choices, *search], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException):
-        whole = OmegaConf.create()
+        return plain
     for override in overrides:
         node: Any = whole
-        parts = [] if override.key_or_group in groups else str(override.key_or_group).split(".")
+        is_choice = override.key_or_group in groups or "/" in override.key_or_group
+        parts = [] if is_choice else str(override.key_or_group).split(".")
         for depth, part in enumerate(parts):
             if not isinstance(node, DictConfig):
                 break
@@ -112,34 +183,47 @@ def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[s
                     f"Unknown key '{where}'.", suggest(part, sorted({*valid, *(groups if depth == 0 else [])}))
                 )
             node = node._get_node(part)
-    return UserError(str(error).splitlines()[0], "`python run.py --cfg job` shows every key that there is.")
+    return plain
 
 
-def _guarded(composed: DictConfig) -> None:
-    """Run one job; a user's mistake is two lines and status 2, a signal 128 + its number."""
+def _guarded(composed: DictConfig) -> dict[str, Any]:
+    """Run one job; a user's mistake is two lines and status 2, a signal 128 + its number.
+
+    A worker that runs several jobs may be ended by neither: there both are raised, and the sweep says so.
+    """
     from pama_exp.callbacks import Interrupted
     from pama_exp.launching import WorkerCrashed
+
+    _prepare()
+    in_worker = HydraConfig.get().mode is RunMode.MULTIRUN
 
     def stop(signum: int, _: Any) -> None:
         raise Interrupted(signum)
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, stop)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {signum: signal.signal(signum, stop) for signum in signals}
     try:
-        run(composed)
+        return run(composed)
     except UserError as error:
+        if in_worker:
+            raise
         _exit(error)
     except WorkerCrashed:
         sys.exit(1)
     except Interrupted as interruption:
         from pama_exp.tracking.console import note
 
+        if in_worker:
+            raise RuntimeError(str(interruption)) from None
         note(f"Stopped by {signal.Signals(interruption.signum).name}. The same command goes on from here.")
         sys.exit(128 + interruption.signum)
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
-def run(composed: DictConfig) -> None:
-    """Validate the configuration, then run its stage in the run's folder and record the result."""
+def run(composed: DictConfig) -> dict[str, Any]:
+    """Validate the configuration, then run its stage in the run's folder, record the result and return it."""
     config = schema.typed(composed)
     _quieten()
     stage = _stage(config)
@@ -157,7 +241,7 @@ def run(composed: DictConfig) -> None:
         if record.is_complete and not config.stage.get("fresh", False):
             note(f"This run is finished: {record.folder} (force=true runs it again).")
             summary(record.read_result())
-            return
+            return record.read_result()
         record.write_config(OmegaConf.to_container(OmegaConf.structured(config)), volatile=schema.VOLATILE)
         record.write_environment(sys.argv)
         record.write_status("running", record.last_step())
@@ -171,6 +255,7 @@ def run(composed: DictConfig) -> None:
         record.write_status("complete", record.last_step())
         record.write_result(result)
     summary(result)
+    return result
 
 
 def _perform(
@@ -225,7 +310,7 @@ def _stage(config: schema.Config) -> Callable[[schema.Config, Any], dict[str, An
         ) from None
 
 
-def _exit(error: UserError) -> None:
+def _exit(error: UserError) -> NoReturn:
     from pama_exp.tracking.console import print_error
 
     print_error(error)

@@ -84,6 +84,18 @@ class RunRecord:
                 ) from None
             yield
 
+    def is_locked(self) -> bool:
+        """Whether a process is working on this run now."""
+        path = self.folder / ".lock"
+        if not path.exists():
+            return False
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
     def clear(self) -> None:
         """Forget the run, keep the folder."""
         for path in self.folder.iterdir():

@@ -1,0 +1,1 @@
+"""The one namespace from which Hydra takes launchers and sweepers; what they do is in pama_exp.sweeping."""

@@ -1,0 +1,56 @@
+"""The process of one job: started so that it neither takes the others down nor outlives them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pama_exp.sweeping.jobs import Job
+
+USER_ERROR = 2
+_PR_SET_PDEATHSIG = 1
+_SWEEP = "PAMA_EXP_SWEEP"  # the sweep's process, as its jobs know it
+
+
+def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The job's command in a session of its own, its output appended to its log."""
+    with job.log.open("ab") as log:
+        log.write(f"$ {shlex.join(job.command)}\n".encode())
+        log.flush()
+        return subprocess.Popen(
+            list(job.command),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**environment, _SWEEP: str(os.getpid())},
+            start_new_session=True,
+        )
+
+
+def tell(process: subprocess.Popen[bytes], signum: int) -> None:
+    """Signal the whole session: a job may have processes of its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signum)
+
+
+def reason_of(status: int) -> str:
+    """What an exit status says."""
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    if status > 128 and status - 128 in set(signal.Signals):
+        return f"stopped by {signal.Signals(status - 128).name}"
+    return f"exit status {status}"
+
+
+def stop_with_sweep() -> None:
+    """Called by a job: on Linux, have the system stop it (it writes a checkpoint) if its sweep is killed."""
+    if sys.platform == "linux" and os.environ.get(_SWEEP) == str(os.getppid()):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

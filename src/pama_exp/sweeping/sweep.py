@@ -1,0 +1,183 @@
+"""A sweep from its settings to its end: plan, run, watch, sum up; and the default sweep over every combination."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.errors import HydraException
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from pama_exp import schema
+from pama_exp.errors import UserError
+from pama_exp.sweeping.jobs import Job, State, write_sweep
+from pama_exp.sweeping.plan import Plan
+from pama_exp.sweeping.table import Watch, sweep_summary
+from pama_exp.tracking.console import note, print_error
+from pama_exp.tracking.record import RunRecord
+
+
+class Runner(Protocol):
+    """Something that runs jobs."""
+
+    def run(self, jobs: Sequence[Job], tick: Callable[[], None]) -> int | None:
+        """Run those that wait, calling `tick` whenever there may be news; the number of the signal that stopped it."""
+        ...
+
+
+class ForeignLauncher:
+    """A launcher of Hydra's own making (joblib, Submitit): it runs this application's function in its workers."""
+
+    def __init__(self, launcher: Any) -> None:
+        self.launcher = launcher
+
+    def run(self, jobs: Sequence[Job], tick: Callable[[], None]) -> int | None:
+        """Run them all; whether one is finished is read off its record."""
+        waiting = [job for job in jobs if job.state is State.WAITING]
+        if not waiting:
+            return None
+        for job in waiting:
+            job.attempts, job.state = 1, State.RUNNING
+        tick()
+        returned: Sequence[JobReturn | None] = [None] * len(waiting)
+        try:
+            returned = self.launcher.launch([list(job.overrides) for job in waiting], waiting[0].number)
+        except Exception as error:  # a worker died; what the others did is in their records
+            note(f"The launcher stopped: {_first_line(error)}")
+        for job, back in zip(waiting, returned, strict=True):
+            if job.record.is_complete and (back is None or back.status is JobStatus.COMPLETED):
+                job.state = State.FINISHED
+            else:
+                job.state = State.FAILED
+                job.reason = _first_line(back._return_value) if back is not None else "its worker died"
+        tick()
+        return None
+
+
+class Sweep:
+    """The folder, the plan and the runner of one sweep.
+
+    Args:
+        context: Hydra's.
+        config: the composed configuration, Hydra's own part included.
+        task_function: what a launcher that is not ours runs in its workers.
+        identity: what makes it this sweep; the same identity finds the same folder.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig, task_function: TaskFunction, identity: Any) -> None:
+        setup_globals()
+        preset = config.hydra.runtime.choices.get("sweep") or "sweep"
+        self.folder = Path(config.hydra.sweep.dir).absolute() / f"{preset}-{schema.digest(identity)}"
+        with open_dict(config):
+            config.hydra.sweep.dir = str(self.folder)
+        self.plan = Plan(context.config_loader, config, self.folder)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task_function, config=config
+        )
+        self.runner: Runner = launcher.make_runner() if hasattr(launcher, "make_runner") else ForeignLauncher(launcher)
+        self.jobs: list[Job] = []
+        self.signum: int | None = None
+
+    def run(self, jobs: Sequence[Job], title: str) -> None:
+        """Run these jobs as part of the sweep."""
+        self.jobs.extend(jobs)
+        (self.folder / "logs").mkdir(exist_ok=True)
+        seen: list[State] = []
+
+        def tick() -> None:
+            states = [job.state for job in jobs]
+            if states != seen:
+                seen[:] = states
+                write_sweep(self.folder / "sweep.json", sys.argv, jobs)
+            watch.refresh()
+
+        with Watch(title, jobs) as watch:
+            tick()
+            self.signum = self.runner.run(jobs, tick)
+
+    def conclude(self) -> None:
+        """The summary and the report; leaves with status 1 if a job failed, 128 + n after signal n."""
+        sweep_summary(self.jobs, self.folder)
+        if self.signum is not None:
+            sys.exit(128 + self.signum)
+        if any(job.state is not State.FINISHED for job in self.jobs):
+            sys.exit(1)
+
+
+def run_grid(
+    context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str], params: Any
+) -> list[dict[str, Any] | None]:
+    """Every combination of the values given; what the command line gives replaces what a preset does.
+
+    Returns:
+        The jobs' results.
+
+    Raises:
+        SystemExit: with status 2 for a mistake, before any job starts; otherwise as `Sweep.conclude`.
+    """
+    with reported_mistakes():
+        parsed = parse(context, params, arguments)
+        try:
+            [lines] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        except HydraException:
+            raise UserError(
+                "A grid has no end of values between two numbers.", "Search an interval with hydra/sweeper=pareto."
+            ) from None
+        sweep = Sweep(context, config, task_function, [sorted(set(line) - {"force=true"}) for line in lines])
+        jobs = sweep.plan.jobs(lines)
+        with RunRecord.open(sweep.folder).lock():
+            sweep.run(jobs, f"Sweep {sweep.folder.name}")
+            sweep.conclude()
+    return [job.result() for job in jobs]
+
+
+def launch(
+    context: HydraContext, config: DictConfig, runner: Runner, lines: Sequence[Sequence[str]], first: int
+) -> list[JobReturn]:
+    """The jobs of a sweeper that is not ours, in Hydra's terms; one that failed raises SystemExit when it is read."""
+    with reported_mistakes():
+        plan = Plan(context.config_loader, config, Path(config.hydra.sweep.dir).absolute())
+        (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
+        jobs = [plan.job(first + n, line, " ".join(line)) for n, line in enumerate(lines)]
+        with Watch(f"Jobs {first} to {first + len(jobs) - 1}", jobs) as watch:
+            signum = runner.run(jobs, watch.refresh)
+        sweep_summary(jobs, plan.folder)
+        if signum is not None:
+            sys.exit(128 + signum)
+    returned = []
+    for job in jobs:
+        finished = job.state is State.FINISHED
+        back = JobReturn(overrides=job.overrides, working_dir=str(job.folder))
+        back.status = JobStatus.COMPLETED if finished else JobStatus.FAILED
+        back.return_value = job.result() if finished else SystemExit(1)
+        returned.append(back)
+    return returned
+
+
+def parse(context: HydraContext, params: Any, arguments: Sequence[str]) -> list[Override]:
+    """A preset's params, then the command line."""
+    lines = [f"{key}={value}" for key, value in (params or {}).items()]
+    return list(OverridesParser.create(config_loader=context.config_loader).parse_overrides([*lines, *arguments]))
+
+
+@contextmanager
+def reported_mistakes() -> Iterator[None]:
+    """A UserError inside is two lines and status 2: Hydra would show a traceback."""
+    try:
+        yield
+    except UserError as error:
+        print_error(error)
+        sys.exit(2)
+
+
+def _first_line(error: object) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
