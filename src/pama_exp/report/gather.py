@@ -108,7 +108,7 @@ def _run(run: Run, names: Sequence[str], label: tuple[str, str], series: dict[st
         "seed": run.seed,
         "status": run.status,
         "detail": run.detail,
-        "step": status.get("step", 0),
+        "step": max([status.get("step", 0), *(row["step"] for row in run.metrics[-1:])]),
         "steps": run.config.get("training", {}).get("steps"),
         "time": status.get("time"),
         "preference": rounded(run.preference),
@@ -176,7 +176,7 @@ def _attainment(comparison: Comparison) -> list[dict[str, Any]]:
     if len(comparison.objectives) != 2:
         return []
     return [
-        {"family": front.family, "levels": rounded(dict(front.attainment)), "seeds": len(front.seeds)}
+        {"family": front.family, "levels": rounded(dict(front.attainment)), "points": len(front.points)}
         for front in comparison.fronts
         if front.attainment and len(front.seeds) > 1
     ]
@@ -189,12 +189,13 @@ def _generations(runs: Sequence[Run]) -> dict[str, Any]:
         {prompts: texts, generations: per run {prompt's index: [response, {score: value}]}, generation_steps: per run}.
     """
     latest = [_newest(run.generations) for run in runs]
-    counts: dict[str, int] = {}
+    answered: dict[str, list[str]] = {}
     for rows in latest:
-        for prompt in dict.fromkeys(row["prompt"] for row in rows):
-            counts[prompt] = counts.get(prompt, 0) + 1
+        for prompt, response in {row["prompt"]: row["response"] for row in rows}.items():
+            answered.setdefault(prompt, []).append(response)
     most = max(1, min(_PROMPTS, _GENERATIONS // max(1, len(runs))))
-    prompts = sorted(counts, key=lambda prompt: -counts[prompt])[:most]
+    # Of those that equally many answered, the ones whose answers differ come first.
+    prompts = sorted(answered, key=lambda prompt: (-len(answered[prompt]), -len(set(answered[prompt]))))[:most]
     index = {prompt: i for i, prompt in enumerate(prompts)}
     own = []
     for rows in latest:

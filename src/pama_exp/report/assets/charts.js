@@ -68,7 +68,7 @@ function chart(holder, spec) {
   const named = lines.filter((line) => line.name && line.points.length);
   const longest = Math.max(0, ...named.map((line) => line.name.length));
   const side = Math.max(0, ...(spec.yticks || []).map((tick) => tick[1].length));
-  const margin = { top: 10, right: named.length ? Math.min(width * 0.3, longest * 6.4 + 12) : 12, bottom: 36, left: spec.yticks ? Math.min(width * 0.42, side * 6.6 + 14) : 48 };
+  const margin = { top: 10, right: named.length ? Math.min(width * 0.36, longest * 7.8 + 14) : 12, bottom: 36, left: spec.yticks ? Math.min(width * 0.42, side * 6.6 + 14) : 48 };
   const every = [...lines, ...tracks].flatMap((line) => line.points);
   const [x0, x1] = spec.x || extent([...every.map((p) => p[0]), ...dots.map((d) => d.x)], 0.02);
   const [y0, y1] = spec.y || extent([...every.map((p) => p[1]), ...dots.map((d) => d.y), ...bands.flatMap((b) => b.points.flatMap((p) => [p[1], p[2]]))], 0.06);
@@ -96,7 +96,7 @@ function chart(holder, spec) {
   for (const line of lines) node("path", { d: path(line.points), fill: "none", stroke: line.color, "stroke-width": line.width || 2, "stroke-opacity": line.opacity || 1, "stroke-dasharray": line.dash || "none", "stroke-linejoin": "round" }, inside);
   for (const dot of dots) shape(inside, px(dot.x), py(dot.y), dot.shape || 0, dot.color, dot.r || 4, dot.hollow);
   place(named.map((line) => ({ text: line.name, color: line.color, y: py(line.points.at(-1)[1]), x: width - margin.right + 6 })), svg, margin.top + 8, height - margin.bottom);
-  placeNames((spec.names || []).filter((n) => n.x >= x0 && n.x <= x1 && n.y >= y0 && n.y <= y1).map((n) => ({ ...n, x: px(n.x), y: py(n.y) })), dots.map((d) => [px(d.x), py(d.y)]), svg, width - margin.right, margin);
+  placeNames((spec.names || []).filter((n) => n.x >= x0 && n.x <= x1 && n.y >= y0 && n.y <= y1).map((n) => ({ ...n, x: px(n.x), y: py(n.y) })), [...dots.map((d) => [d.x, d.y]), ...(spec.avoid || [])].map((p) => [px(p[0]), py(p[1])]), svg, width - margin.right, margin);
   const targets = [...dots.filter((d) => d.run !== undefined).map((d) => ({ ...d, px: px(d.x), py: py(d.y) })),
     ...tracks.flatMap((t) => t.points.map((p) => ({ run: t.run, x: p[0], y: p[1], px: px(p[0]), py: py(p[1]) })))]
     .filter((t) => t.px >= margin.left - 1 && t.px <= width - margin.right + 1 && t.py >= margin.top - 1 && t.py <= height - margin.bottom + 1);

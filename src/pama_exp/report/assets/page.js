@@ -2,12 +2,13 @@
 // The page: one section at a time, filters over solvers, objectives and seeds, and what is drawn from the embedded data.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const state = { section: 0, hidden: { families: new Set(), objectives: new Set(), seeds: new Set() }, pair: 0, zoom: true, prompt: 0, seed: null };
+const state = { section: 0, hidden: { families: new Set(), objectives: new Set(), seeds: new Set() }, pair: 0, zoom: true, bands: null, prompt: 0, seed: null };
 const FAINT = 40; // so many single runs are drawn behind their mean; more would hide it
 const NAMED = 9; // so many lines are named at their end; more would not fit
 const section = () => DATA.sections[state.section];
 const color = (family) => `var(--c${section().families.indexOf(family) % 8})`;
 const mark = (family) => section().families.indexOf(family);
+const waiting = []; // charts are drawn once the page around them stands, since they take its width
 const isShown = (kind, value) => !state.hidden[kind].has(value);
 const runs = () => section().runs.map((run, index) => ({ ...run, index })).filter((run) => isShown("families", run.family) && isShown("seeds", run.seed));
 const objectives = () => section().objectives.filter((name) => isShown("objectives", name));
@@ -41,7 +42,7 @@ function describe(run) {
 function card(title, sub, spec, parent, ...controls) {
   const holder = element("div");
   parent.append(element("section", { className: "card" }, element("div", { className: "top" }, element("div", {}, element("h3", { textContent: title }), sub ? element("p", { className: "sub", textContent: sub }) : null), ...controls), holder));
-  if (spec) chart(holder, { label: title, ...spec });
+  waiting.push([holder, { label: title, ...spec }]);
 }
 
 function part(id, title, why) {
@@ -86,16 +87,18 @@ function scatter(body) {
     const inside = front.filter((p) => p[0] > x[0] && p[0] < x[1] && p[1] > y[0] && p[1] < y[1]);
     if (inside.length) { const p = inside[Math.floor(inside.length * 0.5)]; labels.unshift({ x: p[0], y: p[1], text: "true front", color: "var(--ink)" }); }
   }
-  for (const band of s.attainment.filter((a) => isShown("families", a.family))) {
+  const banded = state.bands === null ? s.attainment.some((a) => a.points > 1) : state.bands;
+  for (const band of s.attainment.filter((a) => banded && isShown("families", a.family))) {
     const rings = ["25", "75"].map((level) => stairs(band.levels[level], x[0] - 1, y[0] - 1));
     areas.push({ points: rings, color: color(band.family), opacity: 0.16 });
     lines.push({ points: stairs(band.levels["50"], x[0] - 1, y[0] - 1).slice(1), color: color(band.family), width: 1.1, opacity: 0.75, dash: "4 3" });
   }
   const zoom = element("label", {}, element("input", { type: "checkbox", checked: state.zoom, onchange: (e) => { state.zoom = e.target.checked; draw(); } }), " zoom to the runs");
+  const bands = s.attainment.length ? element("label", {}, element("input", { type: "checkbox", id: "bands", checked: banded, onchange: (e) => { state.bands = e.target.checked; draw(); } }), " attainment over seeds") : null;
   const choose = pairs.length > 1 ? element("select", { onchange: (e) => { state.pair = +e.target.value; draw(); }, aria: { label: "Pair of objectives" } }, ...pairs.map((pair, k) => element("option", { value: k, textContent: pair.map((p) => s.objectives[p]).join(" × "), selected: k === state.pair }))) : null;
   card(names.join(" against "), front.length ? "Shaded: what the true front dominates" : "The true front is not known here",
-    { x, y, areas, lines, dots, names: labels.length <= 14 ? labels : labels.filter((l) => ["true front", "SFT policy"].includes(l.text)), xlabel: names[0], ylabel: names[1], height: Math.min(520, Math.max(320, innerWidth * 0.42)),
-      tip: (t) => [...describe(s.runs[t.run]), `${names[0]} ${number(t.x)}, ${names[1]} ${number(t.y)}`, ...(s.runs[t.run].share === null ? [] : [`${percent(s.runs[t.run].share)} of the true hypervolume`])] }, body, choose, zoom);
+    { x, y, areas, lines, dots, avoid: front, names: labels.length <= 14 ? labels : labels.filter((l) => ["true front", "SFT policy"].includes(l.text)), xlabel: names[0], ylabel: names[1], height: Math.min(520, Math.max(320, innerWidth * 0.42)),
+      tip: (t) => [...describe(s.runs[t.run]), `${names[0]} ${number(t.x)}, ${names[1]} ${number(t.y)}`, ...(s.runs[t.run].share === null ? [] : [`${percent(s.runs[t.run].share)} of the true hypervolume`])] }, body, element("div", {}, choose, " ", bands, " ", zoom));
 }
 
 function parallel(body) {
@@ -259,7 +262,7 @@ function draw_head() {
   const s = section(), states = {};
   for (const run of s.runs) states[run.status] = (states[run.status] || 0) + 1;
   const seeds = new Set(s.runs.map((run) => run.seed)).size, n = s.families.length;
-  const tabs = DATA.sections.length < 2 ? null : element("div", { className: "tabs", role: "tablist" }, ...DATA.sections.map((other, k) => element("button", { type: "button", role: "tab", textContent: `${other.objectives.join(" + ")} (${other.runs.length})`, aria: { selected: k === state.section }, onclick: () => { state.section = k; state.pair = state.prompt = 0; for (const set of Object.values(state.hidden)) set.clear(); start(); } })));
+  const tabs = DATA.sections.length < 2 ? null : element("div", { className: "tabs", role: "tablist" }, ...DATA.sections.map((other, k) => element("button", { type: "button", role: "tab", textContent: `${other.objectives.join(" + ")} (${other.runs.length})`, aria: { selected: k === state.section }, onclick: () => { state.section = k; state.pair = state.prompt = 0; state.bands = null; for (const set of Object.values(state.hidden)) set.clear(); start(); } })));
   document.getElementById("head").replaceChildren(element("h1", { textContent: s.objectives.join(" + ") }),
     element("p", { className: "lead", textContent: `${s.runs.length} runs: ${n} ${n === 1 ? "solver" : "solvers"}, ${seeds} ${seeds === 1 ? "seed" : "seeds"}; ${Object.entries(states).map(([state, count]) => `${count} ${state}`).join(", ")}. Written ${new Date(DATA.written * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}.` }),
     tabs || "", DATA.notes.length ? element("ul", { className: "notes" }, ...DATA.notes.map((text) => element("li", { textContent: text }))) : "");
@@ -289,7 +292,7 @@ function draw() {
   document.getElementById("main").replaceChildren();
   if (s.objectives.length > 1) {
     const gold = s.kind === "gold" ? "Gold rewards" : "The reward models' rewards";
-    const bands = s.attainment.length ? " Bands: attained by a quarter to three quarters of the seeds; dashed, by half." : "";
+    const bands = s.attainment.length ? " Attainment: a band is reached by a quarter to three quarters of the seeds, its dashed line by half." : "";
     const body = part("points", "Where the policies end", `${gold} on unseen prompts. Small marks are runs, large ones means over seeds; hollow: not finished, at its newest evaluation.${bands}`);
     body.className = "grid wide";
     s.objectives.length > 3 ? parallel(body) : scatter(body);
@@ -303,6 +306,7 @@ function draw() {
   draw_generations();
   draw_runs();
   document.getElementById("main").append(element("footer", { textContent: "Every chart takes the pointer, a finger, or the arrow keys. The pictures and tables lie beside this file as PNG, SVG and CSV." }));
+  for (const [holder, spec] of waiting.splice(0)) chart(holder, spec);
   scrollTo(0, top);
 }
 
@@ -313,6 +317,6 @@ let kept = null;
 try { kept = localStorage.getItem("pama-exp-theme"); } catch { /* likewise */ }
 document.documentElement.dataset.theme = kept || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 document.getElementById("theme").onclick = () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-let wide = innerWidth, waiting = 0;
-addEventListener("resize", () => { clearTimeout(waiting); if (innerWidth !== wide) waiting = setTimeout(() => { wide = innerWidth; draw(); }, 120); });
+let wide = innerWidth, timer = 0;
+addEventListener("resize", () => { clearTimeout(timer); if (innerWidth !== wide) timer = setTimeout(() => { wide = innerWidth; draw(); }, 120); });
 start();
