@@ -108,7 +108,7 @@ def _run(run: Run, names: Sequence[str], label: tuple[str, str], series: dict[st
         "seed": run.seed,
         "status": run.status,
         "detail": run.detail,
-        "step": max([status.get("step", 0), *(row["step"] for row in run.metrics[-1:])]),
+        "step": newest_step(run),
         "steps": run.config.get("training", {}).get("steps"),
         "time": status.get("time"),
         "preference": rounded(run.preference),
@@ -142,6 +142,11 @@ def reproduce(folder: Path) -> dict[str, Any]:
     packages = environment["packages"]
     versions = f"torch {packages.get('torch')}, transformers {packages.get('transformers')}"
     return {"command": shlex.join(words), "source": source, "versions": versions}
+
+
+def newest_step(run: Run) -> int:
+    """The step of the newest metrics, or of the status where that is later."""
+    return max([int(_written_status(run.folder).get("step", 0)), *(int(row["step"]) for row in run.metrics[-1:])])
 
 
 def _written_status(folder: Path) -> dict[str, Any]:
