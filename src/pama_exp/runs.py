@@ -79,7 +79,9 @@ def show(run: Run) -> None:
     if run.detail:
         console.print(run.detail, highlight=False, markup=False)
     made = reproduce(run.folder)
-    console.print(f"Made by: {made['command'] or 'not recorded'}\nSource: {made['source']}", highlight=False, markup=False)
+    console.print(
+        f"Made by: {made['command'] or 'not recorded'}\nSource: {made['source']}", highlight=False, markup=False
+    )
     if run.result is not None:
         summary({key: value for key, value in run.result.items() if key != "run_dir"})
     elif rewards(run):
@@ -92,7 +94,9 @@ def diff(first: Run, second: Run) -> None:
     console = Console()
     kept = [{k: v for k, v in run.config.items() if k not in VOLATILE} for run in (first, second)]
     _differences(console, "Configuration", *map(flatten, kept))
-    results = [{k: v for k, v in (run.result or {}).items() if k not in ("run_dir", "config")} for run in (first, second)]
+    results = [
+        {k: v for k, v in (run.result or {}).items() if k not in ("run_dir", "config")} for run in (first, second)
+    ]
     _differences(console, "Result", *map(flatten, results))
 
 

@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         found = offline_runs(given.root)
-        table = Table("run", "W&B id", "written", "kB", "state", title=f"{len(found)} offline runs", title_justify="left")
+        table = Table(
+            "run", "W&B id", "written", "kB", "state", title=f"{len(found)} offline runs", title_justify="left"
+        )
         for run in found:
             size = f"{run.log.stat().st_size / 1024:.0f}"
             table.add_row(run.name, run.run_id, run.written, size, "uploaded" if run.is_uploaded else "offline")

@@ -40,7 +40,9 @@ def test_each_option_names_its_loggers(option):
 
 
 def test_an_unknown_logger_is_named_before_any_work(tmp_path):
-    config = composed("debug=fast", "model=micro", "logger.kinds=[wanbd]", f"output={tmp_path}", f"cache_dir={tmp_path}")
+    config = composed(
+        "debug=fast", "model=micro", "logger.kinds=[wanbd]", f"output={tmp_path}", f"cache_dir={tmp_path}"
+    )
     with pytest.raises(UserError, match="wanbd") as caught:
         app.run(config)
     assert "wandb" in caught.value.hint

@@ -8,7 +8,13 @@ from pama_exp.tracking.run_wandb import read_offline
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory, shared_cache):
-    overrides = ["reward=gold", "logger.mode=offline", "logger.group=g1", "logger.tags=[first]", "logger.artifacts=true"]
+    overrides = [
+        "reward=gold",
+        "logger.mode=offline",
+        "logger.group=g1",
+        "logger.tags=[first]",
+        "logger.artifacts=true",
+    ]
     return run_here(*overrides, output=tmp_path_factory.mktemp("wandb") / "run", cache=shared_cache)
 
 

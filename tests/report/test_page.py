@@ -45,7 +45,9 @@ def test_filters_and_hover_work_with_no_error_and_no_request(page_file, width, t
         assert _dots(page) == everything
 
         # The pointer over a run's mark says which run it is, and lights it up in the other charts.
-        page.run("document.getElementById('filters').firstChild.open = false; document.querySelector('svg.plot').scrollIntoView({block: 'center'})")
+        page.run(
+            "document.getElementById('filters').firstChild.open = false; document.querySelector('svg.plot').scrollIntoView({block: 'center'})"
+        )
         spot = page.run(
             "const box = [...document.querySelectorAll('svg.plot')[0].querySelectorAll('g > path')].filter((p) => p.getAttribute('transform'))"
             "[0].getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]"
@@ -80,7 +82,9 @@ def test_each_set_of_objectives_is_a_section_and_no_run_is_hidden(page_file, tmp
         assert states.count("interrupted") == 1
         answers = page.run("return [...document.querySelectorAll('blockquote')].map((b) => b.textContent)")
         assert {answer.split(" ")[0] for answer in answers} == {"pama-s0", "linear-s0", "mgda-s0"}
-        other = page.run("return [...document.querySelectorAll('[role=tab]')].findIndex((t) => t.ariaSelected === 'false')")
+        other = page.run(
+            "return [...document.querySelectorAll('[role=tab]')].findIndex((t) => t.ariaSelected === 'false')"
+        )
         page.run(f"document.querySelectorAll('[role=tab]')[{other}].click()")
         assert "All objectives" in page.run("return [...document.querySelectorAll('h3')].map((h) => h.textContent)")
         page.run("document.querySelector('.run').open = true")

@@ -37,7 +37,9 @@ def gather(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Comparison | N
     parts = split_by_objectives(runs)
     if not parts:
         stages = ", ".join(sorted({run.stage for run in runs}))
-        raise UserError(f"None of the {len(runs)} runs aligns a policy ({stages}).", "Name folders of stage=align runs.")
+        raise UserError(
+            f"None of the {len(runs)} runs aligns a policy ({stages}).", "Name folders of stage=align runs."
+        )
     # The same objectives in another order are the same section, its curves found by name.
     comparisons = [compare(part) if any(run.result is not None for run in part) else None for part in parts]
     sections = [_section(part, made, len(runs)) for part, made in zip(parts, comparisons, strict=True)]
@@ -70,7 +72,9 @@ def _section(runs: Sequence[Run], comparison: Comparison | None, total: int) -> 
         "fronts": _true_fronts(runs[0], names, comparison),
         "attainment": [] if comparison is None else _attainment(comparison),
         "tables": [{"title": title, "header": header, "rows": rows} for title, header, rows in found],
-        "warnings": list(comparison.warnings) if comparison is not None else ["No run is finished: nothing to compare."],
+        "warnings": list(comparison.warnings)
+        if comparison is not None
+        else ["No run is finished: nothing to compare."],
         "differences": config_differences(runs, labels),
         **_generations(runs),
     }
@@ -223,7 +227,9 @@ def _newest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _unreadable(folders: Sequence[Path], runs: Sequence[Run]) -> list[Path]:
     """Folders with a run's status or metrics but no configuration that can be read."""
     known = {run.folder.resolve() for run in runs}
-    found = {path.parent for folder in folders for name in ("status.json", "metrics.jsonl") for path in folder.rglob(name)}
+    found = {
+        path.parent for folder in folders for name in ("status.json", "metrics.jsonl") for path in folder.rglob(name)
+    }
     return sorted(path for path in found if path.resolve() not in known)
 
 

@@ -46,7 +46,11 @@ def render(data: dict[str, Any]) -> str:
     embedded = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     script = "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in ("charts.js", "page.js"))
     text = (_ASSETS / "page.html").read_text(encoding="utf-8")
-    parts = {"/*STYLE*/": (_ASSETS / "style.css").read_text(encoding="utf-8"), "/*SCRIPT*/": script, "/*DATA*/": embedded}
+    parts = {
+        "/*STYLE*/": (_ASSETS / "style.css").read_text(encoding="utf-8"),
+        "/*SCRIPT*/": script,
+        "/*DATA*/": embedded,
+    }
     for mark, content in parts.items():
         text = text.replace(mark, content, 1)
     return text

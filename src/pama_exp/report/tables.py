@@ -50,9 +50,7 @@ def grid_of(section: dict[str, Any], key: str) -> list[int]:
 
 def _answers(section: dict[str, Any]) -> list[list[Any]]:
     found = []
-    for run, answers, step in zip(
-        section["runs"], section["generations"], section["generation_steps"], strict=True
-    ):
+    for run, answers, step in zip(section["runs"], section["generations"], section["generation_steps"], strict=True):
         for index, (response, scores) in answers.items():
             said = "; ".join(f"{name} {value}" for name, value in scores.items())
             found.append([section["prompts"][index], run["group"], run["seed"], step, response, said])

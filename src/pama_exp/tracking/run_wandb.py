@@ -31,14 +31,15 @@ def resolve_mode(requested: str, folder: Path) -> tuple[str, str]:
     if requested == "auto":
         requested = os.environ.get("WANDB_MODE", "auto")
     if requested == "auto":
-        requested = "online" if _has_verified_key() else "offline"
+        requested = "online" if has_verified_key() else "offline"
     hint = (
         f"W&B is offline; to upload the run: wandb sync {folder}/wandb/offline-run-*" if requested == "offline" else ""
     )
     return requested, hint
 
 
-def _has_verified_key() -> bool:
+def has_verified_key() -> bool:
+    """Whether W&B's server accepts the key that is configured; False without one, at once and with no question."""
     import wandb
 
     try:

@@ -121,7 +121,7 @@ function shares(body) {
   const best = rows.slice(0, 24);
   best.forEach((group, at) => {
     const done = group.members.filter((run) => run.share !== null);
-    dots.push({ x: mean(done.map((r) => r.share)), y: -at, color: color(group.family), shape: mark(group.family), r: 7 });
+    if (done.length > 1) dots.push({ x: mean(done.map((r) => r.share)), y: -at, color: color(group.family), shape: mark(group.family), r: 7 });
     for (const run of done) dots.push({ run: run.index, x: run.share, y: -at, color: color(run.family), shape: mark(run.family), r: 3.5 });
   });
   if (!best.length) return;

@@ -12,10 +12,16 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @dataclass
@@ -29,7 +35,9 @@ class Page:
 
     def click(self, selector, text=None):
         """A real click at the middle of the first match, or of the first with this text."""
-        found = [e for e in self.driver.find_elements("css selector", selector) if text is None or e.text.strip() == text]
+        found = [
+            e for e in self.driver.find_elements("css selector", selector) if text is None or e.text.strip() == text
+        ]
         found[0].click()
 
     def hover(self, x, y):
@@ -42,7 +50,9 @@ class Page:
         """Addresses that the page asked for, its own file apart."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        asked = [one["request"]["url"] for one in sent if one["documentURL"].startswith("file:")]  # not the browser's own
+        asked = [
+            one["request"]["url"] for one in sent if one["documentURL"].startswith("file:")
+        ]  # not the browser's own
         assert asked, "the page's own file is among what is watched"
         return [url for url in asked if not url.startswith(("file:", "data:"))]
 

@@ -23,7 +23,10 @@ def write_runs(root: Path, count: int, *overrides: str, solvers=("pama", "linear
 def write_whole(folder: Path, *overrides: str, state="complete", reach=1.0, steps=60, every=10):
     """One run; with a `state` other than complete, up to `reach` of its steps and without a result."""
     source = random.Random(str(folder.name))
-    names = next((o.split("=")[1].strip("[]").split(",") for o in overrides if o.startswith("objectives=")), ["helpful", "concise"])
+    names = next(
+        (o.split("=")[1].strip("[]").split(",") for o in overrides if o.startswith("objectives=")),
+        ["helpful", "concise"],
+    )
     end = {name: source.uniform(0.5, 0.8) for name in names}
     share = {"before": 0.2, "after": source.uniform(0.4, 0.7)}
     after = end if state == "complete" else None
@@ -42,7 +45,11 @@ def write_whole(folder: Path, *overrides: str, state="complete", reach=1.0, step
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     scores = {f"{kind}/{n}": end[n] for kind in ("gold", "proxy") for n in names}
     record.log_generations(
-        last, [{"split": "test", "prompt": p, "response": f"{folder.name} says {i}", **scores} for i, p in enumerate(PROMPTS)]
+        last,
+        [
+            {"split": "test", "prompt": p, "response": f"{folder.name} says {i}", **scores}
+            for i, p in enumerate(PROMPTS)
+        ],
     )
     record.write_environment(["run.py", *overrides])
     return record
