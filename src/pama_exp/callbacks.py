@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.loggers import WandbLogger
 
 from pama_exp import distributed
 from pama_exp.alignment import Alignment
@@ -107,7 +108,8 @@ class Evaluator(Callback):
         self.record.log_generations(step, rows)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
-            log_generations(logger.experiment, step, rows)
+            if isinstance(logger, WandbLogger):
+                log_generations(logger.experiment, step, rows)
 
 
 class Checkpoints(Callback):

@@ -143,12 +143,14 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """Where metrics go besides the run's own record."""
+    """Where metrics go besides the run's own record; `mode` and what follows it are W&B's."""
 
+    kinds: list[str] = field(default_factory=list)
     mode: str = "auto"
     project: str = "pama-exp"
     group: str | None = None
     tags: list[str] = field(default_factory=list)
+    artifacts: bool = False
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader
 
 from pama_exp import distributed, sharing
@@ -25,7 +25,8 @@ from pama_exp.policy.sharding import checkpoint_activations, put_together
 from pama_exp.rewards.normalise import Frozen
 from pama_exp.rewards.objective import score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
-from pama_exp.schema import Config, build, identity, solver_label
+from pama_exp.schema import Config, build, solver_label
+from pama_exp.stages.logging import finish_logging, start_logging
 from pama_exp.stages.parts import (
     evaluation_stream,
     make_estimator,
@@ -83,10 +84,17 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
         raise Interrupted(checkpoints.signum)
 
     result = _conclude(config, record, world, module, evaluator, test)
+<<<<<<< HEAD
     put_together(module.policy)
     if distributed.is_main():
         save(module.policy.model, tokenizer, record.folder / "policy")
     run_wandb.finish(wandb_run, result)
+=======
+    save(module.policy.model, tokenizer, record.folder / "policy")
+    programs = gold_programs(config)
+    front = world.true_front(list(programs.values()), "test").points if programs is not None else None
+    finish_logging(config, record, wandb_run, result, front)
+>>>>>>> report
     return result
 
 
@@ -168,25 +176,6 @@ def make_trainer(config: Config, callbacks: list[Any], loggers: list[Logger]) ->
         enable_model_summary=False,
         use_distributed_sampler=False,  # a step is every process's
     )
-
-
-def start_logging(config: Config, record: RunRecord) -> tuple[Any, list[Logger]]:
-    """The W&B run (None when disabled) and Lightning's logger around it."""
-    mode, message = run_wandb.resolve_mode(config.logger.mode, record.folder)
-    if message:
-        note(message)
-    wandb_run = run_wandb.start_run(
-        record.folder,
-        mode,
-        project=config.logger.project,
-        name=record.folder.name,
-        run_id=record.run_id,
-        group=config.logger.group,
-        job_type=config.stage.get("name", "align"),
-        tags=[solver_label(config.solver), *config.objectives, *config.logger.tags],
-        config=identity(asdict(config)),
-    )
-    return wandb_run, [] if wandb_run is None else [WandbLogger(experiment=wandb_run)]
 
 
 @torch.no_grad()
