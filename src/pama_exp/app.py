@@ -10,11 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-<<<<<<< HEAD
-from typing import Any, cast
-=======
-from typing import Any, NoReturn
->>>>>>> sweeps
+from typing import Any, NoReturn, cast
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -40,18 +36,13 @@ _LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's, as extra
 
 def main() -> None:
     """The command line: `python run.py [group=option] [key=value] …`. Exit status 2 for the user's mistakes."""
-<<<<<<< HEAD
-    schema.register_resolvers()
-    sys.path.insert(0, os.getcwd())  # a user's own solver, scorer or model file beside the command
+    _prepare()
     if "PAMA_EXP_WORKER" in os.environ:
         from pama_exp import launching
 
         launching.work(_work)
         return
-=======
-    _prepare()
     stop_with_sweep()
->>>>>>> sweeps
     args = get_args_parser().parse_args()
     composing_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     sys.argv[1:] = as_hydra_reads(sys.argv[1:], args.overrides, imply_mode=not composing_only)

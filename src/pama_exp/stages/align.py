@@ -84,17 +84,12 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
         raise Interrupted(checkpoints.signum)
 
     result = _conclude(config, record, world, module, evaluator, test)
-<<<<<<< HEAD
     put_together(module.policy)
     if distributed.is_main():
         save(module.policy.model, tokenizer, record.folder / "policy")
-    run_wandb.finish(wandb_run, result)
-=======
-    save(module.policy.model, tokenizer, record.folder / "policy")
     programs = gold_programs(config)
     front = world.true_front(list(programs.values()), "test").points if programs is not None else None
     finish_logging(config, record, wandb_run, result, front)
->>>>>>> report
     return result
 
 
