@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     failed: dict[str, str] = {}
     if not options.publish_only:
         deadline = time.time() + options.minutes * 60
-        for first in preparations():
+        for first in preparations()[: 1 if options.thin else None]:  # gold rewards need no reward model
             failed |= work(first, options.runs, options.overrides, options.workers, deadline)
         failed |= work(todo, options.runs, options.overrides, options.workers, deadline)
         if not options.thin:
