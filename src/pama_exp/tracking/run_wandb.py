@@ -12,6 +12,7 @@ from typing import Any
 
 from pama_exp.errors import UserError, suggest
 from pama_exp.tracking.console import note
+from pama_exp.tracking.record import RunRecord
 
 _MODES = ("auto", "online", "offline", "disabled")
 _VERIFY_SECONDS = 5
@@ -140,7 +141,7 @@ def log_report(page: Path, project: str) -> None:
     mode, message = resolve_mode("auto", folder)
     if message:
         note(message)
-    run = start_run(folder, mode, project, folder.name, wandb.util.generate_id(), None, "report", [], {})
+    run = start_run(folder, mode, project, folder.name, RunRecord(folder).run_id, None, "report", [], {})
     if run is not None:
         artifact = wandb.Artifact(f"report-{run.id}", type="report")
         for path in sorted(folder.rglob("*")):
