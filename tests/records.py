@@ -7,10 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from commands import composed
-from pama_exp import schema
+from pama_exp import app, schema
 from pama_exp.tracking.record import RunRecord
 
 BILL = {
@@ -26,7 +26,9 @@ BILL = {
 
 @lru_cache
 def _plain(overrides: tuple[str, ...]) -> Any:
-    config = schema.typed(composed(*overrides, "output=nowhere", "cache_dir=nowhere"))
+    schema.register_resolvers()
+    with initialize_config_dir(str(app.CONF), version_base="1.3"):
+        config = schema.typed(compose("config", [*overrides, "output=nowhere", "cache_dir=nowhere"]))
     return OmegaConf.to_container(OmegaConf.structured(config))
 
 
@@ -40,7 +42,8 @@ def write_run(
 ) -> RunRecord:
     """A run of this command line that ended at `after` (objective → mean), or that has no result if None."""
     record = RunRecord.open(folder)
-    record.write_config(_plain(overrides))
+    seeds = [int(override.removeprefix("seed=")) for override in overrides if override.startswith("seed=")]
+    record.write_config(_plain(tuple(o for o in overrides if not o.startswith("seed="))) | {"seed": sum(seeds)})
     record.write_status(state, 3, extra.pop("detail", ""))
     if after is not None:
         means = {

@@ -20,8 +20,8 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: the workers share the cores
 
 from .pages import publish
-from .plan import SEEDS, jobs, soups
-from .work import prepare, work
+from .plan import SEEDS, jobs, preparations, soups
+from .work import work
 
 HERE = Path(__file__).parents[1]
 
@@ -51,8 +51,9 @@ def main(arguments: list[str]) -> int:
     failed: dict[str, str] = {}
     if not options.publish_only:
         deadline = time.time() + options.minutes * 60
-        prepare(options.runs, options.overrides)
-        failed = work(todo, options.runs, options.overrides, options.workers, deadline)
+        for first in preparations()[: 1 if options.thin else None]:  # gold rewards need no reward model
+            failed |= work(first, options.runs, options.overrides, options.workers, deadline)
+        failed |= work(todo, options.runs, options.overrides, options.workers, deadline)
         if not options.thin:
             failed |= work(soups(seeds, str(options.runs)), options.runs, options.overrides, options.workers, deadline)
     publish(options.runs, options.results, options.document, "python -m benchmarks.study")

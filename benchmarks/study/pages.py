@@ -25,7 +25,6 @@ def load(root: Path) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     for run in load_runs([root]):
         found.setdefault(run.folder.parent.name, []).append(run)
-    found.pop(root.name, None)  # what prepared the cache
     composed = {}
     if "preferences" in found or "soup" in found:
         even = [run for run in found.get("2-gold", ()) if run.solver in SWEPT]
@@ -33,7 +32,8 @@ def load(root: Path) -> dict[str, list[Run]]:
     for count in ABLATIONS:
         if (name := f"ablation-{count}") in found:
             composed[name] = [*found[name], *(run for run in found.get(f"{count}-gold", ()) if run.solver in ABLATED)]
-    found.pop("experts", None)
+    for name in ("experts", "prepare"):
+        found.pop(name, None)
     return found | composed
 
 

@@ -40,7 +40,8 @@ ABLATIONS = {
 }
 ABLATED = ("pama", "linear", "mgda-ub")  # what the ablations stand beside
 # These compare responses with others to the same prompt: a comparison of their own, with partners estimated alike.
-GROUPED = {f"{name}-group": [f"solver={name}", "advantage=group"] for name in ("pama", "linear", "gdpo", "rvpo")}
+_GROUP = ["advantage=group", "advantage.baseline=standardise"]
+GROUPED = {f"{name}-group": [f"solver={name}", *_GROUP] for name in ("pama", "linear", "gdpo", "rvpo")}
 # Solvers that take a preference, of the first of two objectives; the even one of most is among the runs above.
 SWEPT = ("pama", "linear", "tchebycheff", "smooth-tchebycheff")
 PREFERENCES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -59,6 +60,14 @@ class Job:
 def jobs(seeds: Sequence[int] = SEEDS) -> list[Job]:
     """Every training run, a whole seed after the other, so that a study cut short is a study of fewer seeds."""
     return [job for seed in seeds for job in _of_seed(seed)]
+
+
+def preparations() -> list[list[Job]]:
+    """The SFT policy, then the reward models: what all runs share and find in the cache."""
+    sft = Job("prepare/sft", ("experiment=study", "stage=sft"), "prepare", 0)
+    names = OBJECTIVES[max(OBJECTIVES)]
+    models = [("experiment=study", "stage=reward_model", f"objectives=[{name}]") for name in names]
+    return [[sft], [Job(f"prepare/{n}", overrides, "prepare", 0) for n, overrides in zip(names, models, strict=True)]]
 
 
 def soups(seeds: Sequence[int], root: str) -> list[Job]:

@@ -13,18 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .plan import OBJECTIVES, Job
+from .plan import Job
 
 # Kept of a finished run, and the experts' policies for the soups; all policies and checkpoints would be gigabytes.
 _KEPT = ("config.yaml", "environment.json", "metrics.jsonl", "result.json", "status.json", ".lock")
-
-
-def prepare(root: Path, extra: Sequence[str]) -> None:
-    """The SFT policy and the reward models, which all runs share, so that workers find them in the cache."""
-    names = ",".join(OBJECTIVES[max(OBJECTIVES)])
-    overrides = ("experiment=study", "stage=reward_model", f"objectives=[{names}]", "force=true", *extra)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        pool.apply(_run, (Job("prepare", overrides, "prepare", 0), root))
 
 
 def work(jobs: Sequence[Job], root: Path, extra: Sequence[str], workers: int, deadline: float) -> dict[str, str]:
@@ -45,15 +37,17 @@ def work(jobs: Sequence[Job], root: Path, extra: Sequence[str], workers: int, de
     started, failed, count = time.time(), {}, 0
     while any(process.is_alive() for process in processes) or not done.empty():
         try:
-            name, seconds, error = done.get(timeout=1)
+            name, seconds, processor, error = done.get(timeout=1)
         except queue.Empty:
             continue
         count += 1
         left = (time.time() - started) / count * (len(todo) - count) / 60
-        print(f"{count}/{len(todo)}  {name}  {seconds:.1f} s  {error or 'done'}  {left:.0f} min left", flush=True)
+        spent = f"{seconds:.1f} s, {processor:.1f} s of processor"
+        print(f"{count}/{len(todo)}  {name}  {spent}  {error or 'done'}  {left:.0f} min left", flush=True)
         if error:
             failed[name] = error
-    return failed
+    unfinished = [job.name for job in todo if not (root / job.name / "result.json").exists()]
+    return dict.fromkeys(unfinished, "not finished: no time left, or its worker died") | failed
 
 
 def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:
@@ -63,7 +57,7 @@ def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:
             job = waiting.get(timeout=1)
         except queue.Empty:
             return
-        started = time.time()
+        started, processor = time.time(), time.process_time()
         error = ""
         try:
             _run(job, root)
@@ -71,7 +65,7 @@ def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:
             error = str(problem).splitlines()[0]
             (root / job.name).mkdir(parents=True, exist_ok=True)
             (root / job.name / "error.txt").write_text(traceback.format_exc())
-        done.put((job.name, time.time() - started, error))
+        done.put((job.name, time.time() - started, time.process_time() - processor, error))
 
 
 def _run(job: Job, root: Path) -> None:

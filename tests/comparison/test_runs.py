@@ -75,6 +75,13 @@ def test_weights_of_solver_and_objectives_are_the_same_preference(tmp_path):
     assert first.settings == second.settings
 
 
+def test_a_solver_with_a_seed_of_its_own_makes_no_other_configuration(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), f"+solver.seed={seed}", f"seed={seed}")
+    first, second = load_runs([tmp_path])
+    assert first.settings == second.settings
+
+
 def test_runs_of_other_objectives_are_told_apart_whatever_their_order(tmp_path):
     write_run(tmp_path / "a", "objectives=[helpful,concise]")
     write_run(tmp_path / "b", "objectives=[concise,helpful]")

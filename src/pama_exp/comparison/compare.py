@@ -102,20 +102,18 @@ def compare(runs: Sequence[Run], baseline: str | None = None) -> Comparison:
         raise UserError(f"None of the {len(runs)} runs has a result to compare ({states}).", "Wait, or name others.")
     names = finished[0].objectives
     kind = "gold" if all(has_gold(run) for run in finished) else "proxy"
-    yardstick = yardstick_of(finished[0]) if kind == "gold" or finished[0].programs is None else None
     by_key, warnings = members(finished)
     groups = tuple(
-        make_group(label, family, by_key[key], names, kind, yardstick, differing(by_key))
+        make_group(label, family, by_key[key], names, kind, differing(by_key))
         for key, (label, family) in labels(by_key).items()
     )
     fronts = tuple(
-        front_of(
-            family, [run for group in groups if group.family == family for run in group.runs], names, kind, yardstick
-        )
+        front_of(family, [run for group in groups if group.family == family for run in group.runs], names, kind)
         for family in dict.fromkeys(group.family for group in groups)
     )
     differences = _differences(groups)
     chosen = _baseline(groups, baseline)
+    yardstick = yardstick_of(finished[0], names, kind)
     return Comparison(
         objectives=names,
         kind=kind,

@@ -12,7 +12,7 @@ import numpy as np
 
 from pama_exp.comparison.runs import Run
 from pama_exp.comparison.statistics import Interval, interval
-from pama_exp.comparison.yardstick import Calibrated, TrueFront
+from pama_exp.comparison.yardstick import yardstick_of
 from pama_exp.moo import fronts
 
 Preference = tuple[float, ...]
@@ -45,10 +45,9 @@ class Front:
     bill: Mapping[str, float]
 
 
-def front_of(
-    family: str, runs: Sequence[Run], names: Sequence[str], kind: str, yardstick: TrueFront | Calibrated | None
-) -> Front:
+def front_of(family: str, runs: Sequence[Run], names: Sequence[str], kind: str) -> Front:
     """The front of a family's finished runs, over objectives `names`, by `kind` (gold or proxy) rewards."""
+    yardstick = yardstick_of(runs[0], names, kind)
     table: dict[Preference, dict[int, tuple[float, ...]]] = {}
     for run in runs:
         for preference, point in operating_points(run, names, kind):

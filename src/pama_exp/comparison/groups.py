@@ -11,7 +11,7 @@ import numpy as np
 
 from pama_exp.comparison.runs import Run
 from pama_exp.comparison.statistics import Interval, interval
-from pama_exp.comparison.yardstick import Calibrated, TrueFront
+from pama_exp.comparison.yardstick import yardstick_of
 
 METHOD = ("solver.", "stage")  # what a comparison may differ in and still be controlled
 
@@ -31,6 +31,8 @@ class Group:
         measures: of the operating point against the comparison's yardstick: share, igd_plus, epsilon, regret, or
             hypervolume where there is no true front.
         values: {objective or measure: {seed: value}} behind the tests.
+        responses: hypervolume and number of the nondominated among the recorded single test responses, which spread far
+            beyond what a policy attains on average and so are never mixed with `measures`.
         bill: means over the runs.
     """
 
@@ -43,6 +45,7 @@ class Group:
     rewards: Mapping[str, Mapping[str, Mapping[str, Interval]]]
     measures: Mapping[str, Interval]
     values: Mapping[str, Mapping[int, float]]
+    responses: Mapping[str, Interval]
     bill: Mapping[str, float]
 
     @property
@@ -109,17 +112,23 @@ def _ratio(run: Run) -> str:
     return ":".join(f"{share:.2g}" for share in run.preference.values())
 
 
+def response_points(run: Run, names: Sequence[str], kind: str) -> list[list[float]]:
+    """(R,N) rewards of the R test responses that the finished run recorded."""
+    rows = [row for row in run.generations if row.get("split") == "test"]
+    return [[row[f"{kind}/{name}"] for name in names] for row in rows]
+
+
 def make_group(
     label: str,
     family: str,
     runs: Sequence[Run],
     names: Sequence[str],
     kind: str,
-    yardstick: TrueFront | Calibrated | None,
     keys: Sequence[str],
 ) -> Group:
     """The group of these runs; `keys` are those in which it may differ from another."""
     results = [run.result or {} for run in runs]
+    yardstick = yardstick_of(runs[0], names, kind)
     rewards: dict[str, dict[str, dict[str, Interval]]] = {}
     for name in names:
         for which in ("gold", "proxy"):
@@ -136,6 +145,11 @@ def make_group(
         for run in runs:
             for measure, value in yardstick.measure([[values[name][run.seed] for name in names]]).items():
                 values.setdefault(measure, {})[run.seed] = value
+    singles = (
+        [yardstick.measure_responses(points) for run in runs if (points := response_points(run, names, kind))]
+        if yardstick is not None
+        else []
+    )
     bills = [result.get("bill") or {} for result in results]
     return Group(
         label=label,
@@ -147,6 +161,9 @@ def make_group(
         rewards=rewards,
         measures={m: found for m in values if m not in names and (found := interval(list(values[m].values())))},
         values=values,
+        responses={
+            m: found for m in ("hypervolume", "nondominated") if (found := interval([one[m] for one in singles]))
+        },
         bill={
             key: float(np.mean([bill[key] for bill in bills])) for key in bills[0] if all(key in bill for bill in bills)
         },

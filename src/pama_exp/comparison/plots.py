@@ -146,8 +146,8 @@ def _parallel(comparison: Comparison) -> Figure:
 
 def _true_front(axes: Axes, comparison: Comparison, i: int, j: int) -> None:
     """The front's shadow on two objectives: the points that are nondominated there."""
-    yardstick = yardstick_of(comparison.groups[0].runs[0])
-    if comparison.kind == "gold" and isinstance(yardstick, TrueFront):
+    yardstick = yardstick_of(comparison.groups[0].runs[0], comparison.objectives, comparison.kind)
+    if isinstance(yardstick, TrueFront):
         shadow = yardstick.points[:, [i, j]]
         shadow = shadow[fronts.nondominated(shadow)]
         axes.plot(*shadow[np.lexsort((-shadow[:, 1], shadow[:, 0]))].T, color="0.25", lw=1.6, label="true front")

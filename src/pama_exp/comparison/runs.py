@@ -84,7 +84,8 @@ class Run:
         for name in self.objectives:
             flat.pop(f"objectives.{name}.weight", None)
             flat.pop(f"objectives.{name}.description", None)
-        flat.pop("solver.weights", None)
+        for key in ("solver.weights", "solver.seed"):  # the preference, and a seed that follows the run's
+            flat.pop(key, None)
         if self.stage == "soup":  # it trains nothing: its experts' solver is in their own configurations
             flat = {k: v for k, v in flat.items() if not k.startswith("solver.")}
         return flat

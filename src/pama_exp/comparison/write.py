@@ -83,6 +83,9 @@ def tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]
               ["group", "seeds", *names, *measures], groups)]  # fmt: skip
     bills = [[g.label, *(_number(g.bill.get(key), unit) for key, _, unit in _BILL)] for g in comparison.groups]
     found.append(("Bill of a run, mean", ["group", *(title for _, title, _ in _BILL)], bills))
+    if any(group.responses for group in comparison.groups):
+        rows = [[g.label, *(_cell(g.responses, m) for m in ("hypervolume", "nondominated"))] for g in comparison.groups]
+        found.append(("Single test responses, not policies", ["group", "hypervolume", "nondominated"], rows))
     wide = [front for front in comparison.fronts if len(front.points) > 1]
     if wide:
         measured = [m for m in ("share", "hypervolume", "igd_plus", "epsilon", "spacing", "regret")

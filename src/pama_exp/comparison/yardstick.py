@@ -6,6 +6,7 @@ Legend: M operating points, F points of the true front, N objectives.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -48,6 +49,11 @@ class TrueFront:
             "regret": float(np.mean([self.world.regret(list(p), self.programs, self.split) for p in given])),
         } | _spacing(given)
 
+    def measure_responses(self, points: ArrayLike) -> dict[str, float]:
+        """Hypervolume from the origin of (R,N) single responses; no share, as they may exceed the front of policies."""
+        given = np.asarray(points, dtype=np.float64)
+        return _as_responses(given, np.zeros(given.shape[1]))
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -61,21 +67,39 @@ class Calibrated:
         given = self.calibration.normalise(points)
         return {"hypervolume": fronts.hypervolume(given, self.calibration.reference)} | _spacing(given)
 
+    def measure_responses(self, points: ArrayLike) -> dict[str, float]:
+        """Hypervolume of (R,N) single responses in calibrated units."""
+        return _as_responses(self.calibration.normalise(points), self.calibration.reference)
 
-def yardstick_of(run: Run) -> TrueFront | Calibrated | None:
-    """The true front where gold programs define one; else the run's recorded calibration, if it has one."""
+
+def yardstick_of(run: Run, names: Sequence[str], kind: str) -> TrueFront | Calibrated | None:
+    """What `kind` rewards, in the order of `names`, are measured against.
+
+    The true front for gold rewards of FactWorld, and nothing for learned stand-ins of them; off FactWorld the run's
+    recorded calibration, if it has one.
+    """
     if run.programs is not None and run.config["data"].get("domain") == "factworld":
-        return TrueFront(_world(json.dumps(run.config["data"].get("world", {}), sort_keys=True)), run.programs)
+        world = json.dumps(run.config["data"].get("world", {}), sort_keys=True)
+        by_name = dict(zip(run.objectives, run.programs, strict=True))
+        return _true_front(world, tuple(by_name[name] for name in names)) if kind == "gold" else None
     recorded = (run.result or {}).get("calibration")
     if not recorded:
         return None
-    rows = [recorded[name]["proxy"] for name in run.objectives]
+    rows = [recorded[name]["proxy"] for name in names]
     return Calibrated(fronts.Calibration(tuple(r["mean"] for r in rows), tuple(r["deviation"] for r in rows)))
 
 
 @lru_cache
-def _world(settings: str) -> FactWorld:
-    return FactWorld(**json.loads(settings))
+def _true_front(settings: str, programs: tuple[str, ...]) -> TrueFront:
+    return TrueFront(FactWorld(**json.loads(settings)), programs)
+
+
+def _as_responses(points: Points, corner: Points) -> dict[str, float]:
+    distinct = np.unique(points, axis=0)
+    return {
+        "hypervolume": fronts.hypervolume(distinct, corner),
+        "nondominated": float(fronts.nondominated(distinct).sum()),
+    }
 
 
 def _spacing(points: Points) -> dict[str, float]:
