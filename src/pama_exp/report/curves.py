@@ -36,8 +36,9 @@ def curves_of(runs: Sequence[Run], names: Sequence[str], points: int) -> dict[st
     """Every run's curves on common grids of at most `points` steps.
 
     Returns:
-        {steps: (P,) of training, eval_steps: (P',) of evaluations, series: per run {key: a value or null per step}}; where there are more steps than points, a value is the mean over the steps nearest to it. `kl/eval` is the KL at
-        the evaluations.
+        {steps: (P,) of training, eval_steps: (P',) of evaluations, series: per run {key: a value or null per step}}.
+        Where there are more steps than points, a value is the mean over the steps nearest to it. `kl/eval` is the KL
+        at the evaluations.
     """
     keys = curve_keys(names)
     tables = [run.metrics for run in runs]

@@ -162,8 +162,8 @@ def read_offline(folder: Path) -> dict[str, Any]:
     """The newest offline run in a run's folder, as it would be uploaded.
 
     Returns:
-        {config, tags, group, job_type, history: rows, summary, tables: {name: {columns, data}}, artifacts}; of each table
-        the newest, of artifacts the names of models and reports.
+        {config, tags, group, job_type, history: rows, summary, tables: {name: {columns, data}}, artifacts}; of each
+        table the newest, of artifacts the names of models and reports.
     """
     log = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
