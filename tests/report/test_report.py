@@ -9,6 +9,7 @@ import pytest
 from pama_exp.report.__main__ import main
 from pama_exp.report.curves import curves_of
 from pama_exp.report.gather import gather
+from pama_exp.tracking.run_wandb import read_offline
 from pama_exp.world import FactWorld
 from synthetic import write_runs, write_whole
 
@@ -112,6 +113,14 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path):
     (other.folder / "config.yaml").write_text("solver: {_target_: pama")
     notes = gather([tmp_path / "runs"])[0]["notes"]
     assert any("two" in note and "cannot be read" in note for note in notes)
+
+
+def test_the_report_is_kept_in_wandb_where_that_is_asked_for(tmp_path):
+    write_whole(tmp_path / "runs" / "one", "seed=0")
+    assert main([str(tmp_path / "runs"), "--output", str(tmp_path / "out"), "--wandb", "p"]) == 0
+    run = read_offline(tmp_path / "out")
+    assert run["job_type"] == "report"
+    assert [name.split("-")[0] for name in run["artifacts"]] == ["report"]
 
 
 @pytest.mark.parametrize("case", ["missing", "empty", "only-sft"])

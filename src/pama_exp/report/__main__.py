@@ -1,4 +1,4 @@
-"""`python -m pama_exp.report FOLDER… [--output FOLDER] [--open]`."""
+"""`python -m pama_exp.report FOLDER… [--output FOLDER] [--open] [--wandb PROJECT]`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from pama_exp.errors import UserError
 from pama_exp.report.page import write_report
 from pama_exp.tracking.console import note, print_error
+from pama_exp.tracking.run_wandb import log_report
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run, or a folder that holds runs")
     parser.add_argument("--output", type=Path, default=Path("report"), help="where to write (default: report)")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
+    parser.add_argument("--wandb", metavar="PROJECT", help="keep the report in this W&B project too, as an artifact")
     given = parser.parse_args(arguments)
     try:
         page = write_report(given.folders, given.output)
@@ -25,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         print_error(error)
         return 2
     note(f"Report: {page}")
+    if given.wandb is not None:
+        log_report(page, given.wandb)
     if given.open:
         webbrowser.open(page.resolve().as_uri())
     return 0

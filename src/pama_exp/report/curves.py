@@ -36,9 +36,9 @@ def curves_of(runs: Sequence[Run], names: Sequence[str], points: int) -> dict[st
     """Every run's curves on common grids of at most `points` steps.
 
     Returns:
-        {steps: (P,) of training, eval_steps: (P',) of evaluations, series: per run {key: values or null, one per step}};
-        where there are more steps than points, a value is the mean over the steps nearest to it. `kl/eval` is the KL at
-        the evaluations.
+        {steps: (P,) of training, eval_steps: (P',) of evaluations, series: per run {key: a value or null per step}}.
+        Where there are more steps than points, a value is the mean over the steps nearest to it. `kl/eval` is the KL
+        at the evaluations.
     """
     keys = curve_keys(names)
     tables = [run.metrics for run in runs]
@@ -75,7 +75,8 @@ def _grid(steps: Sequence[int], points: int) -> np.ndarray:
     found = np.unique(np.array(steps, dtype=int))
     if len(found) <= points:
         return found
-    return found[np.unique(np.linspace(0, len(found) - 1, points).round().astype(int))]
+    chosen = np.unique(np.linspace(0, len(found) - 1, points).round().astype(int))
+    return np.asarray(found[chosen])
 
 
 def _on_grid(rows: Sequence[Mapping[str, Any]], key: str, grid: np.ndarray) -> Series:

@@ -92,7 +92,8 @@ def config_differences(runs: Sequence[Run], labels: Sequence[tuple[str, str]]) -
     flats: dict[str, dict[str, str]] = {}
     for run, (label, _) in zip(runs, labels, strict=True):
         kept = {k: v for k, v in run.config.items() if k not in (*VOLATILE, "seed")}
-        flats.setdefault(label, {k: _short(v) for k, v in flatten(kept).items()})
+        flat = {k: _short(v) for k, v in flatten(kept).items() if k != "solver.seed"}  # it follows the run's
+        flats.setdefault(label, flat)
     keys = dict.fromkeys(key for flat in flats.values() for key in flat)
     differing = [key for key in keys if len({flat.get(key) for flat in flats.values()}) > 1]
     rows = [[label, *(flat.get(key, "–") for key in differing)] for label, flat in flats.items()]
@@ -165,11 +166,10 @@ def _true_fronts(run: Run, names: Sequence[str], comparison: Comparison | None) 
 
     With three objectives a pair's front is that of the projection: what a policy that neglects the third can reach.
     """
-    yardstick = yardstick_of(run)
-    is_gold = comparison is None or comparison.kind == "gold"
-    if not isinstance(yardstick, TrueFront) or not is_gold or len(names) > 3:
+    yardstick = yardstick_of(run, names, "gold" if comparison is None else comparison.kind)
+    if not isinstance(yardstick, TrueFront) or len(names) > 3:
         return []
-    programs = dict(zip(run.objectives, yardstick.programs, strict=True))
+    programs = dict(zip(names, yardstick.programs, strict=True))
     found = []
     for first, second in itertools.combinations(names, 2):
         points = yardstick.world.true_front([programs[first], programs[second]], yardstick.split).points

@@ -1,4 +1,4 @@
-"""One self-contained page: the gathered data, the style and the script in a single file, pictures and tables beside it."""
+"""One self-contained page: the gathered data, the style and the script in one file, pictures and tables beside it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _RUN_COLUMNS = ("name", "group", "solver", "seed", "status", "step", "steps", "s
 
 
 def write_tables(section: dict[str, Any], comparison: Comparison | None, folder: Path) -> None:
-    """runs.csv, curves.csv, generations.csv, one file per table of the comparison, and comparison.csv, .json and .md."""
+    """runs.csv, curves.csv, generations.csv, one file per table, and comparison.csv, .json and .md."""
     names, kind = section["objectives"], section["kind"]
     rows = []
     for run in section["runs"]:

@@ -1,4 +1,4 @@
-"""`python -m pama_exp.report.workspace ENTITY/PROJECT OBJECTIVE…`: the comparison as a W&B workspace, saved by one command."""
+"""`python -m pama_exp.report.workspace ENTITY/PROJECT OBJECTIVE…`: the comparison as a W&B workspace."""
 
 from __future__ import annotations
 

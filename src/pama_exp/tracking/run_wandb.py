@@ -12,6 +12,7 @@ from typing import Any
 
 from pama_exp.errors import UserError, suggest
 from pama_exp.tracking.console import note
+from pama_exp.tracking.record import RunRecord
 
 _MODES = ("auto", "online", "offline", "disabled")
 _VERIFY_SECONDS = 5
@@ -132,6 +133,24 @@ def log_artifacts(run: Any, folder: Path) -> None:
     _survive(upload)
 
 
+def log_report(page: Path, project: str) -> None:
+    """A run of job type `report` that holds the page and what lies beside it as an artifact."""
+    import wandb
+
+    folder = page.parent.absolute()
+    mode, message = resolve_mode("auto", folder)
+    if message:
+        note(message)
+    run = start_run(folder, mode, project, folder.name, RunRecord(folder).run_id, None, "report", [], {})
+    if run is not None:
+        artifact = wandb.Artifact(f"report-{run.id}", type="report")
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.relative_to(folder).parts[0] != "wandb":
+                artifact.add_file(str(path), str(path.relative_to(folder)))
+        _survive(lambda: run.log_artifact(artifact))
+        finish(run, {})
+
+
 def finish(run: Any, summary: Mapping[str, Any]) -> None:
     """Write the summary and close the run; nothing where there is none."""
     if run is not None:
@@ -143,8 +162,8 @@ def read_offline(folder: Path) -> dict[str, Any]:
     """The newest offline run in a run's folder, as it would be uploaded.
 
     Returns:
-        {config, tags, group, job_type, history: rows, summary, tables: {name: {columns, data}}, artifacts: names of models};
-        of each table the newest.
+        {config, tags, group, job_type, history: rows, summary, tables: {name: {columns, data}}, artifacts}; of each
+        table the newest, of artifacts the names of models and reports.
     """
     log = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
@@ -158,7 +177,7 @@ def read_offline(folder: Path) -> dict[str, Any]:
             read["job_type"] = content.get("job_type")
         if record["type"] in ("run", "config"):
             read["config"] |= content.get("config", content).get("update", {})
-        elif record["type"] == "artifact" and content["type"] == "model":
+        elif record["type"] == "artifact" and content["type"] in ("model", "report"):
             read["artifacts"].append(content["name"])
         elif record["type"] == "summary":
             read["summary"] |= content.get("update", {})
