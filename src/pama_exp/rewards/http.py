@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import httpx
 import torch
@@ -74,11 +75,15 @@ class HttpScorer:
         for start in range(0, len(responses), self.batch_size):
             rows = slice(start, start + self.batch_size)
             columns = {name: list(values[rows]) for name, values in prompts.columns.items()}
-            request = {"prompts": list(prompts.texts[rows]), "completions": list(responses[rows]), "columns": columns}
+            request: dict[str, Any] = {
+                "prompts": list(prompts.texts[rows]),
+                "completions": list(responses[rows]),
+                "columns": columns,
+            }
             scores += self._ask(request, len(request["completions"]))
         return torch.tensor(scores, dtype=torch.float32)
 
-    def _ask(self, request: dict[str, object], count: int) -> list[float]:
+    def _ask(self, request: Mapping[str, object], count: int) -> list[float]:
         reason = ""
         for attempt in range(self.retries + 1):
             if attempt > 0:
