@@ -39,7 +39,9 @@ class Gap:
     def values(self) -> Float[Tensor, " N"]:
         """ℓ, on the processor."""
         whole = self.ideal - self.start
-        return torch.where(whole > 0, (self.ideal - self.current) / torch.where(whole > 0, whole, 1), 1).clamp(min=FLOOR)
+        return torch.where(whole > 0, (self.ideal - self.current) / torch.where(whole > 0, whole, 1), 1).clamp(
+            min=FLOOR
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """z, r̄₀ and r̄."""

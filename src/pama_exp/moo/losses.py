@@ -83,7 +83,8 @@ class Scalarized(Solver):
 def famo(weights: Sequence[float], learning_rate: float = 0.025, weight_decay: float = 1e-3) -> Scalarized:
     """Weights that learn to bring all losses down at the same rate, from the losses' values alone.
 
-    Rule: S = c Σ zⁱ log ℓⁱ, z = softmax(ξ), 1/c = Σ zⁱ/ℓⁱ; ξ takes an Adam step along ∇z · (log ℓ before − log ℓ after).
+    Rule: S = c Σ zⁱ log ℓⁱ, z = softmax(ξ), 1/c = Σ zⁱ/ℓⁱ; ξ takes an Adam step against ∇_ξ Σ zⁱ (log ℓⁱ before −
+        log ℓⁱ after).
     Cost: one backward pass.
     State: ξ, its Adam state, the losses before; the ideal point.
     Scale: neither. The weights follow the scores' history, not the gradients.
@@ -193,7 +194,8 @@ def geometric_mean(weights: Sequence[float]) -> Scalarized:
     Weights: simplex.
     Stays: no. The weights follow the losses.
     Advantage: any.
-    Source: Chennupati et al. 2019, "MultiNet++", equation 3; torchjd GeometricMean. Fed with the positive losses of `Gap`.
+    Source: Chennupati et al. 2019, "MultiNet++", equation 3; torchjd GeometricMean. Fed with the positive losses
+        of `Gap`.
     Use: as a baseline from multi-task learning; it finishes one objective before the next.
 
     Args:

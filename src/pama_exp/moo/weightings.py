@@ -19,13 +19,16 @@ from pama_exp.errors import UserError
 from pama_exp.moo.gradient import min_norm_weights
 from pama_exp.moo.solver import Gramian, Solver
 
+# Squared distances below this share of the squared norms are rounding where the Gramian is float32.
+TWIN_TOLERANCE = 1e-6
+
 
 class Weighted(Solver):
     """Weights that a function finds from the Gramian of the losses' gradients.
 
     The Gramian is handed over divided by its mean diagonal entry, because torchjd compares it with absolute thresholds
     while policy gradients come in any size; and in its own precision, by which torchjd judges its rank. Where all
-    gradients vanish the user's weights are applied.
+    gradients vanish the user's weights are applied; objectives with the same gradient share their weights equally.
 
     Args:
         weights: one per objective.
@@ -52,7 +55,8 @@ class Weighted(Solver):
             return torch.ones_like(losses)
         exact = gramian().detach().cpu()
         size = exact.double().diagonal().mean()
-        weights = self._draw((exact.double() / size).to(exact.dtype)) if bool(size > 0) else self.weights
+        relative = (exact.double() / size).to(exact.dtype)
+        weights = shared_among_twins(relative, self._draw(relative)) if bool(size > 0) else self.weights
         total = weights.abs().sum()
         self.latest_weights = (weights / total if bool(total > 0) else self.weights).to(losses)
         if self.scaled == "sum":
@@ -77,6 +81,17 @@ class Weighted(Solver):
         with torch.random.fork_rng(devices=[]):  # torchjd draws from the global stream; it is left as it was
             torch.default_generator.manual_seed(1_000_003 * self.seed + self.calls)
             return self.weighting(gramian)
+
+
+def shared_among_twins(gramian: Float[Tensor, "N N"], weights: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """The same combination of gradients, with the mean weight for those with ‖gⁱ − gʲ‖² within rounding of 0.
+
+    A solver's choice among them would be rounding, and would depend on the objectives' order.
+    """
+    squares = gramian.diagonal()
+    apart = squares[:, None] + squares[None, :] - 2 * gramian
+    twins = (apart <= TWIN_TOLERANCE * torch.minimum(squares[:, None], squares[None, :])).to(weights)
+    return twins @ weights / twins.sum(1)
 
 
 def pcgrad(weights: Sequence[float], seed: int = 0) -> Weighted:
@@ -197,7 +212,7 @@ def dualproj(weights: Sequence[float]) -> Weighted:
     return Weighted(weights, _with_extra("dualproj", lambda: aggregation.DualProjWeighting(preference)))
 
 
-def aligned_mtl(weights: Sequence[float], scale_mode: Literal["min", "median", "rmse"] = "min") -> Weighted:
+def aligned_mtl(weights: Sequence[float], scale_mode: str = "min") -> Weighted:
     """The gradients are replaced by the nearest orthogonal ones of equal length; then the weighted mean.
 
     Rule: w = σ V Λ^(−1/2) Vᵀ p, G = V Λ Vᵀ, σ² the smallest (or median, or mean) eigenvalue that is not 0.
@@ -205,7 +220,7 @@ def aligned_mtl(weights: Sequence[float], scale_mode: Literal["min", "median", "
     State: none.
     Scale: equivariant.
     Weights: real. A weight may be negative.
-    Stays: every, with two objectives; the direction of the vanishing combination is left out.
+    Stays: own. The direction of a combination that vanishes is left out, and the rest is not 0.
     Advantage: any.
     Source: Senushkin et al. 2023, algorithm 1; torchjd AlignedMTLWeighting.
     Use: where one objective dominates or gradients are nearly dependent.

@@ -90,8 +90,8 @@ def make_solver(config: Config) -> Solver:
     """The solver, with `solver.weights` where given and the objectives' own weights otherwise.
 
     Raises:
-        UserError: if the weights do not match the objectives, are negative, or are all zero, or if the solver does not go
-            with the advantage estimator, the normalisers or the evaluations.
+        UserError: if the weights do not match the objectives, are negative, or are all zero, or if the solver does not
+            go with the advantage estimator, the normalisers or the evaluations.
     """
     given = config.solver.get("weights")
     weights = [float(w) for w in ([o.weight for o in config.objectives.values()] if given is None else given)]
@@ -113,7 +113,9 @@ def _check_solver(config: Config, solver: Solver, estimator: str) -> None:
     label = solver_label(config.solver)
     if solver.estimators and estimator not in solver.estimators:
         options = [" advantage.baseline=".join(["advantage=group", e.split("/")[1]]) for e in solver.estimators]
-        raise UserError(f"solver={label} is not defined for the advantage '{estimator}'.", f"Add {' or '.join(options)}.")
+        raise UserError(
+            f"solver={label} is not defined for the advantage '{estimator}'.", f"Add {' or '.join(options)}."
+        )
     if solver.needs_validation and config.training.evaluate_every < 1:
         raise UserError(
             f"solver={label} is steered by validation, and training.evaluate_every={config.training.evaluate_every}.",
