@@ -420,7 +420,7 @@ def test_stays_at_stationary_points_as_documented(make):
     assert_stays_at_a_stationary_point(make)
 
 
-@every_solver
+@pytest.mark.parametrize("make", [recipe for recipe in recipes() if recipe.is_shipped], ids=str)
 def test_descends_from_elsewhere(make):
     assert_descends_from_elsewhere(make)
 

@@ -241,9 +241,9 @@ def within_group_covariance(
     rewards: Float[Tensor, "N B"], signal: Float[Tensor, " B"], group_size: int
 ) -> Float[Tensor, " N"]:
     """Cov(rʲ, signal) among the responses of each group of consecutive ones, averaged over the groups."""
-    grouped = rewards.unflatten(1, (-1, group_size))
+    grouped = rewards.reshape(len(rewards), -1, group_size)
     centred = grouped - grouped.mean(-1, keepdim=True)
-    return (centred * signal.unflatten(0, (-1, group_size))).mean((1, 2))  # centring one side is enough
+    return (centred * signal.reshape(-1, group_size)).mean((1, 2))  # centring one side is enough
 
 
 def require_positive(weights: Float[Tensor, " N"], why: str) -> None:

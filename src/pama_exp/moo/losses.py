@@ -20,7 +20,7 @@ from torchjd import scalarization
 from pama_exp.errors import UserError
 from pama_exp.moo.gap import Gap
 from pama_exp.moo.solver import Gramian, Solver
-from pama_exp.moo.weightings import as_bytes, from_bytes
+from pama_exp.moo.weighted import as_bytes, from_bytes
 
 
 class Scalarized(Solver):
