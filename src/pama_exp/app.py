@@ -34,6 +34,12 @@ def main() -> None:
     schema.register_resolvers()
     sys.path.insert(0, os.getcwd())  # a user's own solver, scorer or model file beside the command
     args = get_args_parser().parse_args()
+    if args.help and any(override.startswith("solver=") for override in args.overrides):
+        try:
+            explain_solver(args.overrides, args.config_dir)
+        except UserError as error:
+            _exit(error)
+        return
     composing_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     try:
         if not composing_only:
@@ -41,6 +47,21 @@ def main() -> None:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_guarded)()
     except UserError as error:
         _exit(error)
+
+
+def explain_solver(overrides: Sequence[str], config_dir: str | None = None) -> None:
+    """Print what the solver named on the command line is.
+
+    Raises:
+        UserError: if there is no such solver.
+    """
+    from pama_exp.explain import entry
+
+    name = next(override.partition("=")[2] for override in overrides if override.startswith("solver="))
+    found = {path.stem: path for folder in _folders(config_dir) for path in (folder / "solver").glob("*.yaml")}
+    if name not in found:
+        raise UserError(f"Unknown solver '{name}'.", suggest(name, sorted(found)))
+    sys.stdout.write(entry(found[name]).text + "\n")
 
 
 def check_command_line(overrides: Sequence[str], config_dir: str | None = None, multirun: bool = False) -> None:
@@ -64,11 +85,14 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None = None, 
             compose("config", [*overrides, *extra])
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        folders = [CONF, *([Path(config_dir)] if config_dir is not None else [])]
-        options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+        options = sorted({path.stem for folder in _folders(config_dir) for path in (folder / group).glob("*.yaml")})
         raise UserError(f"Unknown {group or 'configuration'} '{name}'.", suggest(name, options)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, parsed, extra) from None
+
+
+def _folders(config_dir: str | None) -> list[Path]:
+    return [CONF, *([Path(config_dir)] if config_dir is not None else [])]
 
 
 def _check_objectives(overrides: Sequence[Override]) -> None:

@@ -99,6 +99,12 @@ def test_tchebycheff_reaches_what_bends_inwards_in_the_order_of_the_weights(prob
 
 
 @both_bends
+def test_smooth_tchebycheff_reaches_it_where_it_is_sharp_enough(problem, start):
+    points = ends(lambda weights: SmoothTchebycheff(weights, mu=0.01), problem, start)
+    assert reached_inside(problem, points) >= 1
+
+
+@both_bends
 def test_pama_by_batch_reaches_it_too_and_follows_the_preference(problem, start):
     points = ends(lambda weights: PAMA(weights, granularity="batch"), problem, start)
     assert reached_inside(problem, points) >= 2

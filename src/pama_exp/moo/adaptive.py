@@ -105,7 +105,7 @@ class Lagrangian(Solver):
     Weights: simplex.
     Stays: no. A multiplier keeps moving until its target is met.
     Advantage: any.
-    Source: Safe RLHF, arXiv 2310.12773, equations 8 to 10 and the update of λ in section 4.3.
+    Source: Safe RLHF, arXiv 2310.12773, the PPO-Lagrangian advantage and the update of λ.
     Use: where requirements are thresholds rather than preferences. Which objective is maximised is a setting, so that
         the order of the objectives matters through it alone.
 

@@ -48,7 +48,7 @@ def gradvac(weights: Sequence[float], beta: float = 0.5, seed: int = 0) -> Weigh
     Weights: non-negative.
     Stays: no. The learned cosines go on moving.
     Advantage: any.
-    Source: Wang et al. 2021, arXiv 2010.05874, equations 3 and 4 (there the sum); torchjd GradVacWeighting.
+    Source: Wang et al. 2021, arXiv 2010.05874, algorithm 1 (there the sum); torchjd GradVacWeighting.
     Use: where gradients are mostly aligned and PCGrad would not act.
 
     Args:
@@ -99,7 +99,7 @@ def upgrad(weights: Sequence[float]) -> Weighted:
     Weights: non-negative.
     Stays: every.
     Advantage: any.
-    Source: Quinton & Rey 2024, arXiv 2406.16232, equation 5; torchjd UPGradWeighting.
+    Source: Quinton & Rey 2024, arXiv 2406.16232, the projections of equation 3, averaged; torchjd UPGradWeighting.
     Use: where no objective may get worse, to first order, and MGDA is too slow.
 
     Args:

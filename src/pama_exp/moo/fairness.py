@@ -50,7 +50,7 @@ def imtl_g(weights: Sequence[float]) -> Weighted:
     Weights: real. Weights may be negative, and large where gradients nearly oppose one another.
     Stays: no. Equal projections onto opposite gradients are 0 only if it vanishes, which its normalisation forbids.
     Advantage: any.
-    Source: Liu et al. 2021, "Towards Impartial Multi-task Learning", equation 4; torchjd IMTLGWeighting.
+    Source: Liu et al. 2021, "Towards Impartial Multi-task Learning", the gradient balance; torchjd IMTLGWeighting.
     Use: to compare; it needs the gradient clip.
 
     Args:
@@ -69,7 +69,7 @@ def nash_mtl(weights: Sequence[float]) -> Weighted:
     Weights: simplex.
     Stays: every.
     Advantage: any.
-    Source: Navon et al. 2022, arXiv 2202.01017, equation 3. Solved as FairGrad with α = 1, which is the same equation:
+    Source: Navon et al. 2022, arXiv 2202.01017, algorithm 1. Solved as FairGrad with α = 1, which is the same equation:
         torchjd's own NashMTL needs two more packages and keeps the solution of the step before.
     Use: where objectives differ in scale and none should be sacrificed.
 
@@ -115,7 +115,7 @@ def cr_mogm(weights: Sequence[float], alpha: float = 0.9) -> Weighted:
     Stays: every.
     Advantage: any.
     Source: Zhou et al. 2022, "On the Convergence of Stochastic Multi-Objective Gradient Manipulation and Beyond",
-        equation 7; torchjd CRMOGMWeighting around this project's exact min-norm.
+        the smoothed weights; torchjd CRMOGMWeighting around this project's exact min-norm.
     Use: in place of MGDA where mini-batches are small: smoothing undoes the bias of weights found on the same batch.
 
     Args:

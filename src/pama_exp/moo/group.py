@@ -27,7 +27,8 @@ class GDPO(Solver):
     Weights: simplex.
     Stays: own.
     Advantage: advantage=group advantage.baseline=standardise, which computes Zⁱ.
-    Source: arXiv 2601.05242, equations 4 to 6. There the KL term is in the loss: training.kl.placement=loss.
+    Source: arXiv 2601.05242, decoupled normalisation and the batch-wise one after it. There the KL term is in the loss:
+        training.kl.placement=loss.
     Use: as the linear baseline of group-relative training; GRPO on a weighted sum is solver=linear solver.space=reward.
 
     Args:
@@ -59,7 +60,7 @@ class RVPO(Solver):
     Weights: simplex.
     Stays: no. The minimum of standardised rewards has a mean below 0 that varies with the spread of the answers.
     Advantage: advantage=group advantage.baseline=standardise, which computes Zⁱ.
-    Source: arXiv 2605.05750, equation 4; with equal weights the sum is the paper's mean.
+    Source: arXiv 2605.05750, the soft minimum; with equal weights the sum is the paper's mean.
     Use: where no objective may be sacrificed, and a critic is not wanted; the nearest relative of PAMA with Noon.
 
     Args:

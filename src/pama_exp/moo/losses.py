@@ -168,8 +168,9 @@ def stch(weights: Sequence[float], mu: float = 0.1) -> Scalarized:
     Weights: simplex.
     Stays: no. The weights follow the losses.
     Advantage: any.
-    Source: Lin et al. 2024, arXiv 2402.19078, equation 5; torchjd STCH. Fed with the positive losses of `Gap`, so that
-        the maximum is over the batch's means; solver=smooth-tchebycheff takes it in every response.
+    Source: Lin et al. 2024, arXiv 2402.19078, the smooth Tchebycheff scalarization; torchjd STCH. Fed with the positive
+        losses of `Gap`, so that the maximum is over the batch's means; solver=smooth-tchebycheff takes it in every
+        response.
     Use: to reach points of a front that no linear weights reach, with little noise.
 
     Args:
@@ -194,8 +195,8 @@ def geometric_mean(weights: Sequence[float]) -> Scalarized:
     Weights: simplex.
     Stays: no. The weights follow the losses.
     Advantage: any.
-    Source: Chennupati et al. 2019, "MultiNet++", equation 3; torchjd GeometricMean. Fed with the positive losses
-        of `Gap`.
+    Source: Chennupati et al. 2019, "MultiNet++", the geometric loss strategy; torchjd GeometricMean. Fed with the
+        positive losses of `Gap`.
     Use: as a baseline from multi-task learning; it finishes one objective before the next.
 
     Args:
@@ -214,7 +215,7 @@ def pbi(weights: Sequence[float], theta: float = 5.0) -> Scalarized:
     Weights: real. An objective that is ahead of the direction has a negative weight.
     Stays: no. The weights follow the losses.
     Advantage: any.
-    Source: Zhang & Li 2007, MOEA/D, section III.C; torchjd PBI. Fed with the positive losses of `Gap`.
+    Source: Zhang & Li 2007, MOEA/D, the PBI approach; torchjd PBI. Fed with the positive losses of `Gap`.
     Use: to land on a chosen ray from the ideal point; large θ also holds objectives back.
 
     Args:
@@ -239,8 +240,8 @@ def cosmos(weights: Sequence[float], penalty: float = 1.0) -> Scalarized:
     Weights: real. An objective that is ahead of the direction may have a negative weight.
     Stays: no. The weights follow the losses.
     Advantage: any.
-    Source: Ruchte & Grabocka 2021, arXiv 2103.13392, equation 4; torchjd COSMOS. Fed with the positive losses of `Gap`;
-        the paper also shows the preference to the model.
+    Source: Ruchte & Grabocka 2021, arXiv 2103.13392, the scalarization with its cosine penalty; torchjd COSMOS. Fed
+        with the positive losses of `Gap`; the paper also shows the preference to the model.
     Use: to spread the points of a sweep over the front.
 
     Args:

@@ -28,7 +28,7 @@ class Tchebycheff(Solver):
     Weights: simplex.
     Stays: own.
     Advantage: any.
-    Source: Steuer & Choo 1983, equation 3 of the augmented weighted Tchebycheff programme.
+    Source: Steuer & Choo 1983, the augmented weighted Tchebycheff programme.
     Use: to reach points of a front that no linear weights reach; sweep the weights to trace it. With ρ > 0 weakly
         optimal points are avoided.
 
@@ -92,7 +92,7 @@ class SmoothTchebycheff(Tchebycheff):
     Weights: simplex.
     Stays: own.
     Advantage: any.
-    Source: Lin et al. 2024, arXiv 2402.19078, equation 5.
+    Source: Lin et al. 2024, arXiv 2402.19078, the smooth Tchebycheff scalarization.
     Use: where Tchebycheff's switching between objectives makes the reward noisy.
 
     Args:
