@@ -20,9 +20,9 @@ FIELDS = ("Rule", "Cost", "State", "Scale", "Weights", "Stays", "Advantage", "So
 INTRODUCTION = """\
 # Solvers
 
-Written by `python -m pama_exp.explain conf/solver > docs/solvers.md` from the docstrings;
-`python run.py --help solver=pcgrad` prints one entry. `solver=NAME` chooses one, `solver.SETTING=VALUE` changes it. `null` weights are the objectives'
-own, equal unless changed.
+Written by `python -m pama_exp.explain conf/solver > docs/solvers.md` from the docstrings; `python run.py --help
+solver=pcgrad` prints one entry. `solver=NAME` chooses one, `solver.SETTING=VALUE` changes it. `null` weights are the
+objectives' own, equal unless changed.
 
 A solver acts at one of three places: on the rewards of a response before advantages are estimated, on the advantages
 of each token, or on the losses, by their values or by the Gramian of their gradients. Those that act on rewards or

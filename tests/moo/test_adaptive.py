@@ -8,7 +8,8 @@ import torch
 
 import oracles
 from pama_exp.errors import UserError
-from pama_exp.moo.adaptive import CTWA, DynamicHypervolume, Lagrangian, within_group_covariance
+from pama_exp.moo import adaptive
+from pama_exp.moo.adaptive import CTWA, DynamicHypervolume, Lagrangian
 
 MASK = torch.ones(6, 2, dtype=torch.bool)
 
@@ -22,7 +23,7 @@ def test_covariance_is_numpys_within_each_group():
     expected = [
         np.mean([np.cov(r[g : g + 3], signal[g : g + 3], bias=True)[0, 1] for g in (0, 3)]) for r in rewards.numpy()
     ]
-    np.testing.assert_allclose(within_group_covariance(rewards, signal, 3).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(adaptive.within_group_covariance(rewards, signal, 3).numpy(), expected, atol=1e-6)
 
 
 def ctwa(**settings):
@@ -39,13 +40,13 @@ def test_ctwa_lifts_the_objective_that_the_signal_works_against():
     solver.on_rewards(rewards)
     combined = solver.on_advantages(given, MASK)
     torch.testing.assert_close(combined[0], 0.35 * first[0])
-    seen = within_group_covariance(rewards, combined[0].mean(1), 3)
+    seen = adaptive.within_group_covariance(rewards, combined[0].mean(1), 3)
     assert seen[0] > 0 > seen[1]
     lifted = math.exp(2.0 * -seen[1].item())
     solver.on_rewards(rewards)
     solver.on_advantages(given, MASK)
     assert solver.latest_weights.tolist() == pytest.approx([1 / (1 + lifted), lifted / (1 + lifted)], rel=1e-5)
-    later = within_group_covariance(
+    later = adaptive.within_group_covariance(
         rewards, solver.latest_weights[0] * rewards[0] + solver.latest_weights[1] * rewards[1], 3
     )
     torch.testing.assert_close(solver.covariance, 0.5 * seen + 0.5 * later)
@@ -57,7 +58,7 @@ def test_ctwa_clips_the_signal_it_measures():
     solver.on_rewards(given.mean(2))
     solver.on_advantages(given, MASK)
     signal = (0.5 * given.sum(0)).mean(1).clamp(-0.5, 0.5)
-    torch.testing.assert_close(solver.covariance, within_group_covariance(given.mean(2), signal, 3))
+    torch.testing.assert_close(solver.covariance, adaptive.within_group_covariance(given.mean(2), signal, 3))
 
 
 def test_ctwa_leaves_weights_alone_where_targets_are_met():

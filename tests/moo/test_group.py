@@ -6,7 +6,8 @@ import torch
 
 import oracles
 from pama_exp.errors import UserError
-from pama_exp.moo.group import GDPO, RVPO, whiten_responses
+from pama_exp.moo import group
+from pama_exp.moo.group import GDPO, RVPO
 from pama_exp.rl.estimators import Group
 
 WEIGHTS = [0.2, 0.3, 0.5]
@@ -38,8 +39,8 @@ def test_gdpo_adds_rewards_standardised_one_by_one_and_whitens_the_sum():
 
 def test_whitening_counts_responses_not_tokens_and_leaves_out_those_without_any():
     given = torch.tensor([1.0, 2.0, 4.0, 0.0, 3.0, 99.0])[:, None] * MASK
-    torch.testing.assert_close(whiten_responses(given, MASK), oracles.whitened_responses(given, MASK))
-    assert whiten_responses(torch.full((6, 4), 0.3), MASK).abs().sum() == 0
+    torch.testing.assert_close(group.whiten_responses(given, MASK), oracles.whitened_responses(given, MASK))
+    assert group.whiten_responses(torch.full((6, 4), 0.3), MASK).abs().sum() == 0
 
 
 def test_a_group_that_does_not_vary_gives_nothing():
