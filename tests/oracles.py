@@ -46,6 +46,16 @@ def ppo_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask:
     return connected - torch.stack(terms).mean() if terms else connected
 
 
+def whitened_responses(values: Tensor, mask: Tensor) -> Tensor:
+    """(A − mean) / deviation of the responses' means over their valid tokens; (B,T), zeros on padding."""
+    rows = [(b, values[b][mask[b]]) for b in range(len(values)) if bool(mask[b].any())]
+    means = np.array([row.mean().item() for _, row in rows])
+    result = torch.zeros_like(values)
+    for b, row in rows:
+        result[b][mask[b]] = (row - float(means.mean())) / float(means.std())
+    return result
+
+
 def gae_double_sum(rewards: Tensor, values: Tensor, length: int, gamma: float, lam: float) -> list[float]:
     """A_t = Σ_k (γλ)^k δ_{t+k} for one response of `length` tokens, the value after the last being 0."""
     reward, value = rewards.double().tolist(), [*values.double().tolist()[:length], 0.0]

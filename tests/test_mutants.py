@@ -12,7 +12,21 @@ from typing import NamedTuple
 import pytest
 
 from contracts import test_solvers
-from moo import test_diagnostics, test_fronts, test_gradient, test_pama, test_solver
+from moo import (
+    test_adaptive,
+    test_balancing,
+    test_diagnostics,
+    test_fronts,
+    test_gradient,
+    test_group,
+    test_pama,
+    test_solver,
+    test_tchebycheff,
+    test_weighted,
+)
+from moo import (
+    test_losses as test_loss_scalarizers,
+)
 from rl import test_advantages, test_kl, test_losses, test_masks
 
 
@@ -194,6 +208,39 @@ MUTANTS = [
     Mutant("keep the loss's sign", "moo.gradient:normalise_gramian", ".abs()", "", lambda: test_gradient.test_normalised_gramian_is_the_gramian_of_normalised_gradients("loss")),
     Mutant("wrong gradients", "moo.gradient:MGDA.on_losses", "gramian(self.target)", "gramian()", lambda: test_gradient.test_each_method_asks_for_its_own_gradients(test_gradient.gradient.MGDAUB, "hidden")),
     Mutant("pay for one objective's gradient", "moo.gradient:MGDA.on_losses", "len(losses) == 1", "False", lambda: test_solvers.test_single_objective_is_ppo(solver_contract("mgda"), 0)),
+    # solvers by family
+    Mutant("reward the distance", "moo.tchebycheff:Tchebycheff.on_rewards", "-shortfall.amax(0)", "shortfall.amax(0)", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.0)),
+    Mutant("the best objective counts", "moo.tchebycheff:Tchebycheff.on_rewards", "(-shortfall.amax(0)", "(-shortfall.amin(0)", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.0)),
+    Mutant("forget the augmentation", "moo.tchebycheff:Tchebycheff.on_rewards", "self.rho * ", "0 * ", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.05)),
+    Mutant("forget to multiply by the smoothness", "moo.tchebycheff:SmoothTchebycheff.on_rewards", "-self.mu * ", "-", test_tchebycheff.test_smooth_is_the_soft_maximum_and_becomes_tchebycheff),
+    Mutant("calibrate on raw scores", "moo.tchebycheff:Tchebycheff.calibrate", "rewards.amax(1)", "scores.amax(1)", lambda: test_tchebycheff.test_the_ideal_point_is_the_calibrations_best_and_then_frozen(test_tchebycheff.Tchebycheff)),
+    Mutant("whiten by tokens", "moo.group:whiten_responses", "torch.where(response_mask, values, 0).sum(1) / response_mask.sum(1).clamp(min=1))[counted]", "values[response_mask])", test_group.test_whitening_counts_responses_not_tokens_and_leaves_out_those_without_any),
+    Mutant("count empty responses", "moo.group:whiten_responses", "response_mask.any(1)", "response_mask.any(1) | True", test_group.test_whitening_counts_responses_not_tokens_and_leaves_out_those_without_any),
+    Mutant("a soft maximum", "moo.group:RVPO.on_advantages", "torch.expm1(-self.k", "torch.expm1(self.k", lambda: test_group.test_rvpo_is_the_soft_minimum(0.5)),
+    Mutant("forget to divide by k", "moo.group:RVPO.on_advantages", " / self.k", "", lambda: test_group.test_rvpo_is_the_soft_minimum(3.0)),
+    Mutant("covariance across prompts", "moo.adaptive:within_group_covariance", "grouped.mean(-1, keepdim=True)", "grouped.mean((1, 2), keepdim=True)", test_adaptive.test_covariance_is_numpys_within_each_group),
+    Mutant("lift what is above its target", "moo.adaptive:CTWA.on_advantages", "(self.target - kept)", "(kept - self.target)", test_adaptive.test_ctwa_lifts_the_objective_that_the_signal_works_against),
+    Mutant("lower what is above its target", "moo.adaptive:CTWA.on_advantages", ".clamp(min=0)).log_softmax", ").log_softmax", test_adaptive.test_ctwa_lifts_the_objective_that_the_signal_works_against),
+    Mutant("do not clip the signal", "moo.adaptive:CTWA.on_advantages", "signal.clamp(-self.bound, self.bound)", "signal", test_adaptive.test_ctwa_clips_the_signal_it_measures),
+    Mutant("do not divide by 1 + Σλ", "moo.adaptive:Lagrangian.on_advantages", " / self.multipliers.sum()", "", test_adaptive.test_multipliers_rise_with_what_is_missed_are_capped_and_fall_to_zero),
+    Mutant("no cap", "moo.adaptive:Lagrangian.observe", "clamp(0, self.cap)", "clamp(min=0)", test_adaptive.test_multipliers_rise_with_what_is_missed_are_capped_and_fall_to_zero),
+    Mutant("negative multipliers", "moo.adaptive:Lagrangian.observe", "clamp(0, self.cap)", "clamp(max=self.cap)", test_adaptive.test_multipliers_rise_with_what_is_missed_are_capped_and_fall_to_zero),
+    Mutant("the whole volume, not what is added", "moo.adaptive:DynamicHypervolume.on_validation", " - hypervolume(self.archive, corner)", "", test_adaptive.test_the_multiplier_follows_what_a_validation_adds_to_the_hypervolume),
+    Mutant("apply the step twice", "moo.balancing:DynamicGradient.on_losses", "self.step_size * products", "self.step_size**2 * products", test_balancing.test_dynamic_weights_multiply_by_the_exponential_of_their_products_once),
+    Mutant("only its own norm", "moo.balancing:DynamicGradient.on_losses", "products.sum(1)", "products.diagonal()", test_balancing.test_dynamic_weights_multiply_by_the_exponential_of_their_products_once),
+    Mutant("favour those ahead", "moo.balancing:GradNorm.on_losses", "(gap / gap.mean())", "(gap.mean() / gap)", lambda: test_balancing.test_gradnorm_takes_a_gradient_step_on_its_own_objective(1.5)),
+    Mutant("ascend", "moo.balancing:GradNorm.on_losses", "self.current - self.step_size", "self.current + self.step_size", lambda: test_balancing.test_gradnorm_takes_a_gradient_step_on_its_own_objective(0.0)),
+    Mutant("weigh rescaled gradients as if they were not", "moo.gapo:GAPO.on_losses", "sizes[None, :]) / sizes", "sizes[None, :])", lambda: test_balancing.test_gapo_is_the_shortest_combination_of_rescaled_gradients(1)),
+    Mutant("ignore the power", "moo.gapo:GAPO.on_losses", " ** self.power", "", lambda: test_balancing.test_gapo_is_the_shortest_combination_of_rescaled_gradients(2)),
+    Mutant("preference over raw gradients", "moo.gapo:PGAPO.on_losses", " / _norms(gramian().detach().cpu().double())", "", test_balancing.test_p_gapo_is_the_preference_over_unit_gradients),
+    Mutant("let torchjd see the size", "moo.weighted:Weighted.on_losses", "exact.double() / size)", "exact.double())", lambda: test_weighted.test_thresholds_inside_torchjd_do_not_see_the_gradients_size(1e-3)),
+    Mutant("add up instead of averaging", "moo.weighted:Weighted.on_losses", "len(losses) if self.scaled", "1 if self.scaled", test_weighted.test_pcgrad_removes_the_conflicting_part_of_each_gradient),
+    Mutant("the same draw every time", "moo.weighted:Weighted._draw", " + self.calls", "", test_weighted.test_random_weights_leave_the_global_stream_alone_and_follow_seed_and_call),
+    Mutant("raw gradients for ConFIG", "moo.conflicts:conflict_free_weights", " * inverse[:, None] * inverse[None, :]", "", lambda: test_weighted.test_config_from_the_gramian_is_torchjds_from_the_gradients("normal")),
+    Mutant("a third of the length", "moo.conflicts:conflict_free_weights", "mean / length * coordinates", "mean * coordinates", lambda: test_weighted.test_config_from_the_gramian_is_torchjds_from_the_gradients("normal")),
+    Mutant("the share that is done", "moo.gap:Gap.values", "self.ideal - self.current", "self.current - self.start", test_loss_scalarizers.test_the_gap_is_the_share_of_the_way_that_is_left),
+    Mutant("ignore what was learned", "moo.losses:Scalarized.observe", "self.steps > 0", "False", test_loss_scalarizers.test_uw_learns_weights_inverse_to_the_losses),
+    Mutant("the losses, not their slopes", "moo.losses:Scalarized.observe", "slopes / total if", "losses.detach() / losses.detach().sum() if", test_loss_scalarizers.test_geometric_mean_weighs_by_the_inverse),
     # diagnostics and fronts
     Mutant("who binds least", "moo.diagnostics:binding_share", "positive.amin(0)", "positive.amax(0)", binding),
     Mutant("count ties in full", "moo.diagnostics:binding_share", "binds / binds.sum(0)", "binds", binding),

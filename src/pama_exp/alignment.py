@@ -43,6 +43,7 @@ class Estimator(Protocol):
 
     needs_critic: bool
     group_size: int
+    label: str  # what `Solver.estimators` names it by
 
     def estimate(
         self, scores: Tensor, kl_penalty: Tensor, values: Tensor, response_mask: Tensor
@@ -135,6 +136,7 @@ class Alignment(LightningModule):
             rewards = torch.stack(
                 [o.normaliser.update_and_apply(row) for o, row in zip(self.objectives, scores, strict=True)]
             )
+            self.solver.observe(scores)
             channels = self.solver.on_rewards(rewards)
         with self._timed("evaluate"), torch.no_grad():
             old_log_probs, old_values = self._old(rollout)

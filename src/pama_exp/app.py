@@ -44,6 +44,12 @@ def main() -> None:
         return
     stop_with_sweep()
     args = get_args_parser().parse_args()
+    if args.help and any(override.startswith("solver=") for override in args.overrides):
+        try:
+            explain_solver(args.overrides, args.config_dir)
+        except UserError as error:
+            _exit(error)
+        return
     composing_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     sys.argv[1:] = as_hydra_reads(sys.argv[1:], args.overrides, imply_mode=not composing_only)
     args = get_args_parser().parse_args()
@@ -71,6 +77,21 @@ def as_hydra_reads(words: Sequence[str], overrides: Sequence[str], imply_mode: b
     read = [word.removeprefix("+") if word in given else word for word in words]
     has_mode = any(word.startswith("hydra.mode=") for word in overrides)
     return [*read, "hydra.mode=MULTIRUN"] if given and imply_mode and not has_mode else read
+
+
+def explain_solver(overrides: Sequence[str], config_dir: str | None = None) -> None:
+    """Print what the solver named on the command line is.
+
+    Raises:
+        UserError: if there is no such solver.
+    """
+    from pama_exp.explain import entry
+
+    name = next(override.partition("=")[2] for override in overrides if override.startswith("solver="))
+    found = {path.stem: path for folder in _folders(config_dir) for path in (folder / "solver").glob("*.yaml")}
+    if name not in found:
+        raise UserError(f"Unknown solver '{name}'.", suggest(name, sorted(found)))
+    sys.stdout.write(entry(found[name]).text + "\n")
 
 
 def check_command_line(overrides: Sequence[str], config_dir: str | None = None, multirun: bool = False) -> None:
@@ -124,14 +145,17 @@ def _check_one(parsed: Sequence[Override], overrides: Sequence[str], config_dir:
             compose("config", [*overrides, *extra])
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        folders = [CONF, *([Path(config_dir)] if config_dir is not None else [])]
-        found = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+        found = sorted({path.stem for folder in _folders(config_dir) for path in (folder / group).glob("*.yaml")})
         hint = suggest(name, error.options or found)  # of a list, Hydra does not say the options
         if name in _LAUNCHERS:
             hint = "It is an extra: pip install 'pama-exp[launchers]'."
         raise UserError(f"Unknown {group or 'configuration'} '{name}'.", hint) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, parsed, extra) from None
+
+
+def _folders(config_dir: str | None) -> list[Path]:
+    return [CONF, *([Path(config_dir)] if config_dir is not None else [])]
 
 
 def _check_objectives(overrides: Sequence[Override]) -> None:

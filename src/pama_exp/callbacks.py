@@ -93,15 +93,16 @@ class Evaluator(Callback):
         if self.before is None:
             evaluation = pl_module.evaluate_policy(self.test, self.seed)
             self.before, self.calibration = evaluation.means(), evaluation.calibration()
-            self._log(trainer, 0, pl_module.evaluate_policy(self.validation, self.seed))
+            self._log(trainer, pl_module, 0, pl_module.evaluate_policy(self.validation, self.seed))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Alignment, *_: Any) -> None:
         """Validation on the cadence and after the last step."""
         due = self.every > 0 and pl_module.step % self.every == 0
         if due or pl_module.step == self.steps:
-            self._log(trainer, pl_module.step, pl_module.evaluate_policy(self.validation, self.seed))
+            self._log(trainer, pl_module, pl_module.step, pl_module.evaluate_policy(self.validation, self.seed))
 
-    def _log(self, trainer: Trainer, step: int, evaluation: Evaluation) -> None:
+    def _log(self, trainer: Trainer, pl_module: Alignment, step: int, evaluation: Evaluation) -> None:
+        pl_module.solver.on_validation(torch.stack([rewards.mean() for rewards in evaluation.proxy.values()]))
         metrics = evaluation.metrics() | {"train/step": float(step)}
         rows = evaluation.rows(limit=32)
         self.record.log_metrics(step, metrics)

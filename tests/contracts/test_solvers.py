@@ -1,15 +1,18 @@
 """What every solver must do, whatever its method: each conf/solver/*.yaml is found and put through all of it.
 
-A new solver is tested by its yaml alone; settings worth testing besides the yaml's own go in VARIANTS.
+A new solver is tested by its yaml alone; settings worth testing besides the yaml's own go in VARIANTS. What a solver
+promises of its scale, its weights and its stationary points is read from its docstring, where the documents have it from.
 """
 
 from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import io
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,10 @@ from torch import Tensor
 import oracles
 from pama_exp.moo.solver import Solver
 from pama_exp.rl.advantages import gae, token_rewards
+from pama_exp.rl.estimators import Group
 from pama_exp.rl.losses import clipped_surrogate
-from samplers import ADVANTAGES, ragged_mask
+from problems import QUADRATICS, calibrated, direction, optimise
+from samplers import ADVANTAGES, GRADIENTS, ragged_mask
 
 FOLDER = Path(__file__).parents[2] / "conf" / "solver"
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -35,39 +40,20 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "linear": [{"space": "reward"}],
     "mgda": [{"normalisation": mode} for mode in ("l2", "loss", "loss+")] + [{"noon": True}],
     "mgda-ub": [{"normalisation": "l2", "noon": True}],
+    "tchebycheff": [{"ideal_per_objective": 1.5}],
+    "gdpo": [{"whiten": False}],
+    "rvpo": [{"k": 0.0}, {"k": 50.0, "whiten": True}],
+    "lagrangian": [{"initial": 0.5}, {"targets_per_objective": 0.1}],
+    "ctwa": [{"target": 0.5}],
+    "dynamic-gradient": [{"relative": False}],
+    "gapo": [{"power": 2}],
+    "fairgrad": [{"alpha": 0.0}],
+    "cagrad": [{"c": 0.0}],
+    "aligned-mtl": [{"scale_mode": mode} for mode in ("median", "rmse")],
 }
-CLIP, BATCH, TOKENS = 0.2, 6, 5
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A solver's class and settings, to be built for any weights."""
-
-    name: str
-    target: str
-    settings: dict[str, Any]
-
-    def __call__(self, weights: Sequence[float]) -> Solver:
-        module, _, name = self.target.rpartition(".")
-        solver = getattr(importlib.import_module(module), name)(weights=list(weights), **self.settings)
-        assert isinstance(solver, Solver)
-        return solver
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def recipes() -> Iterator[Recipe]:
-    for path in sorted(FOLDER.glob("*.yaml")):
-        settings: Any = OmegaConf.to_container(OmegaConf.load(path))
-        settings = {key: value for key, value in settings.items() if key not in ("name", "weights")}
-        target = settings.pop("_target_")
-        for changed in [{}, *VARIANTS.get(path.stem, [])]:
-            label = " ".join([path.stem, *(f"{k}={v}" for k, v in changed.items())])
-            yield Recipe(label, target, settings | changed)
-
-
-every_solver = pytest.mark.parametrize("make", list(recipes()), ids=str)
+# With one objective these have PPO's advantage centred and scaled over the batch once more.
+WHITENED = {"gdpo", "rvpo k=50.0 whiten=True"}
+CLIP, BATCH, TOKENS, GROUP = 0.2, 6, 5, 3
 
 
 @dataclass(frozen=True)
@@ -79,9 +65,76 @@ class Batch:
     old_log_probs: Tensor
     log_probs: Tensor
     mask: Tensor
+    penalty: float = 0.01
 
     def permuted(self, order: Tensor) -> Batch:
         return replace(self, rewards=self.rewards[order], values=self.values[order])
+
+    def scaled(self, factors: Tensor) -> Batch:
+        return replace(
+            self, rewards=factors[:, None] * self.rewards, values=factors[:, None, None] * self.values, penalty=0.0
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A solver's class and settings, to be built for any weights."""
+
+    name: str
+    target: str
+    settings: dict[str, Any]
+
+    @property
+    def factory(self) -> Any:
+        module, _, name = self.target.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+    def __call__(self, weights: Sequence[float], **changed: Any) -> Solver:
+        """`x_per_objective: v` among the settings stands for x = [v, v, …]."""
+        settings = self.settings | changed
+        for key in [key for key in settings if key.endswith("_per_objective")]:
+            settings[key.removesuffix("_per_objective")] = [settings.pop(key)] * len(weights)
+        solver = self.factory(weights=list(weights), **settings)
+        assert isinstance(solver, Solver)
+        solver.group_size = GROUP if solver.estimators else 1
+        return solver
+
+    def told(self, weights: Sequence[float], batch: Batch, **changed: Any) -> Solver:
+        """The solver, calibrated on this batch where it wants to be."""
+        solver = self(weights, **changed)
+        if solver.needs_calibration:
+            solver.calibrate(batch.rewards, batch.rewards)
+        return solver
+
+    @property
+    def is_shipped(self) -> bool:
+        return " " not in self.name
+
+    @property
+    def is_random(self) -> bool:
+        return "seed" in self.settings
+
+    def promise(self, field: str) -> str:
+        """The first word of a field of the docstring; empty where the docstring has no such field."""
+        found = re.search(rf"^ *{field}: ([a-z-]+)", inspect.getdoc(inspect.unwrap(self.factory)) or "", re.MULTILINE)
+        return found[1] if found else ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def recipes() -> Iterator[Recipe]:
+    for path in sorted(FOLDER.glob("*.yaml")):
+        node = OmegaConf.create({"seed": 0, "solver": OmegaConf.load(path)})
+        settings: Any = OmegaConf.to_container(node, resolve=True)["solver"]
+        settings = {key: value for key, value in settings.items() if key not in ("name", "weights")}
+        target = settings.pop("_target_")
+        for changed in [{}, *VARIANTS.get(path.stem, [])]:
+            label = " ".join([path.stem, *(f"{k}={v}" for k, v in changed.items())])
+            yield Recipe(label, target, settings | changed)
+
+
+every_solver = pytest.mark.parametrize("make", list(recipes()), ids=str)
 
 
 def sample(kind: str, objectives: int, seed: int = 0) -> Batch:
@@ -106,18 +159,24 @@ class Outcome:
     weights: Tensor
 
 
-def estimate(rewards: Tensor, batch: Batch) -> Tensor:
-    """(K,B,T) GAE advantages; a solver with fewer channels than objectives has no use for per-objective values."""
+def estimate(solver: Solver, rewards: Tensor, batch: Batch) -> Tensor:
+    """(K,B,T) advantages by GAE, or by the group estimator that the solver names first.
+
+    A solver with fewer channels than objectives has no use for per-objective values.
+    """
     values = batch.values if len(rewards) == len(batch.values) else torch.zeros(len(rewards), BATCH, TOKENS)
-    token = token_rewards(rewards, torch.full((BATCH, TOKENS), 0.01), batch.mask)
-    return gae(token, values, batch.mask, 0.99, 0.95)
+    penalty = torch.full((BATCH, TOKENS), batch.penalty)
+    if solver.estimators:
+        return Group(solver.estimators[0].split("/")[1], GROUP).estimate(rewards, penalty, values, batch.mask)[0]
+    return gae(token_rewards(rewards, penalty, batch.mask), values, batch.mask, 0.99, 0.95)
 
 
 def step(solver: Solver, batch: Batch, allow_gramian: bool = True) -> Outcome:
     """One update as the framework makes it: rewards → advantages → surrogates → weighted sum → gradient."""
+    solver.observe(batch.rewards)
     rewards = solver.on_rewards(batch.rewards)
     assert rewards.shape == (solver.num_channels, BATCH)
-    combined = solver.on_advantages(estimate(rewards, batch), batch.mask)
+    combined = solver.on_advantages(estimate(solver, rewards, batch), batch.mask)
 
     log_probs = batch.log_probs.clone().requires_grad_()
     losses = clipped_surrogate(log_probs, batch.old_log_probs, combined, batch.mask, CLIP)
@@ -134,15 +193,33 @@ def step(solver: Solver, batch: Batch, allow_gramian: bool = True) -> Outcome:
 
 
 def assert_finite(solver: Solver, batch: Batch) -> None:
+    """At the first step and at the next, with validations between."""
+    for _ in range(2):
+        solver.on_validation(batch.rewards.mean(1))
+        outcome = step(solver, batch)
+        for name, value in vars(outcome).items():
+            assert bool(value.isfinite().all()), f"{name} is not finite"
+        assert bool(solver.latest_weights.isfinite().all())
+
+
+def assert_weights_are_in_their_domain(domain: str, solver: Solver, batch: Batch) -> None:
+    """What is logged has magnitudes that sum to 1; what weighs the losses is where the docstring says."""
     outcome = step(solver, batch)
-    for name, value in vars(outcome).items():
-        assert bool(value.isfinite().all()), f"{name} is not finite"
-    assert bool(solver.latest_weights.isfinite().all())
+    logged = solver.latest_weights
+    assert logged.abs().sum().item() == pytest.approx(1, abs=1e-4)
+    if domain == "real":
+        return
+    assert bool((logged >= 0).all())
+    assert bool((outcome.weights >= 0).all())
+    if domain == "simplex" and len(outcome.weights) > 1:
+        assert outcome.weights.sum().item() == pytest.approx(1, abs=1e-4)
 
 
 def assert_permutation_equivariant(make: Recipe, batch: Batch, weights: Sequence[float], order: Tensor) -> None:
     """The objectives' order is of no consequence to the update, and the logged weights follow it."""
-    plain, permuted = make(weights), make([weights[i] for i in order])
+    moved = {"primary": order.tolist().index(make.settings["primary"])} if "primary" in make.settings else {}
+    plain = make.told(weights, batch)
+    permuted = make.told([weights[i] for i in order], batch.permuted(order), **moved)
     first, second = step(plain, batch), step(permuted, batch.permuted(order))
     scale = first.gradient.abs().max().item() + 1e-30
     torch.testing.assert_close(second.gradient / scale, first.gradient / scale, atol=1e-3, rtol=1e-3)
@@ -151,9 +228,11 @@ def assert_permutation_equivariant(make: Recipe, batch: Batch, weights: Sequence
 
 def assert_single_objective_is_ppo(make: Recipe, batch: Batch) -> None:
     """With one objective, loss and gradient are PPO's (Noon PPO's if the solver clips), whatever the weight given."""
-    solver = make([0.7])
+    solver = make.told([0.7], batch)
     outcome = step(solver, batch, allow_gramian=False)
-    advantages = estimate(batch.rewards, batch)[0]
+    advantages = estimate(solver, batch.rewards, batch)[0]
+    if make.name in WHITENED:
+        advantages = oracles.whitened_responses(advantages, batch.mask)
     used = advantages.clamp(min=0) if getattr(solver, "noon", False) else advantages
     log_probs = batch.log_probs.clone().requires_grad_()
     expected = oracles.ppo_loss(log_probs, batch.old_log_probs, used, batch.mask, CLIP)
@@ -168,8 +247,9 @@ def assert_state_survives(make: Recipe, batches: Sequence[Batch]) -> None:
     """A solver restored from its state, through a file, goes on exactly as the one that was never interrupted."""
     *before, after = batches
     weights = [0.2, 0.3, 0.5]
-    running, restored = make(weights), make(weights)
+    running, restored = make.told(weights, before[0]), make(weights)
     for batch in before:
+        running.on_validation(batch.rewards.mean(1))
         step(running, batch)
     file = io.BytesIO()
     torch.save(running.state_dict(), file)
@@ -187,7 +267,6 @@ def assert_hooks_keep_their_shapes(solver: Solver, batch: Batch) -> None:
     outcome = step(solver, batch)
     assert outcome.combined.shape[1:] == (BATCH, TOKENS)
     assert outcome.weights.shape == outcome.combined.shape[:1]
-    assert bool((outcome.weights >= 0).all())
     assert outcome.combined.dtype == outcome.weights.dtype == torch.float32
     assert solver.latest_weights.shape == solver.weights.shape == (objectives,)
     assert not outcome.combined.requires_grad
@@ -196,38 +275,92 @@ def assert_hooks_keep_their_shapes(solver: Solver, batch: Batch) -> None:
 
 def assert_inputs_are_left_alone(solver: Solver, batch: Batch) -> None:
     before = copy.deepcopy(batch)
-    advantages = estimate(solver.on_rewards(batch.rewards), batch)
+    tensors = [field.name for field in fields(batch) if field.name != "penalty"]
+    solver.observe(batch.rewards)
+    advantages = estimate(solver, solver.on_rewards(batch.rewards), batch)
     kept = advantages.clone()
     solver.on_advantages(advantages, batch.mask)
     assert torch.equal(advantages, kept)
-    for name, value in vars(before).items():
-        assert torch.equal(getattr(batch, name), value), name
+    for name in tensors:
+        assert torch.equal(getattr(batch, name), getattr(before, name)), name
+
+
+def assert_scale_behaves_as(promise: str, make: Recipe, batch: Batch) -> None:
+    """What a change of the rewards' units does to the update: one objective's (invariant, direction) or all (equivariant)."""
+    count = len(batch.rewards)
+    factors = torch.full((count,), 8.0)
+    if promise in ("invariant", "direction"):
+        factors = torch.tensor([8.0, 0.5, 2.0, 1.0])[:count]
+    weights = [1.0 + i for i in range(count)]
+    plain = batch.scaled(torch.ones(count))
+    scaled = batch.scaled(factors)
+    before = step(make.told(weights, plain), plain).gradient
+    after = step(make.told(weights, scaled), scaled).gradient
+    if promise == "direction":
+        before, after = before / before.norm(), after / after.norm()
+    elif promise == "equivariant":
+        after = after / 8.0
+    torch.testing.assert_close(after, before, atol=2e-3 * before.abs().max().item(), rtol=0)
+
+
+def assert_stays_at_a_stationary_point(make: Recipe) -> None:
+    """Between the optima of two quadratics every point is Pareto stationary, and no direction is taken there."""
+    for share in (0.3, 0.7):
+        at = torch.tensor([2 * share - 1, 0.0])
+        solver = calibrated(make([0.5, 0.5]), QUADRATICS)
+        length = direction(solver, QUADRATICS, at).norm().item()
+        assert length < 0.01 * QUADRATICS.gradients(at).norm(dim=1).min().item()
+
+
+def assert_descends_from_elsewhere(make: Recipe) -> None:
+    """Where the gradients agree no objective gets worse, and a few steps lead near to the Pareto set."""
+    far = torch.tensor([0.0, 2.0])
+    gains = QUADRATICS.gradients(far) @ direction(calibrated(make([0.5, 0.5]), QUADRATICS), QUADRATICS, far)
+    assert bool((gains > 0.1).all())
+    path = optimise(make([0.6, 0.4]), QUADRATICS, torch.tensor([0.2, 1.5]), steps=120)
+    assert QUADRATICS.distance(path[-1]) < 0.2
 
 
 def test_solvers_were_found():
-    assert {"pama", "linear", "mgda", "mgda-ub"} <= {recipe.name for recipe in recipes()}
+    shipped = [recipe for recipe in recipes() if recipe.is_shipped]
+    assert len(shipped) >= 25
+    assert {"pama", "linear", "mgda", "mgda-ub"} <= {recipe.name for recipe in shipped}
 
 
 @every_solver
 @pytest.mark.parametrize("objectives", [1, 2, 5])
 def test_shapes(make, objectives):
-    solver = make([1.0] * objectives)
-    assert_hooks_keep_their_shapes(solver, sample("normal", objectives))
-    assert_inputs_are_left_alone(solver, sample("normal", objectives))
+    batch = sample("normal", objectives)
+    solver = make.told([1.0] * objectives, batch)
+    assert_hooks_keep_their_shapes(solver, batch)
+    assert_inputs_are_left_alone(solver, batch)
 
 
 @every_solver
 @pytest.mark.parametrize("kind", ADVANTAGES)
 def test_finite_on_any_input(make, kind):
     for objectives in (1, 2, 4):
-        assert_finite(make([1.0] * objectives), sample(kind, objectives))
+        batch = sample(kind, objectives)
+        assert_finite(make.told([1.0] * objectives, batch), batch)
+
+
+@every_solver
+def test_finite_on_any_gradients(make):
+    """A solver that asks for gradients is shown those that are hard to combine."""
+    for kind, gradients in GRADIENTS.items():
+        for objectives in (2, 4):
+            rows = gradients((objectives, 4), 0)
+            solver = make.told([1.0] * objectives, sample("normal", objectives))
+            weights = solver.on_losses(torch.zeros(objectives), lambda target="parameters", rows=rows: rows @ rows.T)
+            assert bool(weights.isfinite().all()), kind
+            assert bool(solver.latest_weights.isfinite().all()), kind
 
 
 @every_solver
 def test_finite_without_a_single_valid_token(make):
     batch = sample("normal", 3)
     nothing = replace(batch, mask=torch.zeros_like(batch.mask))
-    solver = make([1.0, 1.0, 1.0])
+    solver = make.told([1.0, 1.0, 1.0], batch)
     outcome = step(solver, nothing)
     assert bool(solver.latest_weights.isfinite().all())
     assert outcome.loss.item() == 0
@@ -235,10 +368,61 @@ def test_finite_without_a_single_valid_token(make):
 
 
 @every_solver
+@pytest.mark.parametrize("kind", ["normal", "opposite", "mixed scale"])
+def test_weights_are_in_their_domain(make, kind):
+    domain = make.promise("Weights") or "non-negative"
+    assert domain in ("simplex", "non-negative", "real")
+    for objectives in (2, 4):
+        batch = sample(kind, objectives)
+        assert_weights_are_in_their_domain(domain, make.told([1.0] * objectives, batch), batch)
+
+
+@every_solver
 @pytest.mark.parametrize("kind", ["normal", "all positive", "opposite", "identical", "constant", "huge", "tiny"])
 def test_permutation_equivariant(make, kind):
+    if make.is_random:
+        pytest.skip("equivariant in distribution: the next test")
     assert_permutation_equivariant(make, sample(kind, 3), [0.2, 0.3, 0.5], torch.tensor([2, 0, 1]))
     assert_permutation_equivariant(make, sample(kind, 2), [0.4, 0.6], torch.tensor([1, 0]))
+
+
+@pytest.mark.parametrize("make", [recipe for recipe in recipes() if recipe.is_random], ids=str)
+def test_random_solvers_are_permutation_equivariant_on_average(make):
+    """Over many seeds; a seed by itself gives the same weights every time."""
+    gradients, order = GRADIENTS["normal"]((3, 4), 5), torch.tensor([2, 0, 1])
+
+    def weights(rows: Tensor, seed: int) -> Tensor:
+        return make([1.0] * 3, seed=seed).on_losses(torch.zeros(3), lambda target="parameters": rows @ rows.T)
+
+    seen = torch.stack([weights(gradients, seed) for seed in range(200)])
+    moved = torch.stack([weights(gradients[order], seed) for seed in range(200)])
+    error = (seen.var(0)[order] + moved.var(0)).sqrt() / 200**0.5
+    assert bool(((moved.mean(0) - seen.mean(0)[order]).abs() <= 4 * error + 1e-6).all())
+    assert torch.equal(weights(gradients, 7), seen[7])
+
+
+@every_solver
+def test_scale_behaves_as_documented(make):
+    promise = make.promise("Scale") or "neither"
+    assert promise in ("invariant", "direction", "equivariant", "neither")
+    if promise == "neither" or not make.is_shipped:
+        pytest.skip("nothing is promised")
+    for objectives in (2, 3):
+        assert_scale_behaves_as(promise, make, sample("normal", objectives, seed=3))
+
+
+@every_solver
+def test_stays_at_stationary_points_as_documented(make):
+    promise = make.promise("Stays") or "no"
+    assert promise in ("every", "own", "no")
+    if promise != "every" or not make.is_shipped:
+        pytest.skip("nothing is promised")
+    assert_stays_at_a_stationary_point(make)
+
+
+@pytest.mark.parametrize("make", [recipe for recipe in recipes() if recipe.is_shipped], ids=str)
+def test_descends_from_elsewhere(make):
+    assert_descends_from_elsewhere(make)
 
 
 @every_solver
@@ -250,3 +434,23 @@ def test_single_objective_is_ppo(make, seed):
 @every_solver
 def test_state_survives(make):
     assert_state_survives(make, [sample("normal", 3, seed) for seed in range(4)])
+
+
+@every_solver
+def test_state_is_the_same_wherever_the_steps_were_made(make):
+    """Two processes that are shown the same numbers, as reduction makes sure, hold the same state ever after."""
+    batches = [sample("normal", 3, seed) for seed in range(3)]
+    solvers = [make.told([0.2, 0.3, 0.5], batches[0]) for _ in range(2)]
+    for batch in batches:
+        torch.manual_seed(0)
+        first = step(solvers[0], batch)
+        torch.manual_seed(1)  # the global stream belongs to the process, and must not matter
+        second = step(solvers[1], batch)
+        assert torch.equal(first.gradient, second.gradient)
+
+
+@every_solver
+def test_the_docstring_says_what_the_documents_need(make):
+    for field in ("Rule", "Cost", "State", "Scale", "Weights", "Stays", "Advantage", "Source", "Use"):
+        text = inspect.getdoc(inspect.unwrap(make.factory)) or ""
+        assert re.search(rf"^{field}: \S", text, re.MULTILINE), field

@@ -67,7 +67,17 @@ def normalise_gramian(gramian: Float[Tensor, "N N"], losses: Float[Tensor, " N"]
 
 
 class MGDA(Solver):
-    """Multiple-gradient descent: the min-norm convex combination of the losses' gradients (Désidéri 2012).
+    """Multiple-gradient descent: the min-norm convex combination of the losses' gradients.
+
+    Rule: w = argmin ‖Σ wⁱ gⁱ‖² over the simplex.
+    Cost: one backward pass per objective and one for the update.
+    State: none.
+    Scale: equivariant.
+    Weights: simplex.
+    Stays: every.
+    Advantage: any.
+    Source: Désidéri 2012, C. R. Acad. Sci. Paris 350, theorem 2.2; normalisers of Sener & Koltun 2018.
+    Use: as the gradient method that PAMA bounds. Small gradients decide, unless normalised.
 
     Args:
         weights: one per objective; the method itself has no preference and uses only their number.
@@ -105,9 +115,24 @@ class MGDA(Solver):
 
 
 class MGDAUB(MGDA):
-    """MGDA on the gradients with respect to the last hidden state that the objectives share (Sener & Koltun 2018).
+    """MGDA on the gradients with respect to the last hidden state that the objectives share.
 
     An upper bound of MGDA's objective that needs no backward pass through the trunk per objective.
+
+    Rule: w = argmin ‖Σ wⁱ ∂Lⁱ/∂h‖² over the simplex.
+    Cost: one backward pass through the trunk, one through the head per objective.
+    State: none.
+    Scale: equivariant.
+    Weights: simplex.
+    Stays: every.
+    Advantage: any.
+    Source: Sener & Koltun 2018, arXiv 1810.04650, equation MGDA-UB.
+    Use: as the paper's baseline, or for MGDA at a lower cost.
+
+    Args:
+        weights: one per objective; the method itself has no preference and uses only their number.
+        normalisation: none, l2, loss or loss+; see `normalise_gramian`.
+        noon: clip each objective's advantages at 0 first.
     """
 
     target: Literal["parameters", "hidden"] = "hidden"

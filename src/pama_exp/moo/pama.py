@@ -83,6 +83,17 @@ def combine(
 class PAMA(Solver):
     """Pareto multi-objective alignment: one surrogate loss, over the min-norm combination of advantages.
 
+    Rule: A = Σ cⁱ Aⁱ, c = argmin |Σ cⁱ Aⁱ/pⁱ| over the simplex, per token, response or batch; with Noon, Aⁱ is
+        max(Aⁱ, 0) and the least one decides.
+    Cost: one backward pass.
+    State: none.
+    Scale: equivariant.
+    Weights: simplex.
+    Stays: every. By token it also slows down on the way, as few samples improve every objective near the front.
+    Advantage: any.
+    Source: He & Maghsudi 2025, arXiv 2508.07768, theorem 1; the preference is this project's.
+    Use: to improve all objectives together at the cost of one. `granularity=batch` follows the preference most.
+
     Args:
         weights: the preference p over objectives, all positive; equal weights are the paper's method.
         granularity: token, sequence or batch; see `combine`.

@@ -18,6 +18,17 @@ from pama_exp.moo.solver import Solver
 class Linear(Solver):
     """Fixed weights (MORLHF), in one of two places that are not the same method.
 
+    Rule: A = Σ wⁱ Aⁱ, or one advantage estimated from r = Σ wⁱ rⁱ.
+    Cost: one backward pass; in reward space one value head.
+    State: none.
+    Scale: equivariant. With whitened advantages, in advantage space, no reward drowns another by its spread.
+    Weights: simplex.
+    Stays: own.
+    Advantage: any.
+    Source: the weighted sum; as the baseline MORLHF in He & Maghsudi 2025.
+    Use: as the baseline. The mean rewards of all policies form a convex set, whose front a sweep of weights can trace;
+        where the front of what a model can learn bends inwards, the sweep jumps over it.
+
     Args:
         weights: w, one per objective.
         space: `advantage`, A = Σ wⁱ Aⁱ over advantages estimated (and whitened) per objective; `reward`, r = Σ wⁱ rⁱ

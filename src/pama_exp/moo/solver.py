@@ -1,4 +1,7 @@
-"""What a multi-objective method is to the rest of the framework: three hooks, identity by default.
+"""What a multi-objective method is to the rest of the framework: three hooks that act, identity by default.
+
+Three more only tell the solver what happened (`calibrate`, `observe`, `on_validation`); they do nothing by default, and
+every solver is told alike.
 
 Legend: N objectives, K channels or losses before a hook, L after it, B responses, T response tokens.
 """
@@ -32,7 +35,11 @@ class Solver:
     Attributes:
         weights: (N,) the same, on the simplex.
         latest_weights: (N,) the objective weights most recently applied, averaged over valid tokens where they are per
-            token; for logging.
+            token, and scaled so that their magnitudes sum to 1; for logging.
+        estimators: labels of the advantage estimators that the method is defined for; empty: all.
+        needs_calibration: whether `calibrate` must be called before the first step.
+        needs_validation: whether the method depends on `on_validation`, hence on `training.evaluate_every`.
+        group_size: responses per prompt, consecutive in every batch; set by the stage.
 
     Raises:
         UserError: if there are no weights, if one is negative or not finite, or if all are zero.
@@ -40,6 +47,10 @@ class Solver:
 
     weights: Float[Tensor, " N"]
     latest_weights: Float[Tensor, " N"]
+    estimators: tuple[str, ...] = ()
+    needs_calibration: bool = False
+    needs_validation: bool = False
+    group_size: int = 1
 
     def __init__(self, weights: Sequence[float]) -> None:
         self.weights = on_simplex(weights)
@@ -49,6 +60,15 @@ class Solver:
     def num_channels(self) -> int:
         """Reward channels after `on_rewards`: how many advantages are estimated and value heads trained."""
         return len(self.weights)
+
+    def calibrate(self, scores: Float[Tensor, "N B"], rewards: Float[Tensor, "N B"]) -> None:
+        """The starting policy's scores, and the same after normalisation; called once, where `needs_calibration`."""
+
+    def observe(self, scores: Float[Tensor, "N B"]) -> None:
+        """Every step's scores before normalisation, ahead of the other hooks."""
+
+    def on_validation(self, means: Float[Tensor, " N"]) -> None:
+        """Mean scores on the validation prompts, whenever they have been evaluated."""
 
     def on_rewards(self, rewards: Float[Tensor, "K B"]) -> Float[Tensor, "L B"]:
         """One score per response and objective → one per response and channel."""

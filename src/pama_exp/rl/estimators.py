@@ -34,6 +34,7 @@ class GAE:
 
     needs_critic = True
     group_size = 1
+    label = "gae"
 
     def __init__(self, gamma: float = 1.0, lam: float = 1.0, whiten: str = "center_and_scale") -> None:
         if not (0.0 < gamma <= 1.0 and 0.0 <= lam <= 1.0):
@@ -79,6 +80,7 @@ class Group:
         if group_size < 2:
             raise UserError(f"advantage.group_size={group_size}.", "A group needs at least 2 responses to compare.")
         self.baseline, self.group_size = baselines[baseline], group_size
+        self.label = f"group/{baseline}"
 
     def estimate(
         self,

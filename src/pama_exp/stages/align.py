@@ -19,6 +19,7 @@ from pama_exp.comparison.yardstick import TrueFront
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.gramian import GramianSettings
+from pama_exp.moo.solver import Solver
 from pama_exp.policy.loading import load_model, load_tokenizer, save
 from pama_exp.policy.policy import Policy, freeze
 from pama_exp.policy.sharding import checkpoint_activations, put_together
@@ -119,7 +120,7 @@ def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
         if t.kl.target is None
         else AdaptiveKL(t.kl.coefficient, target=t.kl.target, horizon=t.kl.horizon)
     )
-    _calibrate(objectives, engine, sampling, prompts, config)
+    _calibrate(objectives, solver, engine, sampling, prompts, config)
     return Alignment(
         policy=policy,
         reference=reference,
@@ -174,9 +175,11 @@ def make_trainer(config: Config, callbacks: list[Any], loggers: list[Logger]) ->
 
 
 @torch.no_grad()
-def _calibrate(objectives: Any, engine: Any, sampling: Any, prompts: PromptStream, config: Config) -> None:
-    """Give frozen normalisers the mean and deviation of the SFT policy's own rewards."""
-    if not any(isinstance(o.normaliser, Frozen) for o in objectives):
+def _calibrate(
+    objectives: Any, solver: Solver, engine: Any, sampling: Any, prompts: PromptStream, config: Config
+) -> None:
+    """Give frozen normalisers the mean and deviation of the SFT policy's own rewards, and the solver these rewards."""
+    if not (solver.needs_calibration or any(isinstance(o.normaliser, Frozen) for o in objectives)):
         return
     collected: list[torch.Tensor] = []
     step = 0
@@ -185,9 +188,13 @@ def _calibrate(objectives: Any, engine: Any, sampling: Any, prompts: PromptStrea
         rollout = sharing.generate(engine, prompts.batch(step), sampling, seed, engine.model.device)
         collected.append(sharing.score(partial(score_all, objectives), rollout))
         step += 1
-    for objective, scores in zip(objectives, torch.cat(collected, dim=1), strict=True):
+    whole = torch.cat(collected, dim=1)
+    for objective, scores in zip(objectives, whole, strict=True):
         if isinstance(objective.normaliser, Frozen):
             objective.normaliser.calibrate(scores)
+    if solver.needs_calibration:  # no normaliser is a running one here: check_before_work refuses them
+        rows = zip(objectives, whole, strict=True)
+        solver.calibrate(whole, torch.stack([o.normaliser.update_and_apply(scores) for o, scores in rows]))
 
 
 def _conclude(

@@ -18,7 +18,7 @@ from pama_exp.rewards.normalise import Frozen, Identity, Running
 from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
-from pama_exp.schema import Config, ObjectiveConfig, build
+from pama_exp.schema import Config, ObjectiveConfig, build, solver_label
 from pama_exp.stages.strategies import check_trainer
 from pama_exp.stages.trained import reward_model
 from pama_exp.tracking import loggers
@@ -95,7 +95,8 @@ def make_solver(config: Config) -> Solver:
     """The solver, with `solver.weights` where given and the objectives' own weights otherwise.
 
     Raises:
-        UserError: if the weights do not match the objectives, are negative, or are all zero.
+        UserError: if the weights do not match the objectives, are negative, or are all zero, or if the solver does not
+            go with the advantage estimator, the normalisers or the evaluations.
     """
     given = config.solver.get("weights")
     weights = [float(w) for w in ([o.weight for o in config.objectives.values()] if given is None else given)]
@@ -106,7 +107,31 @@ def make_solver(config: Config) -> Solver:
             "Give one weight per objective, in their order.",
         )
     settings = {key: value for key, value in config.solver.items() if key not in ("weights", "name")}
-    return build(settings, "solver", weights=weights)
+    solver: Solver = build(settings, "solver", weights=weights)
+    estimator = make_estimator(config)
+    _check_solver(config, solver, estimator.label)
+    solver.group_size = estimator.group_size
+    return solver
+
+
+def _check_solver(config: Config, solver: Solver, estimator: str) -> None:
+    label = solver_label(config.solver)
+    if solver.estimators and estimator not in solver.estimators:
+        options = [" advantage.baseline=".join(["advantage=group", e.split("/")[1]]) for e in solver.estimators]
+        raise UserError(
+            f"solver={label} is not defined for the advantage '{estimator}'.", f"Add {' or '.join(options)}."
+        )
+    if solver.needs_validation and config.training.evaluate_every < 1:
+        raise UserError(
+            f"solver={label} is steered by validation, and training.evaluate_every={config.training.evaluate_every}.",
+            "Set training.evaluate_every to a number of steps.",
+        )
+    moving = [name for name, node in config.objectives.items() if node.normaliser == "running"]
+    if solver.needs_calibration and moving:
+        raise UserError(
+            f"solver={label} freezes a point of the rewards, and objectives.{moving[0]}.normaliser=running moves them.",
+            "Use the normaliser frozen, or none.",
+        )
 
 
 def make_sampling(config: Config) -> Sampling:
