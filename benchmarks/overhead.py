@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from pama_exp import app, schema
 from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.stages.parts import make_world
+from pama_exp.stages.task import make_task
 from pama_exp.stages.trained import sft_policy
 
 RESULTS = Path(__file__).parent / "results"
@@ -70,8 +70,8 @@ def config_of(solver: str, count: int, steps: int, cache: str) -> schema.Config:
 def measure(solver: str, count: int, steps: int, cache: str) -> list[dict[str, float]]:
     """The phases of each step after the first, which warms up."""
     config = config_of(solver, count, steps + 1, cache)
-    world = make_world(config)
-    module = build_alignment(config, world, str(sft_policy(config, world)))
+    task = make_task(config)
+    module = build_alignment(config, task, str(sft_policy(config, task.world)))
     timings = Timings()
     make_trainer(config, [timings], []).fit(module, DataLoader(range(steps + 1), batch_size=None))
     return timings.rows[1:]

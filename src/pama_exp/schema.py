@@ -28,11 +28,29 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """Where prompts come from; `domain` is what objectives are looked up by."""
+    """Where prompts come from; `domain` is what objectives are looked up by. What follows `world` is for text."""
 
     domain: str = "factworld"
     world: dict[str, Any] = field(default_factory=dict)
     evaluation_prompts: int = 256
+    sft_learning_rate: float = 4e-3
+    reward_model_learning_rate: float = 1e-3
+    path: str | None = None
+    id: str | None = None
+    revision: str | None = None
+    subsets: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    format: str = "prompt"
+    column: str = "prompt"
+    completion: str = "completion"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    prefix_tokens: list[int] = field(default_factory=lambda: [2, 7])
+    min_characters: int = 1
+    min_prompt_tokens: int = 1
+    max_prompt_tokens: int = 512
+    splits: dict[str, float] = field(default_factory=lambda: {"train": 0.9, "validation": 0.05, "test": 0.05})
+    seed: int = 0
 
 
 @dataclass
@@ -59,6 +77,7 @@ class FitConfig:
     weight_decay: float = 0.01
     seed: int = 0
     label_noise: float = 0.0
+    max_length: int = 512
 
 
 @dataclass
@@ -209,6 +228,7 @@ class Config:
 VOLATILE = ("output", "cache_dir", "force", "logger", "trainer")
 CHOICES = {
     "reward": ("gold", "learned"),
+    "data.format": ("prompt", "messages", "transcript", "prefix", "whole"),
     "training.schedule": ("constant", "linear", "cosine"),
     "training.kl.placement": ("reward", "loss"),
     "training.kl.estimator": ("k1", "k2", "k3"),

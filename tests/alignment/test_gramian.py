@@ -12,7 +12,7 @@ from pama_exp.errors import UserError
 from pama_exp.experience import Bill
 from pama_exp.gramian import CountSketch, GramianSettings, parameter_gramian, selected, trainable
 from pama_exp.stages.align import build_alignment
-from pama_exp.stages.parts import make_world
+from pama_exp.stages.task import make_task
 from pama_exp.stages.trained import sft_policy
 
 OBJECTIVES = 3
@@ -31,8 +31,8 @@ def stepped(shared_cache):
             "output=unused",
         )
     )
-    world = make_world(config)
-    module = build_alignment(config, world, str(sft_policy(config, world)))
+    task = make_task(config)
+    module = build_alignment(config, task, str(sft_policy(config, task.world)))
     module.policy.eval()
     experience = module._collect()
     # Signals of every size and sign, in place of those that an untrained policy earns.

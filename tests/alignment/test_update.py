@@ -9,7 +9,7 @@ from pama_exp.experience import Bill
 from pama_exp.gramian import MicroBatches, trainable
 from pama_exp.policy.policy import reference_log_probs
 from pama_exp.stages.align import build_alignment
-from pama_exp.stages.parts import make_world
+from pama_exp.stages.task import make_task
 from pama_exp.stages.trained import sft_policy
 
 
@@ -17,8 +17,8 @@ from pama_exp.stages.trained import sft_policy
 def build(shared_cache):
     def make(*overrides):
         config = schema.typed(composed(*FAST, "reward=gold", f"cache_dir={shared_cache}", "output=unused", *overrides))
-        world = make_world(config)
-        return build_alignment(config, world, str(sft_policy(config, world)))
+        task = make_task(config)
+        return build_alignment(config, task, str(sft_policy(config, task.world)))
 
     return make
 

@@ -14,7 +14,7 @@ from pama_exp.callbacks import Checkpoints
 from pama_exp.policy.sharding import whole
 from pama_exp.schema import Config
 from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.stages.parts import make_world
+from pama_exp.stages.task import make_task
 from pama_exp.stages.trained import sft_policy
 from pama_exp.tracking.record import RunRecord
 
@@ -55,8 +55,8 @@ def align(config: Config, record: RunRecord, name: str) -> dict[str, Any]:
 
 
 def fit(config: Config, folder: Any, steps: int, resume: Any = None) -> Any:
-    world = make_world(config)
-    module = build_alignment(config, world, str(sft_policy(config, world)))
+    task = make_task(config)
+    module = build_alignment(config, task, str(sft_policy(config, task.world)))
     trainer = make_trainer(config, [Checkpoints(folder, 1, steps)], [])
     loader = DataLoader(range(steps), batch_size=None)
     trainer.fit(module, loader, ckpt_path=resume, weights_only=False)

@@ -109,6 +109,22 @@ def max_positions(model: PreTrainedModel) -> int | None:
     return getattr(model.config, "max_position_embeddings", None)
 
 
+def positions_of(folder: str | Path) -> int | None:
+    """How many tokens the model in the folder can attend over, from its configuration alone.
+
+    Raises:
+        UserError: if the folder holds none that can be read.
+    """
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder}/config.json cannot be read ({reason}).", "Is the folder whole?") from None
+    return getattr(config, "max_position_embeddings", None)
+
+
 def _settings(architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UserError(

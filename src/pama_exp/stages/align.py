@@ -34,10 +34,10 @@ from pama_exp.stages.parts import (
     make_objectives,
     make_sampling,
     make_solver,
-    make_world,
     program_of,
 )
 from pama_exp.stages.strategies import distribution, trainer_settings
+from pama_exp.stages.task import Task, make_task
 from pama_exp.stages.trained import sft_policy
 from pama_exp.tracking import plots, run_wandb
 from pama_exp.tracking.console import note, progress
@@ -56,12 +56,12 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
         UserError: for anything the user can mend.
     """
     t = config.training
-    world = make_world(config)
-    folder = sft_policy(config, world)
-    module = build_alignment(config, world, str(folder))
+    task = make_task(config)
+    folder = sft_policy(config, task.world)
+    module = build_alignment(config, task, str(folder))
     tokenizer = module.prompts.tokenizer
-    validation = evaluation_stream(config, world, tokenizer, "validation", config.data.evaluation_prompts)
-    test = evaluation_stream(config, world, tokenizer, "test", config.data.evaluation_prompts)
+    validation = evaluation_stream(config, task, tokenizer, "validation", config.data.evaluation_prompts)
+    test = evaluation_stream(config, task, tokenizer, "test", config.data.evaluation_prompts)
 
     resumed = newest_checkpoint(record.checkpoints)
     done = resumed[1] if resumed is not None else 0
@@ -84,17 +84,17 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
         run_wandb.finish(wandb_run, {})
         raise Interrupted(checkpoints.signum)
 
-    result = _conclude(config, record, world, module, evaluator, test)
+    result = _conclude(config, record, task.world, module, evaluator, test)
     put_together(module.policy)
     if distributed.is_main():
         save(module.policy.model, tokenizer, record.folder / "policy")
     programs = gold_programs(config)
-    front = world.true_front(list(programs.values()), "test").points if programs is not None else None
+    front = task.world.true_front(list(programs.values()), "test").points if programs is not None else None
     finish_logging(config, record, wandb_run, result, front)
     return result
 
 
-def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
+def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
     """The Lightning module for this configuration, its policy and reference read from `folder`."""
     t = config.training
     torch.manual_seed(random_state(config.seed, 0, "run"))  # in every process, whatever each has done before
@@ -106,14 +106,15 @@ def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
     reference = freeze(load_model(folder))
     sampling = make_sampling(config).for_training()
     engine = build(config.rollout.engine, "rollout.engine", model=policy.model, tokenizer=tokenizer)
-    objectives = make_objectives(config, world)
+    objectives = make_objectives(config, task.world)
     group = estimator.group_size
     prompts = PromptStream(
-        [prompt.text for prompt in world.prompts("train")],
+        task.texts("train"),
         tokenizer,
         prompts_per_step=t.batch_size // group,
         seed=config.seed,
         group_size=group,
+        columns=task.columns("train"),
     )
     kl = (
         FixedKL(t.kl.coefficient)
@@ -198,7 +199,12 @@ def _calibrate(
 
 
 def _conclude(
-    config: Config, record: RunRecord, world: FactWorld, module: Alignment, evaluator: Evaluator, test: PromptStream
+    config: Config,
+    record: RunRecord,
+    world: FactWorld | None,
+    module: Alignment,
+    evaluator: Evaluator,
+    test: PromptStream,
 ) -> dict[str, Any]:
     """Evaluate the aligned policy on the test prompts, draw the pictures, and put the result together."""
     assert evaluator.before is not None
@@ -229,7 +235,7 @@ def _conclude(
 
 
 def hypervolume_share(
-    world: FactWorld, means: Mapping[str, Mapping[str, float | None]], config: Config, split: str
+    world: FactWorld | None, means: Mapping[str, Mapping[str, float | None]], config: Config, split: str
 ) -> float | None:
     """The share of the true front's hypervolume that this operating point dominates; None where gold is not defined."""
     programs = gold_programs(config)
@@ -240,7 +246,7 @@ def hypervolume_share(
 
 
 def distances_to_front(
-    world: FactWorld, means: Mapping[str, Mapping[str, float | None]], config: Config, split: str
+    world: FactWorld | None, means: Mapping[str, Mapping[str, float | None]], config: Config, split: str
 ) -> dict[str, float] | None:
     """The operating point's regret, IGD+ and additive epsilon to the true front; None where gold is not defined."""
     programs = gold_programs(config)
@@ -257,7 +263,7 @@ def gold_programs(config: Config) -> dict[str, str] | None:
     return {k: v for k, v in programs.items() if v} if len(set(found)) == len(programs) else None
 
 
-def _front_picture(config: Config, record: RunRecord, world: FactWorld, before: Any, after: Any) -> None:
+def _front_picture(config: Config, record: RunRecord, world: FactWorld | None, before: Any, after: Any) -> None:
     programs = gold_programs(config)
     kind = "gold" if programs is not None else "proxy"
     names = list(config.objectives)

@@ -7,7 +7,8 @@ from typing import Any
 
 from pama_exp.schema import Config
 from pama_exp.stages.align import EVALUATION_SEED, build_alignment, hypervolume_share
-from pama_exp.stages.parts import evaluation_stream, make_world
+from pama_exp.stages.parts import evaluation_stream
+from pama_exp.stages.task import make_task
 from pama_exp.stages.trained import sft_policy
 from pama_exp.tracking.record import RunRecord
 
@@ -15,16 +16,16 @@ from pama_exp.tracking.record import RunRecord
 def run(config: Config, record: RunRecord) -> dict[str, Any]:
     """Returns the result: gold and proxy means of `evaluate.run`'s policy, or of the SFT policy."""
     if config.evaluate.run is None:
-        return evaluate_folder(config, record, sft_policy(config, make_world(config)))
+        return evaluate_folder(config, record, sft_policy(config, make_task(config).world))
     return evaluate_folder(config, record, Path(config.evaluate.run) / "policy")
 
 
 def evaluate_folder(config: Config, record: RunRecord, folder: Path) -> dict[str, Any]:
     """The policy in `folder` on `evaluate.prompts` prompts of `evaluate.split`."""
-    world = make_world(config)
-    module = build_alignment(config, world, str(folder))
+    task = make_task(config)
+    module = build_alignment(config, task, str(folder))
     e = config.evaluate
-    stream = evaluation_stream(config, world, module.prompts.tokenizer, e.split, e.prompts)
+    stream = evaluation_stream(config, task, module.prompts.tokenizer, e.split, e.prompts)
     evaluation = module.evaluate_policy(stream, EVALUATION_SEED)
     record.log_metrics(0, evaluation.metrics())
     record.log_generations(0, [{"split": e.split, **row} for row in evaluation.rows(limit=64)])
@@ -32,6 +33,6 @@ def evaluate_folder(config: Config, record: RunRecord, folder: Path) -> dict[str
     return {
         "status": "complete",
         "objectives": {name: {"before": None, "after": means[name]} for name in means},
-        "true_hypervolume_share": {"before": None, "after": hypervolume_share(world, means, config, e.split)},
+        "true_hypervolume_share": {"before": None, "after": hypervolume_share(task.world, means, config, e.split)},
         "run_dir": str(record.folder),
     }

@@ -10,7 +10,7 @@ import torch
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError, suggest
 from pama_exp.moo.solver import Solver
-from pama_exp.policy.loading import build_model, max_positions
+from pama_exp.policy.loading import build_model, load_tokenizer, max_positions, positions_of
 from pama_exp.rewards.classifier import ClassifierScorer
 from pama_exp.rewards.factworld import GoldScorer
 from pama_exp.rewards.function import FunctionScorer
@@ -20,16 +20,12 @@ from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
 from pama_exp.schema import Config, ObjectiveConfig, build, solver_label
 from pama_exp.stages.strategies import check_trainer
+from pama_exp.stages.task import Task, make_task
 from pama_exp.stages.trained import reward_model
 from pama_exp.tracking import loggers
 from pama_exp.world import FactWorld
 
 NORMALISERS = {"none": Identity, "running": Running, "frozen": Frozen}
-
-
-def make_world(config: Config) -> FactWorld:
-    """The testbed that the data configuration describes."""
-    return build({"_target_": "pama_exp.world.FactWorld", **config.data.world}, "data.world")
 
 
 def scorer_node(name: str, objective: ObjectiveConfig, domain: str) -> dict[str, Any]:
@@ -58,7 +54,7 @@ def program_of(objective: ObjectiveConfig, domain: str) -> str | None:
     return objective.scorers.get(domain, objective.scorers.get("any", {})).get("program")
 
 
-def make_objectives(config: Config, world: FactWorld) -> list[Objective]:
+def make_objectives(config: Config, world: FactWorld | None) -> list[Objective]:
     """The objectives in the order given, each with its proxy scorer and, where a program defines it, its gold one."""
     objectives = []
     for name, node in config.objectives.items():
@@ -140,10 +136,11 @@ def make_sampling(config: Config) -> Sampling:
     return Sampling(max_new_tokens=s.max_new_tokens, temperature=s.temperature, top_p=s.top_p, top_k=s.top_k)
 
 
-def evaluation_stream(config: Config, world: FactWorld, tokenizer: Any, split: str, count: int) -> PromptStream:
+def evaluation_stream(config: Config, task: Task, tokenizer: Any, split: str, count: int) -> PromptStream:
     """The first `count` prompts of a held-out split."""
-    texts = [prompt.text for prompt in world.prompts(split)][:count]
-    return PromptStream(texts, tokenizer, prompts_per_step=len(texts), seed=0)
+    texts = task.texts(split)[:count]
+    columns = {name: values[:count] for name, values in task.columns(split).items()}
+    return PromptStream(texts, tokenizer, prompts_per_step=len(texts), seed=0, columns=columns)
 
 
 def use_threads(threads: int | None) -> None:
@@ -158,18 +155,24 @@ def check_before_work(config: Config) -> None:
     Raises:
         UserError: for the first thing found.
     """
-    t, estimator, world = config.training, make_estimator(config), make_world(config)
+    t, estimator = config.training, make_estimator(config)
     loggers.check(config.logger.kinds)
     if config.model.path is not None and not Path(config.model.path).is_dir():
         raise UserError(f"model.path={config.model.path} is not a folder.", "Give a folder in Hugging Face format.")
-    for name, node in config.objectives.items():
+    if config.evaluate.run is not None and not (Path(config.evaluate.run) / "policy").is_dir():
+        raise UserError(f"evaluate.run={config.evaluate.run} holds no policy/ folder.", "Name a finished run's folder.")
+    task = make_task(config)
+    for name, node in scored_objectives(config, task).items():
         where = f"objectives.{name}"
         source = scorer_node(name, node, config.data.domain)
         program = source.get("program")
         if program is None and not {"id", "path"} & set(source):  # there is nothing to load
             make_scorer(source, f"{where}.scorers.{config.data.domain}")
-        if program is not None and program not in world.objectives:
-            raise UserError(f"{where}: FactWorld has no program '{program}'.", suggest(program, world.objectives))
+        if program is not None and program not in task.programs:
+            raise UserError(
+                f"{where}: the domain '{config.data.domain}' has no program '{program}'.",
+                suggest(program, task.programs),
+            )
         if node.normaliser not in NORMALISERS:
             raise UserError(f"{where}.normaliser={node.normaliser}.", suggest(node.normaliser, NORMALISERS))
         if node.direction not in ("maximize", "minimize"):
@@ -196,9 +199,7 @@ def check_before_work(config: Config) -> None:
     if t.gramian.target == "adapter" and config.adapter.get("name") == "none":
         raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
     make_sampling(config).for_training()
-    check_positions(config, world)
-    if config.evaluate.run is not None and not (Path(config.evaluate.run) / "policy").is_dir():
-        raise UserError(f"evaluate.run={config.evaluate.run} holds no policy/ folder.", "Name a finished run's folder.")
+    check_positions(config, task)
 
 
 def make_estimator(config: Config) -> Any:
@@ -211,19 +212,32 @@ def _divisors_near(whole: int, wanted: int) -> str:
     return ", ".join(str(d) for d in sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:3]))
 
 
-def check_positions(config: Config, world: FactWorld) -> None:
+def scored_objectives(config: Config, task: Task) -> dict[str, ObjectiveConfig]:
+    """The objectives that the stage scores by: none where it learns from the rows of a table."""
+    learns_rows = task.world is None and config.stage.get("name") in ("sft", "reward_model")
+    return {} if learns_rows else config.objectives
+
+
+def check_positions(config: Config, task: Task) -> None:
     """The longest prompt and the longest response fit into the model's positions; the model is built without memory.
 
     Raises:
         UserError: if they do not, or the model's configuration is not valid.
     """
     if config.model.path is not None:
+        positions, tokenizer = positions_of(config.model.path), load_tokenizer(config.model.path)
+    elif task.world is not None:
+        tokenizer = task.world.tokenizer()
+        with torch.device("meta"):
+            positions = max_positions(build_model(config.model.architecture, config.model.config, tokenizer))
+    else:  # a finished run's policy is evaluated
         return
-    tokenizer = world.tokenizer()
-    with torch.device("meta"):
-        model = build_model(config.model.architecture, config.model.config, tokenizer)
-    positions = max_positions(model)
-    longest = max(len(ids) for ids in tokenizer([prompt.text for prompt in world.prompts("train")])["input_ids"])
+    longest = max(len(ids) for ids in tokenizer(task.longest())["input_ids"])
+    if positions is not None and longest >= positions:
+        raise UserError(
+            f"The longest prompt has {longest} tokens; the model '{config.model.name}' has {positions} positions.",
+            f"Set data.max_prompt_tokens to less than {positions}, or choose a model with more positions.",
+        )
     wanted = longest + config.rollout.sampling.max_new_tokens
     if positions is not None and wanted > positions:
         raise UserError(

@@ -20,7 +20,8 @@ from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_model
 from pama_exp.schema import Config, typed
 from pama_exp.stages.align import EVALUATION_SEED, build_alignment, distances_to_front, hypervolume_share
-from pama_exp.stages.parts import evaluation_stream, make_world
+from pama_exp.stages.parts import evaluation_stream
+from pama_exp.stages.task import make_task
 from pama_exp.tracking.console import progress
 from pama_exp.tracking.record import RunRecord
 
@@ -35,10 +36,10 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
         raise UserError(f"soup.grid={config.soup.grid}.", "It is at least 1, which evaluates the experts themselves.")
     experts = single_objective_experts(config.soup.runs)
     theirs = experts_config(experts, config)
-    world, names = make_world(theirs), list(experts)
+    task, names = make_task(theirs), list(experts)
     folders = [str(expert.folder / "policy") for expert in experts.values()]
-    module = build_alignment(theirs, world, folders[0])
-    stream = evaluation_stream(theirs, world, module.prompts.tokenizer, "test", theirs.data.evaluation_prompts)
+    module = build_alignment(theirs, task, folders[0])
+    stream = evaluation_stream(theirs, task, module.prompts.tokenizer, "test", theirs.data.evaluation_prompts)
     states = [load_model(folder).state_dict() for folder in folders]
     points: list[dict[str, Any]] = []
     grid = list(shares(len(names), config.soup.grid))
@@ -56,8 +57,8 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
                 {
                     "preference": preference,
                     "objectives": means,
-                    "true_hypervolume_share": hypervolume_share(world, means, theirs, "test"),
-                    "true_front": distances_to_front(world, means, theirs, "test"),
+                    "true_hypervolume_share": hypervolume_share(task.world, means, theirs, "test"),
+                    "true_front": distances_to_front(task.world, means, theirs, "test"),
                 }
             )
             bar.advance({name: means[name]["proxy"] for name in names})

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pama_exp.data.streams import random_state
 from pama_exp.policy.loading import build_classifier, build_model, load_model, save
 from pama_exp.schema import Config, digest
 from pama_exp.stages.cache import cached
-from pama_exp.stages.fitting import fit, pad_right
+from pama_exp.stages.fitting import fit
+from pama_exp.stages.supervised import encode, pair_scores, preference_loss, response_loss, room
 from pama_exp.tracking.console import note
 from pama_exp.world import FactWorld
 
@@ -34,18 +34,11 @@ def sft_policy(config: Config, world: FactWorld) -> Path:
         tokenizer = world.tokenizer()
         torch.manual_seed(random_state(config.sft.seed, 0, "sft-initialisation"))
         model = build_model(config.model.architecture, config.model.config, tokenizer)
-        examples = []
-        for prompt, response in world.demonstrations(config.sft.examples, config.sft.seed):
-            prompt_ids = tokenizer(prompt)["input_ids"]
-            examples.append((len(prompt_ids), [*prompt_ids, *tokenizer(response)["input_ids"], tokenizer.eos_token_id]))
+        demonstrations = world.demonstrations(config.sft.examples, config.sft.seed)
+        examples = encode(demonstrations, tokenizer, room(model, config.sft.max_length))
 
         def loss_of(rows: Sequence[int]) -> Tensor:
-            ids, mask = pad_right([examples[i][1] for i in rows], tokenizer)
-            starts = torch.tensor([examples[i][0] for i in rows])[:, None]
-            is_response = mask & (torch.arange(ids.shape[1]) >= starts)
-            labels = ids.masked_fill(~is_response, -100)[:, 1:]
-            logits = model(input_ids=ids, attention_mask=mask.long()).logits[:, :-1]
-            return functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100)
+            return response_loss(model, tokenizer, [examples[i] for i in rows])
 
         fit(model, config.sft, "SFT policy", [len(ids) for _, ids in examples], loss_of)
         save(model, tokenizer, folder)
@@ -67,22 +60,14 @@ def reward_model(config: Config, world: FactWorld, program: str) -> Path:
         model = build_classifier(policy, tokenizer)
         pairs = world.preference_pairs(program, settings.examples, settings.seed, label_noise=settings.label_noise)
 
-        def scores(rows: Sequence[tuple[str, str, str]]) -> tuple[Tensor, Tensor]:
-            texts = [f"{prompt} {chosen}" for prompt, chosen, _ in rows]
-            texts += [f"{prompt} {rejected}" for prompt, _, rejected in rows]
-            ids, mask = pad_right([tokenizer(text.strip())["input_ids"] for text in texts], tokenizer)
-            rewards = model(input_ids=ids, attention_mask=mask.long()).logits[:, 0]
-            return rewards[: len(rows)], rewards[len(rows) :]
-
         def loss_of(rows: Sequence[int]) -> Tensor:
-            chosen, rejected = scores([pairs[i] for i in rows])
-            return -functional.logsigmoid(chosen - rejected).mean()
+            return preference_loss(model, tokenizer, [pairs[i] for i in rows])
 
         lengths = [len(chosen.split()) + len(rejected.split()) for _, chosen, rejected in pairs]
         fit(model, settings, f"Reward model: {program}", lengths, loss_of)
         held_out = world.preference_pairs(program, _HELD_OUT, settings.seed + 1, label_noise=0.0)
         with torch.no_grad():
-            chosen, rejected = scores(held_out)
+            chosen, rejected = pair_scores(model, tokenizer, held_out)
         accuracy = (chosen > rejected).float().mean().item()
         note(f"Reward model {program}: {accuracy:.1%} of {_HELD_OUT} held-out pairs ranked as the gold program does.")
         save(model, tokenizer, folder)

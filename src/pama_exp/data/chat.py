@@ -1,0 +1,54 @@
+"""Conversations as text: the tokenizer's chat template where it has one, else Human and Assistant turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from pama_exp.errors import UserError
+
+ASSISTANT = "\n\nAssistant:"  # ends a prompt of HH-RLHF (Bai et al. 2022)
+_SPEAKERS = {"user": "Human", "assistant": "Assistant", "human": "Human"}
+
+
+def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The conversation so far, up to where the assistant's next turn begins.
+
+    Raises:
+        UserError: for a message without role and content, or a conversation that the template refuses.
+    """
+    for message in messages:
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            raise UserError(f"The message {str(dict(message))[:80]} has no role and content.", "Both are texts.")
+    if tokenizer.chat_template is None:
+        return "".join(_turn(message["role"], message["content"]) for message in messages) + ASSISTANT
+    try:
+        text = str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # templates are programs, and refuse in their own words
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The chat template refuses a conversation ({reason}).", "Mend or leave out its row.") from None
+    return text.removeprefix(tokenizer.bos_token) if _adds_bos(tokenizer) else text
+
+
+def split_conversation(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str | None]:
+    """What comes before the assistant's last turn, and that turn; all and None where another speaks last."""
+    if messages and messages[-1].get("role") == "assistant":
+        return list(messages[:-1]), str(messages[-1].get("content") or "")
+    return list(messages), None
+
+
+def split_transcript(text: str) -> tuple[str, str]:
+    """Everything up to and including the last turn's "Assistant:", and what follows; the prompt is empty without it."""
+    head, mark, tail = text.rpartition(ASSISTANT)
+    return head + mark, tail
+
+
+def _turn(role: str, content: str) -> str:
+    return content if role == "system" else f"\n\n{_SPEAKERS.get(role, role.title())}: {content}"
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Templates write the token that begins a text themselves; it may not come twice."""
+    return tokenizer.bos_token is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]

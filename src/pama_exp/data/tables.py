@@ -1,0 +1,111 @@
+"""Tables of text: files of a folder or of a Hub data set, read by `datasets`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pama_exp import hub
+from pama_exp.errors import UserError
+
+_BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_ANY = ("*.jsonl*", "*.json.gz", "*.parquet", "*.csv*", "*.tsv*")
+Table = dict[str, list[Any]]
+
+
+def find(path: str | None, repo_id: str | None, revision: str | None, patterns: Sequence[str]) -> list[Path]:
+    """The files of a table, sorted: the path itself where it is a file, else those of the folder that match.
+
+    Args:
+        path: a local file or folder; it goes before `repo_id`.
+        repo_id: a data set of the Hub, looked for in its cache first.
+        revision: of the Hub's data set; None is the newest.
+        patterns: as `Path.glob` reads them; none means every table in the folder and below it.
+
+    Raises:
+        UserError: if neither is given, the path does not exist, the data set is not to be had, or nothing matches.
+    """
+    if path is None and repo_id is None:
+        raise UserError("The data has neither data.path nor data.id.", "Set data.path=FILE or data.id=owner/name.")
+    if path is None:
+        folder = hub.resolve(str(repo_id), revision, "dataset")
+    else:
+        folder = Path(path)
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise UserError(f"data.path={path} is not there.", "Give a JSONL, JSON, CSV or parquet file or a folder.")
+    wanted = list(patterns) or [f"**/{pattern}" for pattern in _ANY]
+    for pattern in wanted:
+        if patterns and not any(folder.glob(pattern)):
+            there = sorted(p.relative_to(folder).as_posix() for kind in _ANY for p in folder.rglob(kind))
+            raise UserError(f"{folder} has no file {pattern}.", f"It has: {', '.join(there[:12]) or 'no tables'}.")
+    found = sorted({file for pattern in wanted for file in folder.glob(pattern) if file.is_file()})
+    if not found:
+        raise UserError(f"{folder} holds no table.", "Tables end in .jsonl, .json, .parquet, .csv or .tsv.")
+    return found
+
+
+def read(files: Sequence[Path], cache: Path) -> Table:
+    """{column: values}, the files one after the other.
+
+    Args:
+        files: of one kind and one schema; JSON and CSV may be compressed.
+        cache: where `datasets` keeps what it has read.
+
+    Raises:
+        UserError: if a file's kind is not known, or it cannot be read, or it has no rows.
+    """
+    kinds = {file: _suffix(file) for file in files}
+    for file, suffix in kinds.items():
+        if suffix not in _BUILDERS:
+            raise UserError(f"{file} is no table that can be read.", f"Its name ends in {', '.join(_BUILDERS)}.")
+    if len({_BUILDERS[suffix] for suffix in kinds.values()}) > 1:
+        raise UserError(
+            f"The data mixes {' and '.join(sorted(set(kinds.values())))} files.",
+            "Name one kind in data.files.",
+        )
+    import datasets  # which takes a second, and FactWorld does without
+
+    suffix = next(iter(kinds.values()))
+    extra = {"sep": "\t"} if suffix == ".tsv" else {}
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it would log is the error below
+    try:
+        rows = datasets.load_dataset(
+            _BUILDERS[suffix], data_files=[str(f) for f in files], split="train", cache_dir=str(cache), **extra
+        )
+        table: Table = rows.to_dict()
+    except StopIteration:  # what `datasets` says of a file without rows
+        table = {}
+    except Exception as error:  # each format fails in its own way
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UserError(
+            f"{_some(files)} cannot be read as {suffix.removeprefix('.')} ({reason}).", "Is each file whole?"
+        ) from None
+    if not any(table.values()):
+        raise UserError(f"{_some(files)} holds no rows.", "Give a file with at least one row.")
+    return table
+
+
+def column(table: Table, name: str, setting: str) -> list[Any]:
+    """One column.
+
+    Raises:
+        UserError: if it is not there, naming those that are.
+    """
+    if name not in table:
+        raise UserError(f"{setting}={name}: the data has no such column.", f"It has: {', '.join(sorted(table))}.")
+    return table[name]
+
+
+def _suffix(file: Path) -> str:
+    suffixes = [s for s in file.suffixes if s not in _COMPRESSED]
+    return suffixes[-1] if suffixes else ""
+
+
+def _some(files: Sequence[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"{files[0]} (of {len(files)} files)"

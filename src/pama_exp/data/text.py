@@ -1,0 +1,242 @@
+"""A table of text as prompts, demonstrations and preference pairs: formatted, filtered, without doubles, split by hash.
+
+A prompt's split and its place in it depend on the prompt and the seed alone, so that more rows or another order of
+files move nothing from one split to another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from pama_exp.data import chat
+from pama_exp.data.tables import Table, column
+from pama_exp.errors import UserError, suggest
+
+Rows = list[tuple[str, int]]  # (prompt, row of the table)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of a table are read; as conf/data/ explains."""
+
+    format: str = "prompt"
+    column: str = "prompt"
+    completion: str = "completion"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    prefix_tokens: tuple[int, int] = (2, 7)
+    min_characters: int = 1
+    min_prompt_tokens: int = 1
+    max_prompt_tokens: int = 512
+    splits: tuple[tuple[str, float], ...] = (("train", 0.9), ("validation", 0.05), ("test", 0.05))
+    seed: int = 0
+
+
+class TextData:
+    """The prompts of a table, by split, and what is supervised on it.
+
+    Args:
+        table: {column: values}.
+        tokenizer: the policy's, which counts tokens and brings its chat template.
+        reading: how rows become prompts.
+
+    Raises:
+        UserError: for a format that is not known, a column that is not there or holds something else than text, shares
+            that do not fit, or if a split is left without prompts.
+    """
+
+    def __init__(self, table: Table, tokenizer: PreTrainedTokenizerBase, reading: Reading) -> None:
+        _check(reading)
+        self.table, self.tokenizer, self.reading = table, tokenizer, reading
+        pairs = list(_FORMATS[reading.format](self))
+        self._completions = [completion for _, completion in pairs]
+        self._rows = self._split(self._filtered([prompt for prompt, _ in pairs]))
+
+    def texts(self, split: str) -> list[str]:
+        """The prompts of a split; none is in two.
+
+        Raises:
+            UserError: for an unknown split.
+        """
+        return [prompt for prompt, _ in self._of(split)]
+
+    def columns(self, split: str) -> dict[str, list[Any]]:
+        """The table's other columns, in the order of `texts`."""
+        rows = [row for _, row in self._of(split)]
+        hidden = {self.reading.column} if self.reading.format in ("prompt", "messages", "whole") else set()
+        return {name: [values[i] for i in rows] for name, values in self.table.items() if name not in hidden}
+
+    def longest(self) -> str:
+        """The prompt of the most tokens."""
+        return max((prompt for rows in self._rows.values() for prompt, _ in rows), key=self._lengths.__getitem__)
+
+    def demonstrations(self, split: str) -> list[tuple[str, str]]:
+        """(prompt, response) of the split's rows; rows without a response are left out.
+
+        Raises:
+            UserError: if no row has one, or the column is not there.
+        """
+        if self.reading.format in ("prompt", "whole"):
+            responses = column(self.table, self.reading.completion, "data.completion")
+        else:
+            responses = self._completions
+        found = [(prompt, _content(responses[i])) for prompt, i in self._of(split, doubles=True) if responses[i]]
+        if not found:
+            raise UserError(
+                f"No row of the {split} split has a response to learn.", "Demonstrations are what sft needs."
+            )
+        return found
+
+    def preference_pairs(self, split: str) -> list[tuple[str, str, str]]:
+        """(prompt, chosen, rejected) of the split's rows; pairs of equal responses are left out.
+
+        Raises:
+            UserError: if there is none, or a column is not there.
+        """
+        chosen = column(self.table, self.reading.chosen, "data.chosen")
+        rejected = column(self.table, self.reading.rejected, "data.rejected")
+        is_whole = self.reading.format == "whole"
+        found = [
+            ("" if is_whole else prompt, self._response(chosen[i]), self._response(rejected[i]))
+            for prompt, i in self._of(split, doubles=True)
+            if chosen[i] and rejected[i] and chosen[i] != rejected[i]
+        ]
+        if not found:
+            raise UserError(f"No row of the {split} split holds two responses that differ.", "Pairs are what it needs.")
+        return found
+
+    def read_prompts(self) -> Iterator[tuple[str | None, str | None]]:
+        """A prompt as it stands, or the conversation that leads to it."""
+        for value in column(self.table, self.reading.column, "data.column"):
+            yield (chat.render(value, self.tokenizer) if isinstance(value, list) else self._text(value)), None
+
+    def read_messages(self) -> Iterator[tuple[str | None, str | None]]:
+        """A whole conversation: the assistant's last turn answers the prompt."""
+        for value in column(self.table, self.reading.column, "data.column"):
+            if value is not None and not isinstance(value, list):
+                raise self._wrong_kind(value, "a list of messages")
+            before, answer = chat.split_conversation(value or [])
+            yield (chat.render(before, self.tokenizer) if before else None), answer
+
+    def read_transcripts(self) -> Iterator[tuple[str | None, str | None]]:
+        """A dialogue in one text, as HH-RLHF has them."""
+        for value in column(self.table, self.reading.column, "data.column"):
+            yield chat.split_transcript(self._text(value) or "")
+
+    def read_prefixes(self) -> Iterator[tuple[str | None, str | None]]:
+        """The first tokens of a text, their number drawn for each; the rest of it is the response."""
+        low, high = self.reading.prefix_tokens
+        texts = [self._text(value) for value in column(self.table, self.reading.column, "data.column")]
+        encoded = self.tokenizer([text or "" for text in texts], add_special_tokens=False, return_offsets_mapping=True)
+        for text, spans in zip(texts, encoded["offset_mapping"], strict=True):
+            if text is None or len(text) < self.reading.min_characters or len(spans) <= high:
+                yield None, None
+                continue
+            count = random.Random(f"prefix/{self.reading.seed}/{text}").randint(low, high)
+            end = spans[count - 1][1]
+            yield text[:end], text[end:]
+
+    def _filtered(self, prompts: Sequence[str | None]) -> Rows:
+        r = self.reading
+        present = [(p, i) for i, p in enumerate(prompts) if p is not None and p.strip() and len(p) >= self._least]
+        counts = [len(ids) for ids in self.tokenizer([p for p, _ in present])["input_ids"]] if present else []
+        kept = [
+            (row, count)
+            for row, count in zip(present, counts, strict=True)
+            if r.min_prompt_tokens <= count <= r.max_prompt_tokens
+        ]
+        if not kept:
+            lengths = f"{min(counts)} to {max(counts)} tokens" if counts else "no prompts"
+            raise UserError(
+                f"Of {len(prompts)} rows none is left after filtering (the data has {lengths}).",
+                f"data.min_prompt_tokens={r.min_prompt_tokens}, data.max_prompt_tokens={r.max_prompt_tokens} and "
+                f"data.min_characters={r.min_characters} decide.",
+            )
+        self._lengths = {prompt: count for (prompt, _), count in kept}
+        return [row for row, _ in kept]
+
+    @property
+    def _least(self) -> int:
+        """Characters of a prompt at least; of prefixes, the whole text has been measured."""
+        return 1 if self.reading.format == "prefix" else self.reading.min_characters
+
+    def _split(self, rows: Rows) -> dict[str, Rows]:
+        """Each split's rows in the order of their prompts' hashes."""
+        places = {prompt: _place(prompt, self.reading.seed) for prompt, _ in rows}
+        ordered = sorted(rows, key=lambda row: (places[row[0]], row[1]))
+        found: dict[str, Rows] = {}
+        edges = list(itertools.accumulate((share for _, share in self.reading.splits), initial=0.0))
+        edges[-1] = 1.0  # whatever rounding has made of the sum
+        for (name, share), low, high in zip(self.reading.splits, edges, edges[1:], strict=False):
+            found[name] = [row for row in ordered if low <= places[row[0]][0] < high]
+            if not found[name]:
+                raise UserError(
+                    f"Of {len(places)} prompts none falls into the {name} split.",
+                    f"Give more data, or data.splits.{name} a larger share than {share:g}.",
+                )
+        return found
+
+    def _of(self, split: str, doubles: bool = False) -> Rows:
+        if split not in self._rows:
+            raise UserError(f"The data has no split '{split}'.", suggest(split, self._rows))
+        rows = self._rows[split]
+        return rows if doubles else list({prompt: (prompt, i) for prompt, i in reversed(rows)}.values())[::-1]
+
+    def _response(self, value: Any) -> str:
+        """One of a pair's responses: what follows the prompt."""
+        if self.reading.format == "transcript":
+            return chat.split_transcript(value)[1].strip()
+        return _content(value)
+
+    def _text(self, value: Any) -> str | None:
+        if value is None or isinstance(value, str):
+            return value
+        raise self._wrong_kind(value, "text")
+
+    def _wrong_kind(self, value: Any, wanted: str) -> UserError:
+        return UserError(
+            f"data.column={self.reading.column} holds {str(value)[:40]!r} where {wanted} is wanted.",
+            "Name another column, or set data.format.",
+        )
+
+
+_FORMATS: Mapping[str, Callable[[TextData], Iterator[tuple[str | None, str | None]]]] = {
+    "prompt": TextData.read_prompts,
+    "whole": TextData.read_prompts,  # of pairs: the texts compared have no prompt beside them
+    "messages": TextData.read_messages,
+    "transcript": TextData.read_transcripts,
+    "prefix": TextData.read_prefixes,
+}
+
+
+def _check(reading: Reading) -> None:
+    if reading.format not in _FORMATS:
+        raise UserError(f"data.format={reading.format}.", suggest(reading.format, _FORMATS))
+    low, high = reading.prefix_tokens
+    if not 1 <= low <= high:
+        raise UserError(f"data.prefix_tokens=[{low},{high}].", "Give the least and the most, at least 1.")
+    shares = dict(reading.splits)
+    if (
+        set(shares) != {"train", "validation", "test"}
+        or min(shares.values()) <= 0
+        or abs(sum(shares.values()) - 1) > 1e-9
+    ):
+        raise UserError(f"data.splits={shares}.", "Give shares of train, validation and test that sum to 1.")
+
+
+def _content(value: Any) -> str:
+    """A response as text: itself, or the last message of a conversation."""
+    return str(value[-1]["content"]) if isinstance(value, list) else str(value)
+
+
+def _place(prompt: str, seed: int) -> tuple[float, str]:
+    """Where a prompt falls in [0, 1), and what breaks ties."""
+    digest = hashlib.sha256(f"{seed}/{prompt}".encode()).hexdigest()
+    return int(digest[:13], 16) / 16**13, digest

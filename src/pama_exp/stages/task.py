@@ -1,0 +1,141 @@
+"""What a run trains on, behind one face: the generated world with its gold programs, or a table of text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from pama_exp.data import tables
+from pama_exp.data.text import Reading, TextData
+from pama_exp.errors import UserError
+from pama_exp.policy.loading import load_tokenizer
+from pama_exp.schema import Config, DataConfig, build
+from pama_exp.world import FactWorld
+
+
+class Task(Protocol):
+    """Prompts by split, and the world behind them where there is one."""
+
+    world: FactWorld | None
+
+    @property
+    def programs(self) -> Sequence[str]:
+        """The gold programs that objectives may name."""
+        ...
+
+    def texts(self, split: str) -> list[str]:
+        """The prompts of train, validation or test."""
+        ...
+
+    def columns(self, split: str) -> dict[str, list[Any]]:
+        """What else is known of each prompt, handed on to scorers."""
+        ...
+
+    def longest(self) -> list[str]:
+        """Prompts among which the longest is."""
+        ...
+
+
+class FactWorldTask:
+    """The embedded testbed."""
+
+    def __init__(self, world: FactWorld) -> None:
+        self.world = world
+
+    @property
+    def programs(self) -> Sequence[str]:
+        """All of the world's."""
+        return self.world.objectives
+
+    def texts(self, split: str) -> list[str]:
+        """The world's questions."""
+        return [prompt.text for prompt in self.world.prompts(split)]
+
+    def columns(self, split: str) -> dict[str, list[Any]]:
+        """A question says everything itself."""
+        return {}
+
+    def longest(self) -> list[str]:
+        """The training prompts, which hold every form of question."""
+        return self.texts("train")
+
+
+class TextTask:
+    """Real text: no world, no gold programs, no known front."""
+
+    world = None
+    programs: Sequence[str] = ()
+
+    def __init__(self, data: TextData) -> None:
+        self.data = data
+
+    def texts(self, split: str) -> list[str]:
+        """Prompts in the order of their hashes."""
+        return self.data.texts(split)
+
+    def columns(self, split: str) -> dict[str, list[Any]]:
+        """The table's other columns."""
+        return self.data.columns(split)
+
+    def longest(self) -> list[str]:
+        """The one of the most tokens."""
+        return [self.data.longest()]
+
+
+def make_task(config: Config) -> FactWorldTask | TextTask:
+    """FactWorld where the domain is named so, else the text that the data configuration describes.
+
+    Raises:
+        UserError: for what is wrong with the data, or text without a model that brings a tokenizer.
+    """
+    if config.data.domain == "factworld":
+        return FactWorldTask(make_world(config))
+    tokenizer_folder = _tokenizer_folder(config)
+    d = config.data
+    patterns = [pattern.replace("{subset}", subset) for pattern in d.files for subset in d.subsets or [""]]
+    found = tables.find(d.path, d.id, d.revision, list(dict.fromkeys(patterns)))
+    files = tuple((str(file), file.stat().st_mtime_ns) for file in found)
+    return TextTask(_read(files, str(Path(config.cache_dir) / "datasets"), tokenizer_folder, _reading(d)))
+
+
+def make_world(config: Config) -> FactWorld:
+    """The testbed that the data configuration describes."""
+    return build({"_target_": "pama_exp.world.FactWorld", **config.data.world}, "data.world")
+
+
+@lru_cache(maxsize=1)
+def _read(files: tuple[tuple[str, int], ...], cache: str, tokenizer_folder: str, reading: Reading) -> TextData:
+    """Once in a process, for the check before work and for the work."""
+    table = tables.read([Path(file) for file, _ in files], Path(cache))
+    return TextData(table, load_tokenizer(tokenizer_folder), reading)
+
+
+def _tokenizer_folder(config: Config) -> str:
+    if config.evaluate.run is not None:
+        return str(Path(config.evaluate.run) / "policy")
+    if config.model.path is None:
+        raise UserError(
+            f"model={config.model.name} starts from random weights and has no tokenizer for text.",
+            "Give model.path=FOLDER, a model with its tokenizer in Hugging Face format.",
+        )
+    return config.model.path
+
+
+def _reading(d: DataConfig) -> Reading:
+    if len(d.prefix_tokens) != 2:
+        raise UserError(f"data.prefix_tokens={d.prefix_tokens}.", "Give the least and the most, at least 1.")
+    return Reading(
+        format=d.format,
+        column=d.column,
+        completion=d.completion,
+        chosen=d.chosen,
+        rejected=d.rejected,
+        prefix_tokens=(d.prefix_tokens[0], d.prefix_tokens[1]),
+        min_characters=d.min_characters,
+        min_prompt_tokens=d.min_prompt_tokens,
+        max_prompt_tokens=d.max_prompt_tokens,
+        splits=tuple(d.splits.items()),
+        seed=d.seed,
+    )
