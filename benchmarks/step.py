@@ -126,9 +126,7 @@ def run_ours(size: str, folder: Path, steps: int) -> None:
     module = Alignment(
         policy=policy,
         reference=freeze(load_model(folder)),
-        objectives=[
-            Objective(f.__name__, FunctionScorer(f"step:{f.__name__}")) for f in (word_share, distinct_share)
-        ],
+        objectives=[Objective(f.__name__, FunctionScorer(f"step:{f.__name__}")) for f in (word_share, distinct_share)],
         solver=PAMA([0.5, 0.5], noon=False, granularity="sequence"),
         estimator=Group("standardise", group_size=GROUP),
         engine=FastEngine(policy.model, tokenizer),
@@ -287,11 +285,14 @@ if __name__ == "__main__":
         else:
             run_trl(size, Path(folder), int(steps), defaults=name == "trl-defaults")
     else:
-        size = sys.argv[1]; rounds=int(sys.argv[2]); names=sys.argv[3:] or list(CONTENDERS)
+        size = sys.argv[1]
+        rounds = int(sys.argv[2])
+        names = sys.argv[3:] or list(CONTENDERS)
         with tempfile.TemporaryDirectory() as folder:
             make_model(size, Path(folder))
-            cs={n: Contender(n,size,Path(folder),rounds+2) for n in names}
+            cs = {n: Contender(n, size, Path(folder), rounds + 2) for n in names}
             for r in range(rounds):
-                for n,c in cs.items():
-                    print(r, n, {k: round(v,3) for k,v in c.step().items()}, flush=True)
-            for c in cs.values(): c.close()
+                for n, c in cs.items():
+                    print(r, n, {k: round(v, 3) for k, v in c.step().items()}, flush=True)
+            for c in cs.values():
+                c.close()

@@ -156,7 +156,7 @@ class Alignment(LightningModule):
         return Experience(rollout, rewards, old_log_probs, reference, old_values, advantages, returns, combined)
 
     def _old(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (B,T) and values (K,B,T) of the policy that generated the rollout, which may have kept them."""
+        """Log-probabilities (B,T) and values (K,B,T) of the policy that generated, which may have kept them."""
         if rollout.log_probs is not None and rollout.states is not None:
             return rollout.log_probs, self.policy.values_of(rollout.states, rollout.response_mask)
 

@@ -35,7 +35,7 @@ def token_statistics(
     def part(states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         return statistics_of(head(states), tokens, temperature)
 
-    pairs = zip(hidden.split(rows), chosen.split(rows), strict=True)
+    pairs = zip(torch.split(hidden, rows), torch.split(chosen, rows), strict=True)
     log_probs, entropy = zip(*(checkpoint(part, *pair, use_reentrant=False) for pair in pairs), strict=True)
     return torch.cat(log_probs), torch.cat(entropy)
 
@@ -44,7 +44,7 @@ def statistics_of(
     logits: Float[Tensor, "n V"], chosen: Int[Tensor, " n"], temperature: float
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """log pₐ and H = −Σ p log p for p = softmax(logits / temperature), in float32."""
-    log_probs, entropy = _Statistics.apply(logits, chosen, temperature)
+    log_probs, entropy = _Statistics.apply(logits, chosen, temperature)  # type: ignore[no-untyped-call]
     return log_probs, entropy
 
 

@@ -3,8 +3,8 @@
 Layers that act on each token alone see one packed row of valid tokens. Only attention needs to know which tokens
 belong together: it unpacks queries, keys and values, lets responses look at their prompt's keys, and packs again.
 
-Legend: B responses, U distinct prompts, P and R most tokens of a prompt and of a response fed, N packed tokens, T response
-tokens, D width of all heads together, H hidden width.
+Legend: B responses, P and R the most tokens of a prompt and of a response fed, N packed tokens, T response tokens,
+H hidden width, d width of a head.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Layout:
 def pack(rollout: Rollout) -> Layout:
     """The layout of a rollout; prompts that are alike are one."""
     prompts, device = rollout.prompts, rollout.response_ids.device
-    distinct, prompt_of = torch.where(prompts.mask, prompts.input_ids, -1).unique(dim=0, return_inverse=True)
+    distinct, prompt_of = torch.unique(torch.where(prompts.mask, prompts.input_ids, -1), dim=0, return_inverse=True)
     given = distinct >= 0
     prompt_lengths = given.sum(1)
     fed = rollout.response_mask[:, 1:]  # nothing follows the last token, so it is not fed
@@ -87,7 +87,9 @@ def pack(rollout: Rollout) -> Layout:
 def packed_states(model: PreTrainedModel, rollout: Rollout) -> Float[Tensor, "B T H"]:
     """Last hidden states from which the response's tokens are predicted; arbitrary on padding."""
     layout = pack(rollout)
-    unused = layout.ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)  # a mask of four dimensions keeps the model from making one
+    unused = layout.ids.new_zeros(
+        1, 1, 1, 1, dtype=torch.bool
+    )  # a mask of four dimensions keeps the model from making one
     output = model.base_model(
         input_ids=layout.ids, position_ids=layout.positions, attention_mask=unused, use_cache=False, layout=layout
     )
@@ -115,19 +117,19 @@ def is_packed(model: PreTrainedModel) -> bool:
 def _attend(
     module: nn.Module,
     query: Float[Tensor, "b heads n d"],
-    key: Float[Tensor, "b kv_heads n d"],
-    value: Float[Tensor, "b kv_heads n d"],
+    key: Float[Tensor, "b kv_heads keys d"],
+    value: Float[Tensor, "b kv_heads keys d"],
     attention_mask: Tensor | None,
     layout: Layout | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it: (b, heads, n, d) in, (b, n, heads, d) out."""
     if layout is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)[0], None
     tokens = [states.transpose(1, 2)[0] for states in (query, key, value)]
     whole = [_unpack(states, layout.prompts) for states in tokens]
     out = [_pack(sdpa_attention_forward(module, *whole, None, **rest)[0], layout.prompts)]
-    if layout.responses is not None:
+    if layout.responses is not None and layout.mask is not None:
         own = [_unpack(states, layout.responses) for states in tokens]
         joined = [torch.cat([p[layout.prompt_of], r], dim=2) for p, r in zip(whole[1:], own[1:], strict=True)]
         attended = sdpa_attention_forward(module, own[0], *joined, layout.mask.to(query.dtype), **rest)[0]
@@ -145,13 +147,17 @@ def _slots(lengths: Int[Tensor, " rows"], first: int) -> Slots:
 
 def _unpack(states: Float[Tensor, "N heads d"], slots: Slots) -> Float[Tensor, "rows heads longest d"]:
     mine = states[slots.first : slots.first + len(slots.place_of_token)]
-    places = mine if slots.is_full else _ToPlaces.apply(mine, slots.token_of_place, slots.place_of_token)
-    return places.unflatten(0, slots.shape).transpose(1, 2)
+    places: Tensor = mine
+    if not slots.is_full:
+        places = _ToPlaces.apply(mine, slots.token_of_place, slots.place_of_token)  # type: ignore[no-untyped-call]
+    return places.view(*slots.shape, *places.shape[1:]).transpose(1, 2)
 
 
 def _pack(states: Float[Tensor, "rows longest heads d"], slots: Slots) -> Float[Tensor, "tokens heads d"]:
-    places = states.flatten(0, 1)
-    return places if slots.is_full else _ToTokens.apply(places, slots.place_of_token)
+    tokens: Tensor = states.flatten(0, 1)
+    if not slots.is_full:
+        tokens = _ToTokens.apply(tokens, slots.place_of_token)  # type: ignore[no-untyped-call]
+    return tokens
 
 
 class _ToPlaces(torch.autograd.Function):

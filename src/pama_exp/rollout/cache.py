@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class _Layer(CacheLayerMixin):
+class _Layer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's keys and values: the first `rows` of B and the first `length` of L are in use."""
 
     is_sliding = False
@@ -67,11 +66,11 @@ class _Layer(CacheLayerMixin):
         self.rows = len(rows)
 
 
-class DecodeCache(Cache):
+class DecodeCache(Cache):  # type: ignore[misc]
     """One such layer for each of the model's, made as the first pass asks for them."""
 
     def __init__(self, capacity: int) -> None:
-        super().__init__(layer_class_to_replicate=lambda: _Layer(capacity))  # type: ignore[arg-type]
+        super().__init__(layer_class_to_replicate=lambda: _Layer(capacity))
 
     def repeat(self, rows: Int[Tensor, " B"]) -> None:
         """See `_Layer.repeat`."""

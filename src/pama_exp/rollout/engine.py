@@ -63,7 +63,7 @@ class RolloutEngine(Protocol):
     """Prompts in, responses out."""
 
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int) -> Rollout:
-        """One response per prompt, in their order; the same seed gives the same responses and leaves global streams alone."""
+        """One response per prompt, in order; the same seed gives the same ones and leaves global streams alone."""
         ...
 
 

@@ -69,7 +69,7 @@ class FastEngine:
         said = _Said(len(prompts), sampling.max_new_tokens, self.model.device)
         order = prompts.mask.sum(1).argsort(stable=True)
         with evaluation_mode(self.model):
-            for rows in order.split(self.rows_at_once or len(order)):
+            for rows in torch.split(order, self.rows_at_once or len(order)):
                 self._decode(prompts, rows, sampling, noise, said)
         length = int(said.lengths.max())
         ids, mask, texts = responses_of(self.tokenizer, said.ids[:, :length], said.lengths)
@@ -79,13 +79,20 @@ class FastEngine:
         return Rollout(prompts, ids, mask, said.finished, texts, log_probs, states)
 
     def _decode(
-        self, prompts: PromptBatch, rows: Int[Tensor, " b"], sampling: Sampling, noise: Float[Tensor, "B T"], said: _Said
+        self,
+        prompts: PromptBatch,
+        rows: Int[Tensor, " b"],
+        sampling: Sampling,
+        noise: Float[Tensor, "B T"],
+        said: _Said,
     ) -> None:
         """Answer the prompts at `rows`."""
         trunk, head, limit = self.model.base_model, self.model.get_output_embeddings(), sampling.max_new_tokens
         width = int(prompts.mask[rows].sum(1).max())
         mask = prompts.mask[rows, -width:]
-        distinct, prompt_of = torch.where(mask, prompts.input_ids[rows, -width:], -1).unique(dim=0, return_inverse=True)
+        distinct, prompt_of = torch.unique(
+            torch.where(mask, prompts.input_ids[rows, -width:], -1), dim=0, return_inverse=True
+        )
         given = distinct >= 0
         cache = DecodeCache(width + limit)
         states = trunk(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pama_exp.rewards.normalise import Frozen, Identity, Running
 from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
-from pama_exp.schema import Config, ObjectiveConfig, build
+from pama_exp.schema import Config, ObjectiveConfig, build, locate
 from pama_exp.stages.trained import reward_model
 from pama_exp.world import FactWorld
 
@@ -157,9 +158,21 @@ def check_before_work(config: Config) -> None:
     if not 0.0 < t.clip < 1.0:
         raise UserError(f"training.clip={t.clip}.", "The clip range ε lies between 0 and 1; 0.2 is usual.")
     make_sampling(config).for_training()
+    check_installed(config)
     check_positions(config, world)
     if config.evaluate.run is not None and not (Path(config.evaluate.run) / "policy").is_dir():
         raise UserError(f"evaluate.run={config.evaluate.run} holds no policy/ folder.", "Name a finished run's folder.")
+
+
+def check_installed(config: Config) -> None:
+    """The package that the rollout engine names as required is there.
+
+    Raises:
+        UserError: if it is not.
+    """
+    package = getattr(locate(config.rollout.engine, "rollout.engine"), "requires", None)
+    if package is not None and find_spec(package) is None:
+        raise UserError(f"rollout.engine needs {package}.", f"pip install 'pama-exp[{package}]', or set rollout=fast.")
 
 
 def make_estimator(config: Config) -> Any:
