@@ -2,8 +2,8 @@
 
     python benchmarks/default.py BEFORE [AFTER] [seeds]
 
-BEFORE and AFTER are folders of the repository at two commits (AFTER: this one). SFT policy and reward models are trained
-once and shared. Writes benchmarks/results/default.json and prints the table.
+BEFORE and AFTER are folders of the repository at two commits (AFTER: this one). SFT policy and reward models are
+trained once and shared. Writes benchmarks/results/default.json and prints the table.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ def main(before: str, after: str = str(ROOT), seeds: int = 5) -> None:
         for seed in range(int(seeds)):
             for name, tree in trees.items():
                 rows[name].append(run(tree, seed, Path(scratch) / f"{name}-{seed}", cache))
-                print(f"seed {seed}  {name:6s} " + "  ".join(f"{k} {v:.3f}" for k, v in rows[name][-1].items()), flush=True)
+                print(
+                    f"seed {seed}  {name:6s} " + "  ".join(f"{k} {v:.3f}" for k, v in rows[name][-1].items()),
+                    flush=True,
+                )
     ratios = [a["step"] / b["step"] for a, b in zip(rows["before"], rows["after"], strict=True)]
     shares = {name: [row["front_share"] for row in runs] for name, runs in rows.items()}
     summary = {

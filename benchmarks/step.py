@@ -1,47 +1,47 @@
-"""One step of alignment against TRL's GRPO on the same work, phase by phase.
+"""One step of alignment against TRL's GRPO on the same work, phase by phase, and against what the machine allows.
 
     python benchmarks/step.py [small|opt-125m] [rounds]
 
-Both sides train the same architecture from the same random weights, answer the same prompts (eight responses to each),
-score them by the same two functions and make one optimiser step on the clipped surrogate with a KL term against a frozen
-reference. Every response has exactly 48 tokens: the end token lies outside the model's vocabulary. Each contender is a
-process of its own, running its own training loop; they take turns, step by step, and what is compared are the steps of a turn.
+Every contender trains the same architecture from the same random weights, answers the same prompts (eight responses
+to each), scores them by the same two functions and makes one optimiser step on the clipped surrogate with a KL term
+against a frozen reference. Every response has exactly 48 tokens: the end token lies outside the model's vocabulary.
+Contenders take turns, step by step, and ratios are taken within a turn.
 
 Writes benchmarks/results/step-<size>.json and step-<size>.png.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
+import machine
 import torch
+from matplotlib.figure import Figure
+from turns import Contender, median_ratio, medians, report, take_turns, wait_for_turn
 
-RESULTS = Path(__file__).parent / "results"
 PROMPT, RESPONSE, GROUP = 32, 48, 8
 SIZES = {
     "small": {"responses": 64, "width": 256, "layers": 4, "heads": 4, "vocabulary": 2048},
     "opt-125m": {"responses": 16, "width": 768, "layers": 12, "heads": 12, "vocabulary": 50272},
 }
 CONTENDERS = {
-    "ours": "PAMA on group advantages, float32",
-    "trl-float32": "TRL GRPO, float32, no gradient checkpointing",
-    "trl-defaults": "TRL GRPO, its defaults: bf16 autocast, gradient checkpointing",
+    "ours": "pama-exp, float32",
+    "trl-float32": "TRL, float32, no checkpointing",
+    "trl-defaults": "TRL, its defaults (bf16 autocast, checkpointing)",
 }
-PHASES = ["generate", "reference", "update", "other"]
+PHASES = ("generate", "reference", "update", "other")
 
 
 def word_share(prompts, completions, **_):
-    """The share of words in the first half of the vocabulary."""
+    """The share of words of odd number."""
     return [statistics.fmean(int(word[1:]) % 2 for word in text.split()) for text in completions]
 
 
@@ -50,22 +50,29 @@ def distinct_share(prompts, completions, **_):
     return [len(set(text.split())) / len(text.split()) for text in completions]
 
 
-def make_model(size: str, folder: Path) -> None:
-    """Random weights and a word tokenizer whose end token the model cannot say."""
+def make_tokenizer(vocabulary: int, folder: Path) -> None:
+    """One token per word, and an end token that a model with this vocabulary cannot say."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    s = SIZES[size]
-    words = ["<pad>", *(f"w{i}" for i in range(1, s["vocabulary"])), "<eos>"]
+    words = ["<pad>", *(f"w{i}" for i in range(1, vocabulary)), "<eos>"]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
+    PreTrainedTokenizerFast(
         tokenizer_object=inner,
         pad_token="<pad>",
         eos_token="<eos>",
         padding_side="left",
         model_input_names=["input_ids", "attention_mask"],
-    )
+    ).save_pretrained(folder)
+
+
+def make_model(size: str, folder: Path) -> None:
+    """Random weights of the OPT class, and the tokenizer."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    s = SIZES[size]
+    make_tokenizer(s["vocabulary"], folder)
     torch.manual_seed(0)
     config = OPTConfig(
         vocab_size=s["vocabulary"],
@@ -74,33 +81,19 @@ def make_model(size: str, folder: Path) -> None:
         ffn_dim=4 * s["width"],
         num_hidden_layers=s["layers"],
         num_attention_heads=s["heads"],
-        max_position_embeddings=2048 if size != "small" else 128,
+        max_position_embeddings=128,
         dropout=0.0,
         attention_dropout=0.0,
         pad_token_id=0,
-        bos_token_id=s["vocabulary"],
+        bos_token_id=1,
         eos_token_id=s["vocabulary"],
     )
     OPTForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
-def prompts_of(size: str, count: int) -> list[str]:
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, SIZES[size]["vocabulary"], (count, PROMPT), generator=generator)
+def prompts_of(vocabulary: int, count: int, length: int = PROMPT) -> list[str]:
+    ids = torch.randint(1, vocabulary, (count, length), generator=torch.Generator().manual_seed(1))
     return [" ".join(f"w{i}" for i in row) for row in ids.tolist()]
-
-
-def wait_for_turn() -> None:
-    """The parent says when; end of input means that it is over."""
-    print("ready", flush=True)
-    if not sys.stdin.readline():
-        sys.exit(0)
-
-
-def report(phases: dict[str, float]) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print("step " + json.dumps({**phases, "peak_memory_bytes": peak}), flush=True)
 
 
 def run_ours(size: str, folder: Path, steps: int) -> None:
@@ -131,7 +124,9 @@ def run_ours(size: str, folder: Path, steps: int) -> None:
         estimator=Group("standardise", group_size=GROUP),
         engine=FastEngine(policy.model, tokenizer),
         sampling=Sampling(RESPONSE),
-        prompts=PromptStream(prompts_of(size, 256), tokenizer, responses // GROUP, seed=0, group_size=GROUP),
+        prompts=PromptStream(
+            prompts_of(SIZES[size]["vocabulary"], 256), tokenizer, responses // GROUP, seed=0, group_size=GROUP
+        ),
         kl=FixedKL(0.04),
         update=UpdateSettings(
             epochs=1,
@@ -184,7 +179,7 @@ def run_trl(size: str, folder: Path, steps: int, defaults: bool) -> None:
     phases: dict[str, float] = {}
 
     @contextmanager
-    def timed(phase):
+    def timed(phase: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
         phases[phase] = phases.get(phase, 0.0) + time.perf_counter() - started
@@ -228,7 +223,7 @@ def run_trl(size: str, folder: Path, steps: int, defaults: bool) -> None:
             model=AutoModelForCausalLM.from_pretrained(folder),
             processing_class=AutoTokenizer.from_pretrained(folder),
             reward_funcs=[word_share, distinct_share],
-            train_dataset=Dataset.from_dict({"prompt": prompts_of(size, 256)}),
+            train_dataset=Dataset.from_dict({"prompt": prompts_of(SIZES[size]["vocabulary"], 256)}),
             args=GRPOConfig(
                 output_dir=output,
                 use_cpu=True,
@@ -248,32 +243,70 @@ def run_trl(size: str, folder: Path, steps: int, defaults: bool) -> None:
         trainer.train()
 
 
-class Contender:
-    """A process that makes a step when told to."""
+def summary_of(size: str, rows: dict[str, list[dict[str, float]]], rounds: int) -> dict[str, object]:
+    s = SIZES[size]
+    need = machine.floor(
+        s["layers"], s["width"], s["vocabulary"], s["responses"] // GROUP, s["responses"], PROMPT, RESPONSE
+    )
+    matmul, copy = machine.matmul_rate(), machine.copy_rate()
+    floors = {phase: machine.floor_seconds(need[phase], matmul, copy) for phase in need}
+    floors["step"] = sum(floors.values())
+    found = {name: medians(steps) for name, steps in rows.items()}
+    return {
+        "command": f"python benchmarks/step.py {size} {rounds}",
+        "machine": machine.describe(),
+        "size": s | {"prompt": PROMPT, "response": RESPONSE, "group": GROUP},
+        "matmul_operations_per_second": matmul,
+        "copy_bytes_per_second": copy,
+        "needs": need,
+        "floor_seconds": floors,
+        "share_of_floor": {phase: floors[phase] / found["ours"][phase] for phase in floors},
+        "seconds": found,
+        "times_faster": {name: median_ratio(steps, rows["ours"]) for name, steps in rows.items() if name != "ours"},
+        "rounds": rows,
+    }
 
-    def __init__(self, name: str, size: str, folder: Path, steps: int) -> None:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
-        command = [sys.executable, __file__, "--contender", name, size, str(folder), str(steps)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment
-        )
 
-    def _read(self, word: str) -> str:
-        for line in self.process.stdout:
-            if line.startswith(word):
-                return line.removeprefix(word)
-        raise SystemExit(f"{self.process.args} ended with {self.process.wait()}")
+def show(summary: dict) -> None:
+    names = [*PHASES, "step"]
+    print(f"{'':14s}" + "".join(f"{name:>11s}" for name in names) + "    peak memory")
+    for name, found in summary["seconds"].items():
+        cells = "".join(f"{found[phase]:9.3f} s" for phase in names)
+        print(f"{name:14s}{cells}{found['peak_memory_bytes'] / 2**20:11.0f} MiB")
+    floors, shares = summary["floor_seconds"], summary["share_of_floor"]
+    print(f"{'floor':14s}" + "".join(f"{floors[p]:9.3f} s" if p in floors else " " * 11 for p in names))
+    print(f"{'share reached':14s}" + "".join(f"{shares[p]:10.0%} " if p in shares else " " * 11 for p in names))
+    for name, ratio in summary["times_faster"].items():
+        print(f"{ratio:.2f}x as fast as {CONTENDERS[name]}")
 
-    def step(self) -> dict[str, float]:
-        self._read("ready")
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return json.loads(self._read("step"))
 
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.stdout.read()
-        self.process.wait()
+def draw(size: str, summary: dict) -> Figure:
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    bars = {CONTENDERS[name]: found for name, found in summary["seconds"].items()}
+    bars["floor of this machine"] = {"other": 0.0, **summary["floor_seconds"]}
+    for place, found in enumerate(bars.values()):
+        left = 0.0
+        for phase, color in zip(PHASES, machine.COLORS, strict=False):
+            axes.barh(place, found[phase], left=left, color=color, label=phase if place == 0 else None)
+            left += found[phase]
+    axes.set_yticks(range(len(bars)), bars)
+    axes.invert_yaxis()
+    axes.set(xlabel="seconds a step (medians)", title=f"One step, {size}, {summary['machine']['threads']} CPU threads")
+    axes.legend(frameon=False)
+    return figure
+
+
+def main(size: str = "small", rounds: str = "7") -> None:
+    names = [name for name in CONTENDERS if name == "ours" or find_spec("trl") is not None]
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(size, Path(folder))
+        steps = int(rounds) + 2
+        contenders = {name: Contender(__file__, ["--contender", name, size, folder, str(steps)]) for name in names}
+        rows = take_turns(contenders, int(rounds))
+    summary = summary_of(size, rows, int(rounds))
+    show(summary)
+    machine.save(f"step-{size}", summary, draw(size, summary))
 
 
 if __name__ == "__main__":
@@ -285,14 +318,4 @@ if __name__ == "__main__":
         else:
             run_trl(size, Path(folder), int(steps), defaults=name == "trl-defaults")
     else:
-        size = sys.argv[1]
-        rounds = int(sys.argv[2])
-        names = sys.argv[3:] or list(CONTENDERS)
-        with tempfile.TemporaryDirectory() as folder:
-            make_model(size, Path(folder))
-            cs = {n: Contender(n, size, Path(folder), rounds + 2) for n in names}
-            for r in range(rounds):
-                for n, c in cs.items():
-                    print(r, n, {k: round(v, 3) for k, v in c.step().items()}, flush=True)
-            for c in cs.values():
-                c.close()
+        main(*sys.argv[1:])
