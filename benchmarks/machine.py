@@ -28,6 +28,13 @@ def seconds(function: Callable[[], object], device: str = "cpu", repeats: int = 
     return min(found[1:])
 
 
+def peak_bytes() -> int:
+    """The most memory this process has held (Linux); getrusage would count what its parent held when it started it."""
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
 def matmul_rate(dtype: torch.dtype = torch.float32, device: str = "cpu") -> float:
     """Operations a second of a large square product."""
     size = 8192 if device == "cuda" else 2048

@@ -11,7 +11,6 @@ of the memory that is free. Writes benchmarks/results/solvers.json and solvers.p
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 
@@ -30,7 +29,7 @@ PARAMETERS = [2**20 * 4**power for power in range(6)]  # 1M to 1G
 
 def point(method: str, count: int, parameters: int, repeats: int) -> dict[str, float]:
     """In a process of its own: seconds of one solve, and how much the process grew for it."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = machine.peak_bytes()
     weights = [1 / count] * count
     if method == "pama":
         advantages = torch.randn(count, RESPONSES, TOKENS)
@@ -42,7 +41,7 @@ def point(method: str, count: int, parameters: int, repeats: int) -> dict[str, f
         gradients, losses = torch.rand(count, size), torch.rand(count)
         solver = {"mgda": MGDA, "mgda-ub": MGDAUB}[method](weights)
         found = machine.seconds(lambda: solver.on_losses(losses, lambda *_: gradients @ gradients.T), repeats=repeats)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    grown = machine.peak_bytes() - before
     return {"method": method, "objectives": count, "parameters": parameters, "seconds": found, "peak_bytes": grown}
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import machine
 
 
 def wait_for_turn() -> None:
@@ -24,8 +25,7 @@ def wait_for_turn() -> None:
 
 def report(phases: dict[str, float]) -> None:
     """In a contender: a step's seconds by phase, and the most memory that the process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print("step " + json.dumps({**phases, "peak_memory_bytes": peak}), flush=True)
+    print("step " + json.dumps({**phases, "peak_memory_bytes": machine.peak_bytes()}), flush=True)
 
 
 class Contender:
