@@ -152,7 +152,7 @@ class Alignment(LightningModule):
         self.bill.prompts += len(rollout)
         self.bill.tokens += int(mask.sum())
         self.bill.reward_calls += scores.numel()
-        self.bill.forwards += 2 * len(rollout)
+        self.bill.forwards += (1 if rollout.states is not None else 2) * len(rollout)
         for name, row in zip(self.names, scores, strict=True):
             self.metrics |= distribution(f"reward/{name}", row)
         response_kl = kl.sum(-1).mean().item()
@@ -176,7 +176,10 @@ class Alignment(LightningModule):
         )
 
     def _old(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (B,T) and values (K,B,T) of the policy that generated the rollout."""
+        """Log-probabilities (B,T) and values (K,B,T) of the policy that generated, which may have kept them."""
+        is_kept = rollout.log_probs is not None and rollout.states is not None
+        if is_kept and not distributed.is_sharded(self.policy.parameters()):
+            return rollout.log_probs, self.policy.values_of(rollout.states, rollout.response_mask)
 
         def both(part: Rollout) -> Tensor:
             output = self.policy.score_rollout(part, self.sampling.temperature)
@@ -295,7 +298,9 @@ class Alignment(LightningModule):
             {"params": trainable(self.policy.model)},
             {"params": trainable(self.policy.value_heads), "lr": s.value_learning_rate},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=s.learning_rate, weight_decay=s.weight_decay, betas=(0.9, 0.95))
+        optimizer = torch.optim.AdamW(
+            groups, lr=s.learning_rate, weight_decay=s.weight_decay, betas=(0.9, 0.95), fused=True
+        )
         name = "constant_with_warmup" if s.schedule == "constant" else s.schedule
         return {"optimizer": optimizer, "lr_scheduler": get_scheduler(name, optimizer, s.warmup_steps, s.steps)}
 

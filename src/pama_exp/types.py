@@ -1,6 +1,6 @@
 """The values that travel between rooms: prompts in, responses out, and means that know their counts.
 
-Legend: B responses, P prompt tokens, T response tokens.
+Legend: B responses, P prompt tokens, T response tokens, H hidden width.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -36,6 +36,10 @@ class Rollout:
 
     `response_mask` is True on every token the policy chose, its end-of-sequence token included. `finished` is True
     where the response ended by itself rather than by the length limit. `texts` hold no special tokens.
+
+    An engine that computes as the update does leaves here what the update would compute again: log-probabilities at
+    the sampling temperature (zeros on padding), and the last hidden states from which the tokens were predicted
+    (arbitrary on padding).
     """
 
     prompts: PromptBatch
@@ -43,6 +47,8 @@ class Rollout:
     response_mask: Bool[Tensor, "B T"]
     finished: Bool[Tensor, " B"]
     texts: Sequence[str]
+    log_probs: Float[Tensor, "B T"] | None = None
+    states: Float[Tensor, "B T H"] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)

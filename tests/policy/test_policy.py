@@ -121,14 +121,14 @@ def test_a_values_gradient_reaches_hidden_as_its_heads_weights(policy):
         torch.testing.assert_close(gradient, wanted)
 
 
-def test_only_response_positions_go_through_the_head(policy):
+def test_only_response_tokens_go_through_the_head(policy):
     seen = []
     policy.model.get_output_embeddings().register_forward_hook(
         lambda head, inputs, output: seen.append(inputs[0].shape)
     )
     rollout = tiny.rollout()
     policy.score_rollout(rollout)
-    assert [shape[:2] for shape in seen] == [rollout.response_ids.shape]
+    assert [shape[:-1].numel() for shape in seen] == [rollout.response_mask.sum()]
 
 
 def test_reference_is_the_same_numbers_without_a_graph(policy):

@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from pama_exp.errors import UserError
+from pama_exp.policy.log_probs import token_statistics
+from pama_exp.policy.packing import is_packed, packed_states, use_packed_attention
 from pama_exp.types import Rollout
 
 
@@ -42,6 +45,7 @@ class Policy(nn.Module):
     def __init__(self, model: PreTrainedModel, num_values: int, critic_shapes_trunk: bool = True) -> None:
         super().__init__()
         _check_head(model)
+        use_packed_attention(model)
         self.model, self.critic_shapes_trunk = model, critic_shapes_trunk
         weight = model.get_output_embeddings().weight
         self.value_heads = nn.Linear(weight.shape[1], num_values, device=weight.device, dtype=weight.dtype)
@@ -52,30 +56,37 @@ class Policy(nn.Module):
         """One forward pass; the vocabulary is only unrolled for response tokens."""
         hidden = response_states(self.model, rollout)
         log_probs, entropy = _token_statistics(self.model, hidden, rollout, temperature)
+        return PolicyOutput(log_probs, entropy, self.values_of(hidden, rollout.response_mask), hidden)
+
+    def values_of(self, hidden: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "K B T"]:
+        """Every head's value in one product; zeros on padding."""
         values = self.value_heads(hidden if self.critic_shapes_trunk else hidden.detach()).float().movedim(-1, 0)
-        return PolicyOutput(log_probs, entropy, torch.where(rollout.response_mask, values, 0), hidden)
+        return torch.where(mask, values, 0)
 
 
-@torch.no_grad()
 def reference_log_probs(model: PreTrainedModel, rollout: Rollout, temperature: float = 1.0) -> Float[Tensor, "B T"]:
     """Log-probabilities of the response tokens under a frozen model; zeros on padding."""
-    return _token_statistics(model, response_states(model, rollout), rollout, temperature)[0]
+    with torch.inference_mode():
+        log_probs, _ = _token_statistics(model, response_states(model, rollout), rollout, temperature)
+    return log_probs.clone()  # what is made in inference mode may not take part in a loss
 
 
 def response_states(model: PreTrainedModel, rollout: Rollout) -> Float[Tensor, "B T H"]:
-    """Last hidden states at the positions that predict the response's tokens: P − 1 … P + T − 2."""
+    """Last hidden states at the positions that predict the response's tokens; arbitrary on padding."""
+    if is_packed(model):
+        return packed_states(model, rollout)
     mask = torch.cat([rollout.prompts.mask, rollout.response_mask], dim=1)
     ids = torch.cat([rollout.prompts.input_ids, rollout.response_ids], dim=1)[:, :-1]
     attention = mask[:, :-1].long()
-    extra = {} if model.config.model_type == "opt" else {"position_ids": (attention.cumsum(1) - 1).clamp(min=0)}
-    output = model.base_model(input_ids=ids, attention_mask=attention, use_cache=False, **extra)
+    positions = (attention.cumsum(1) - 1).clamp(min=0)
+    output = model.base_model(input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False)
     states: Float[Tensor, "B L H"] = output.last_hidden_state  # L = P + T − 1: nothing follows the last token
     return states[:, rollout.prompts.input_ids.shape[1] - 1 :]
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
     """Evaluation mode, no gradients."""
-    return model.eval().requires_grad_(False)
+    return use_packed_attention(model.eval().requires_grad_(False))
 
 
 def select(rollout: Rollout, rows: Int[Tensor, " b"]) -> Rollout:
@@ -94,15 +105,17 @@ def select(rollout: Rollout, rows: Int[Tensor, " b"]) -> Rollout:
         response_mask=rollout.response_mask[rows],
         finished=rollout.finished[rows],
         texts=[rollout.texts[i] for i in index],
+        log_probs=None if rollout.log_probs is None else rollout.log_probs[rows],
+        states=None if rollout.states is None else rollout.states[rows],
     )
 
 
 def trim(rollout: Rollout) -> Rollout:
     """Without response columns that are padding in every row; one column stays."""
     length = max(1, int(rollout.response_mask.sum(-1).max()))
-    return replace(
-        rollout, response_ids=rollout.response_ids[:, :length], response_mask=rollout.response_mask[:, :length]
-    )
+    names = ("response_ids", "response_mask", "log_probs", "states")
+    per_token = {name: values for name in names if (values := getattr(rollout, name)) is not None}
+    return replace(rollout, **{name: values[:, :length] for name, values in per_token.items()})
 
 
 def micro_batches(lengths: Int[Tensor, " B"], prompt_length: int, token_budget: int) -> list[Int[Tensor, " b"]]:
@@ -135,9 +148,11 @@ def _check_head(model: PreTrainedModel) -> None:
 def _token_statistics(
     model: PreTrainedModel, hidden: Float[Tensor, "B T H"], rollout: Rollout, temperature: float
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
-    mask: Bool[Tensor, "B T"] = rollout.response_mask
-    logits = model.get_output_embeddings()(hidden).float() / temperature
-    all_log_probs = logits.log_softmax(-1)
-    chosen = all_log_probs.gather(-1, rollout.response_ids[..., None]).squeeze(-1)
-    entropy = -(all_log_probs.exp() * all_log_probs).sum(-1)
-    return torch.where(mask, chosen, 0), torch.where(mask, entropy, 0)
+    """Log-probabilities and entropies of valid tokens alone; zeros on padding."""
+    valid = rollout.response_mask.flatten().nonzero().squeeze(1)
+    head = model.get_output_embeddings()
+    states, chosen = functional.embedding(valid, hidden.flatten(0, 1)), rollout.response_ids.flatten()[valid]
+    found = token_statistics(head, states, chosen, temperature, head.weight.shape[0])
+    empty = found[0].new_zeros(rollout.response_mask.numel())
+    log_probs, entropy = (empty.index_copy(0, valid, values).view_as(rollout.response_mask) for values in found)
+    return log_probs, entropy

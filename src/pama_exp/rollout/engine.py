@@ -1,16 +1,17 @@
-"""Responses sampled from the policy, behind one protocol.
+"""Responses sampled from the policy, behind one protocol, and what its engines share.
 
-Legend: B responses, V tokens of the vocabulary.
+Legend: B responses, b of them still speaking, T response tokens, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -62,100 +63,84 @@ class RolloutEngine(Protocol):
     """Prompts in, responses out."""
 
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
-        """One response per prompt; the same seed gives the same responses and leaves global streams alone.
+        """One response per prompt, in order; the same seed gives the same ones and leaves global streams alone.
 
-        With one seed per prompt, a prompt's response does not depend on which others are generated beside it.
+        With one seed per prompt, a response does not depend on which others are generated beside it.
         """
         ...
 
 
-class DecodeEngine:
-    """Batched sampling with the model's own key-value cache."""
-
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model, self.tokenizer = model, tokenizer
-
-    @torch.no_grad()
-    def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
-        """See `RolloutEngine`.
-
-        Raises:
-            UserError: if prompt and response do not fit the model's positions.
-        """
-        was_training = self.model.training
-        self.model.eval()  # dropout would make the log-probabilities at the update other than those drawn from
-        try:
-            return self._decode(prompts, sampling, seed)
-        finally:
-            self.model.train(was_training)
-
-    def _decode(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
-        device = self.model.device
-        noise = uniform_noise(seed, len(prompts), sampling.max_new_tokens).to(device)
-        ids, mask = prompts.input_ids.to(device), prompts.mask.to(device)
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        if positions is not None and ids.shape[1] + sampling.max_new_tokens > positions:
-            raise UserError(
-                f"Prompts of {ids.shape[1]} tokens and responses of {sampling.max_new_tokens} exceed the "
-                f"model's {positions} positions.",
-                "Lower rollout.sampling.max_new_tokens or shorten the prompts.",
-            )
-        takes_positions = self.model.config.model_type != "opt"
-        attention, feed = mask.long(), ids
-        position = (attention.cumsum(1) - 1).clamp(min=0)
-        finished = torch.zeros(len(ids), dtype=torch.bool, device=device)
-        tokens, valid, cache = [], [], None
-        for step in range(sampling.max_new_tokens):
-            extra = {"position_ids": position} if takes_positions else {}
-            output = self.model(
-                input_ids=feed,
-                attention_mask=attention,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-                **extra,
-            )
-            cache = output.past_key_values
-            chosen = draw(output.logits[:, -1].float(), sampling, noise[:, step])
-            valid.append(~finished)
-            tokens.append(torch.where(finished, self.tokenizer.pad_token_id, chosen))
-            finished = finished | (chosen == self.tokenizer.eos_token_id)
-            if bool(finished.all()):
-                break
-            feed, position = tokens[-1][:, None], position[:, -1:] + 1
-            attention = torch.cat([attention, torch.ones_like(feed)], dim=1)
-        response_ids, response_mask = torch.stack(tokens, 1), torch.stack(valid, 1)
-        rows = [row[keep].tolist() for row, keep in zip(response_ids.cpu(), response_mask.cpu(), strict=True)]
-        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        moved = PromptBatch(input_ids=ids, mask=mask, texts=prompts.texts, columns=prompts.columns)
-        return Rollout(moved, response_ids, response_mask, finished, texts)
-
-
 def uniform_noise(seed: int | Sequence[int], rows: int, steps: int) -> Float[Tensor, "rows steps"]:
-    """The one number in [0, 1) that decides each token: of one stream for all rows, or of a stream for each.
+    """The one number in [0, 1) that decides each token, from one stream for all responses or from one for each.
 
-    So what is drawn does not depend on what an engine does for speed: the order and the company in which rows are
-    decoded. With a seed per row, neither does it depend on how many processes share the rows.
+    So what is drawn depends on nothing that an engine does for speed: not on the order or the company in which rows are
+    decoded, nor on when others end. With a seed per response, neither does it depend on how many processes share them.
     """
     if isinstance(seed, int):
         return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
     return torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seed])
 
 
-def draw(logits: Float[Tensor, "B V"], sampling: Sampling, noise: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
-    """One token per row after temperature, top-k and top-p, in this order.
+def draw(
+    logits: Float[Tensor, "b V"], sampling: Sampling, noise: Float[Tensor, " b"]
+) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
+    """One token per row after temperature, top-k and top-p, in this order, and its log-probability after them.
 
-    By inversion: the first token at which the cumulated probability exceeds the row's noise.
+    By inversion: the first token at which the cumulated probability exceeds the row's noise. `logits` are overwritten.
     """
-    scaled = logits / sampling.temperature
+    if sampling.temperature != 1.0:
+        logits = logits.div_(sampling.temperature)
     if sampling.top_k > 0:
-        kth = scaled.topk(min(sampling.top_k, scaled.shape[-1])).values[:, -1:]
-        scaled = scaled.masked_fill(scaled < kth, -torch.inf)
+        kth = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill_(logits < kth, -torch.inf)
     if sampling.top_p < 1.0:
-        ordered, order = scaled.sort(dim=-1, descending=True)
+        ordered, order = logits.sort(dim=-1, descending=True)
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        scaled = scaled.masked_fill((before >= sampling.top_p).gather(-1, order.argsort(-1)), -torch.inf)
-    reached = scaled.softmax(-1).cumsum(-1)
+        logits = logits.masked_fill_((before >= sampling.top_p).gather(-1, order.argsort(-1)), -torch.inf)
+    weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
+    reached = weights.cumsum(-1)
     total = reached[:, -1:]
     aim = torch.minimum(noise[:, None] * total, total.nextafter(torch.zeros_like(total)))  # below the total
-    return torch.searchsorted(reached, aim, right=True)[:, 0]
+    tokens = torch.searchsorted(reached, aim, right=True)
+    return tokens[:, 0], (weights.gather(-1, tokens) / total).log()[:, 0]
+
+
+def check_positions(model: PreTrainedModel, prompts: PromptBatch, sampling: Sampling) -> None:
+    """The longest prompt and response fit into the model's positions.
+
+    Raises:
+        UserError: if they do not.
+    """
+    positions, length = getattr(model.config, "max_position_embeddings", None), prompts.input_ids.shape[1]
+    if positions is not None and length + sampling.max_new_tokens > positions:
+        raise UserError(
+            f"Prompts of {length} tokens and responses of {sampling.max_new_tokens} exceed the "
+            f"model's {positions} positions.",
+            "Lower rollout.sampling.max_new_tokens or shorten the prompts.",
+        )
+
+
+@contextmanager
+def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """No dropout, which would make the log-probabilities at the update other than those drawn from."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def to_device(prompts: PromptBatch, device: torch.device) -> PromptBatch:
+    """The prompts' tensors where the model is."""
+    return replace(prompts, input_ids=prompts.input_ids.to(device), mask=prompts.mask.to(device))
+
+
+def responses_of(
+    tokenizer: PreTrainedTokenizerBase, ids: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
+) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"], list[str]]:
+    """Ids with padding after each response's length, the mask, and the texts."""
+    mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    ids = torch.where(mask, ids, tokenizer.pad_token_id)
+    rows = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
+    return ids, mask, tokenizer.batch_decode(rows, skip_special_tokens=True)

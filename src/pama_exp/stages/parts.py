@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pama_exp.rewards.normalise import Frozen, Identity, Running
 from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
-from pama_exp.schema import Config, ObjectiveConfig, build, solver_label
+from pama_exp.schema import Config, ObjectiveConfig, build, locate, solver_label
 from pama_exp.stages.strategies import check_trainer
 from pama_exp.stages.task import Task, make_task
 from pama_exp.stages.trained import reward_model
@@ -199,7 +200,19 @@ def check_before_work(config: Config) -> None:
     if t.gramian.target == "adapter" and config.adapter.get("name") == "none":
         raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
     make_sampling(config).for_training()
+    check_installed(config)
     check_positions(config, task)
+
+
+def check_installed(config: Config) -> None:
+    """The package that the rollout engine names as required is there.
+
+    Raises:
+        UserError: if it is not.
+    """
+    package = getattr(locate(config.rollout.engine, "rollout.engine"), "requires", None)
+    if package is not None and find_spec(package) is None:
+        raise UserError(f"rollout.engine needs {package}.", f"pip install 'pama-exp[{package}]', or set rollout=fast.")
 
 
 def make_estimator(config: Config) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -64,6 +64,7 @@ class FactWorld:
         self.language: Language = generate(seed, num_entities, num_attributes, values_per_attribute)
         self._seed = seed
         self._prompts = self._split(seed, max_asked, danger_share)
+        self._read = lru_cache(maxsize=4096)(self._parse)  # several programs read the same answers
         self._memo: dict[tuple[tuple[str, ...], str], Front] = {}
 
     @property
@@ -179,11 +180,14 @@ class FactWorld:
         )
 
     def _value(self, objective: str, prompt: str, response: str) -> float:
+        answer = self._read(prompt, response)
+        return 0.0 if answer is None else PROGRAMS[objective](answer)
+
+    def _parse(self, prompt: str, response: str) -> Answer | None:
         question = self.language.read_prompt(prompt)
         if question is None:
-            return 0.0
-        clauses = self.language.parse(response.split())
-        return PROGRAMS[objective](Answer(self.language, question, clauses, self.max_response_tokens))
+            return None
+        return Answer(self.language, question, self.language.parse(response.split()), self.max_response_tokens)
 
     def _check(self, objective: str) -> None:
         if objective not in PROGRAMS:

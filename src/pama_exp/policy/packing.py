@@ -1,0 +1,192 @@
+"""One pass through the trunk for a whole rollout without padding: every distinct prompt once, then every response.
+
+Layers that act on each token alone see one packed row of valid tokens. Only attention needs to know which tokens
+belong together: it unpacks queries, keys and values, lets responses look at their prompt's keys, and packs again.
+
+Legend: B responses, P and R the most tokens of a prompt and of a response fed, N packed tokens, T response tokens,
+H hidden width, d width of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from pama_exp.types import Rollout
+
+PACKED = "pama_exp_packed"
+
+
+@dataclass(frozen=True)
+class Slots:
+    """A right-padded rectangle over packed tokens: which token each place shows, and where each token stands."""
+
+    shape: tuple[int, int]
+    token_of_place: Int[Tensor, " places"]  # an arbitrary token on padding
+    place_of_token: Int[Tensor, " tokens"]
+    first: int  # where the tokens start among all N
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no padding: the rectangle is then a view."""
+        return len(self.token_of_place) == len(self.place_of_token)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each token of a packed rollout belongs."""
+
+    ids: Int[Tensor, "1 N"]
+    positions: Int[Tensor, "1 N"]
+    prompts: Slots
+    responses: Slots | None  # None where no response feeds a token: all are of one token
+    prompt_of: Int[Tensor, " B"]
+    mask: Float[Tensor, "_ 1 R PR"] | None  # what a response's tokens may look at; added to the scores
+    predictor: Int[Tensor, "B T"]  # the token from whose state each response token is predicted; any on padding
+
+
+def pack(rollout: Rollout) -> Layout:
+    """The layout of a rollout; prompts that are alike are one."""
+    prompts, device = rollout.prompts, rollout.response_ids.device
+    distinct, prompt_of = torch.unique(torch.where(prompts.mask, prompts.input_ids, -1), dim=0, return_inverse=True)
+    given = distinct >= 0
+    prompt_lengths = given.sum(1)
+    fed = rollout.response_mask[:, 1:]  # nothing follows the last token, so it is not fed
+    fed_ids, feeds = rollout.response_ids[:, :-1], bool(fed.any())
+    prompt_slots = _slots(prompt_lengths, 0)
+    total = int(prompt_lengths.sum())
+    response_slots = _slots(fed.sum(1), total) if feeds else None
+
+    steps = torch.arange(fed.shape[1], device=device)
+    starts = prompt_lengths[prompt_of, None]
+    ids = torch.cat([distinct[given], fed_ids[fed]])
+    positions = torch.cat([(given.cumsum(1) - 1)[given], (starts + steps)[fed]])
+    last_of_prompt = prompt_lengths.cumsum(0)[prompt_of] - 1
+    offsets = total + fed.flatten().cumsum(0).view_as(fed) - 1  # of the fed tokens; others are masked
+    predictor = torch.cat([last_of_prompt[:, None], torch.where(fed, offsets, 0)], dim=1)
+
+    mask = None
+    if response_slots is not None:
+        longest = response_slots.shape[1]
+        visible = torch.arange(prompt_slots.shape[1], device=device) < starts
+        visible = visible[:1] if bool((starts == starts[0]).all()) else visible
+        causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+        allowed = torch.cat([visible[:, None].expand(-1, longest, -1), causal.expand(len(visible), -1, -1)], -1)
+        mask = torch.zeros(allowed.shape, device=device).masked_fill_(~allowed, -torch.inf)[:, None]
+    return Layout(ids[None], positions[None], prompt_slots, response_slots, prompt_of, mask, predictor)
+
+
+def packed_states(model: PreTrainedModel, rollout: Rollout) -> Float[Tensor, "B T H"]:
+    """Last hidden states from which the response's tokens are predicted; arbitrary on padding."""
+    layout = pack(rollout)
+    unused = layout.ids.new_zeros(
+        1, 1, 1, 1, dtype=torch.bool
+    )  # a mask of four dimensions keeps the model from making one
+    output = model.base_model(
+        input_ids=layout.ids, position_ids=layout.positions, attention_mask=unused, use_cache=False, layout=layout
+    )
+    return functional.embedding(layout.predictor, output.last_hidden_state[0])
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Whether the architecture lets its attention be replaced, and attends to everything before a token."""
+    windows = getattr(model.config, "use_sliding_window", True) and getattr(model.config, "sliding_window", None)
+    return bool(model._supports_attention_backend) and not windows
+
+
+def use_packed_attention(model: PreTrainedModel) -> PreTrainedModel:
+    """Let `packed_states` work on this model, where it can; calls without a layout are transformers' own sdpa."""
+    if can_pack(model) and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(PACKED)
+    return model
+
+
+def is_packed(model: PreTrainedModel) -> bool:
+    """Whether `use_packed_attention` took effect."""
+    return bool(model.config._attn_implementation == PACKED)
+
+
+def _attend(
+    module: nn.Module,
+    query: Float[Tensor, "b heads n d"],
+    key: Float[Tensor, "b kv_heads keys d"],
+    value: Float[Tensor, "b kv_heads keys d"],
+    attention_mask: Tensor | None,
+    layout: Layout | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it: (b, heads, n, d) in, (b, n, heads, d) out."""
+    if layout is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)[0], None
+    tokens = [states.transpose(1, 2)[0] for states in (query, key, value)]
+    whole = [_unpack(states, layout.prompts) for states in tokens]
+    out = [_pack(sdpa_attention_forward(module, *whole, None, **rest)[0], layout.prompts)]
+    if layout.responses is not None and layout.mask is not None:
+        own = [_unpack(states, layout.responses) for states in tokens]
+        joined = [torch.cat([p[layout.prompt_of], r], dim=2) for p, r in zip(whole[1:], own[1:], strict=True)]
+        attended = sdpa_attention_forward(module, own[0], *joined, layout.mask.to(query.dtype), **rest)[0]
+        out.append(_pack(attended, layout.responses))
+    return torch.cat(out)[None], None
+
+
+def _slots(lengths: Int[Tensor, " rows"], first: int) -> Slots:
+    longest = int(lengths.max())
+    valid = torch.arange(longest, device=lengths.device) < lengths[:, None]
+    place_of_token = valid.flatten().nonzero().squeeze(1)
+    token_of_place = torch.where(valid, valid.flatten().cumsum(0).view_as(valid) - 1, 0).flatten()
+    return Slots((len(lengths), longest), token_of_place, place_of_token, first)
+
+
+def _unpack(states: Float[Tensor, "N heads d"], slots: Slots) -> Float[Tensor, "rows heads longest d"]:
+    mine = states[slots.first : slots.first + len(slots.place_of_token)]
+    places: Tensor = mine
+    if not slots.is_full:
+        places = _ToPlaces.apply(mine, slots.token_of_place, slots.place_of_token)  # type: ignore[no-untyped-call]
+    return places.view(*slots.shape, *places.shape[1:]).transpose(1, 2)
+
+
+def _pack(states: Float[Tensor, "rows longest heads d"], slots: Slots) -> Float[Tensor, "tokens heads d"]:
+    tokens: Tensor = states.flatten(0, 1)
+    if not slots.is_full:
+        tokens = _ToTokens.apply(tokens, slots.place_of_token)  # type: ignore[no-untyped-call]
+    return tokens
+
+
+class _ToPlaces(torch.autograd.Function):
+    """Tokens to places. Backward, too, is a selection: padding is masked or dropped, so that it has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, token_of_place: Tensor, place_of_token: Tensor) -> Tensor:
+        ctx.save_for_backward(place_of_token)
+        return tokens.index_select(0, token_of_place)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _ToTokens(torch.autograd.Function):
+    """Places to tokens; every token has one place, so that backward is a copy and no scattered addition."""
+
+    @staticmethod
+    def forward(ctx: Any, places: Tensor, place_of_token: Tensor) -> Tensor:
+        ctx.save_for_backward(place_of_token)
+        ctx.places = len(places)
+        return places.index_select(0, place_of_token)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        whole = gradient.new_zeros(ctx.places, *gradient.shape[1:])
+        return whole.index_copy_(0, ctx.saved_tensors[0], gradient), None
+
+
+AttentionInterface.register(PACKED, _attend)
+AttentionMaskInterface.register(PACKED, sdpa_mask)

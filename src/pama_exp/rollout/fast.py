@@ -1,0 +1,160 @@
+"""Our own decode loop over transformers' models: the default engine.
+
+Legend: B responses, b of them being decoded, T response tokens, H hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pama_exp.errors import UserError
+from pama_exp.rollout.cache import DecodeCache
+from pama_exp.rollout.engine import (
+    Sampling,
+    check_positions,
+    draw,
+    evaluation_mode,
+    responses_of,
+    to_device,
+    uniform_noise,
+)
+from pama_exp.types import PromptBatch, Rollout
+
+_COMPACT_AT = 0.875  # share of rows still speaking at which the others leave the cache
+
+
+class FastEngine:
+    """Batched sampling with a key-value cache that is allocated once.
+
+    Every distinct prompt is read once; rows whose response has ended leave the computation. In float32, where the
+    update's forward pass gives the same numbers, the log-probabilities of the tokens drawn and the states they were
+    drawn from are kept for it.
+
+    Args:
+        model: the policy.
+        tokenizer: the policy's.
+        rows_at_once: decode at most so many responses at a time, those with prompts of similar length together, where
+            the cache of all would not fit; all at once if None.
+
+    Raises:
+        UserError: if `rows_at_once` is below 1, or the model's attention is not one over everything before a token.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows_at_once: int | None = None
+    ) -> None:
+        if rows_at_once is not None and rows_at_once < 1:
+            raise UserError(f"rollout.engine.rows_at_once={rows_at_once}.", "It is at least 1, or null for all.")
+        windows = getattr(model.config, "use_sliding_window", True) and getattr(model.config, "sliding_window", None)
+        if windows or not model._supports_attention_backend:
+            raise UserError(
+                f"rollout=fast does not decode models of type '{model.config.model_type}' with this attention.",
+                "Set rollout=hf.",
+            )
+        self.model, self.tokenizer, self.rows_at_once = model, tokenizer, rows_at_once
+
+    @torch.no_grad()
+    def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
+        """See `RolloutEngine`.
+
+        Raises:
+            UserError: if prompt and response do not fit the model's positions.
+        """
+        check_positions(self.model, prompts, sampling)
+        prompts = to_device(prompts, self.model.device)
+        noise = uniform_noise(seed, len(prompts), sampling.max_new_tokens).to(self.model.device)
+        said = _Said(len(prompts), sampling.max_new_tokens, self.model.device)
+        order = prompts.mask.sum(1).argsort(stable=True)
+        with evaluation_mode(self.model):
+            for rows in torch.split(order, self.rows_at_once or len(order)):
+                self._decode(prompts, rows, sampling, noise, said)
+        length = int(said.lengths.max())
+        ids, mask, texts = responses_of(self.tokenizer, said.ids[:, :length], said.lengths)
+        log_probs, states = None, None
+        if said.states is not None:
+            log_probs, states = torch.where(mask, said.log_probs[:, :length], 0), said.states[:, :length]
+        return Rollout(prompts, ids, mask, said.finished, texts, log_probs, states)
+
+    def _decode(
+        self,
+        prompts: PromptBatch,
+        rows: Int[Tensor, " b"],
+        sampling: Sampling,
+        noise: Float[Tensor, "B T"],
+        said: _Said,
+    ) -> None:
+        """Answer the prompts at `rows`."""
+        trunk, head, limit = self.model.base_model, self.model.get_output_embeddings(), sampling.max_new_tokens
+        width = int(prompts.mask[rows].sum(1).max())
+        mask = prompts.mask[rows, -width:]
+        distinct, prompt_of = torch.unique(
+            torch.where(mask, prompts.input_ids[rows, -width:], -1), dim=0, return_inverse=True
+        )
+        given = distinct >= 0
+        cache = DecodeCache(width + limit)
+        states = trunk(
+            input_ids=distinct.clamp(min=0),
+            attention_mask=given.long(),
+            position_ids=(given.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        cache.repeat(prompt_of)
+        hidden, position = states[prompt_of, -1], mask.sum(1)
+        bias = hidden.new_zeros(len(rows), 1, 1, width + limit)  # what a new token may look at: all but padding
+        bias[..., :width].masked_fill_(~mask[:, None, None], -torch.inf)
+        speaking = torch.ones_like(rows, dtype=torch.bool)
+        for step in range(limit):
+            tokens, log_probs = draw(head(hidden).float(), sampling, noise[rows, step])
+            said.add(rows, speaking, step, tokens, log_probs, hidden)
+            ends = tokens == self.tokenizer.eos_token_id
+            said.finished[rows[speaking & ends]] = True
+            speaking = speaking & ~ends
+            count = int(speaking.sum())
+            if count == 0 or step + 1 == limit:
+                return
+            if count <= _COMPACT_AT * len(rows):
+                kept = speaking.nonzero().squeeze(1)
+                cache.keep(kept)
+                rows, tokens, position, bias, speaking = (x[kept] for x in (rows, tokens, position, bias, speaking))
+            hidden = trunk(
+                input_ids=tokens[:, None],
+                attention_mask=bias[..., : width + step + 1],
+                position_ids=position[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state[:, -1]
+            position = position + 1
+
+
+class _Said:
+    """What has been said so far, every response in its own place; `states` and `log_probs` count in float32 alone."""
+
+    def __init__(self, count: int, limit: int, device: torch.device) -> None:
+        self.ids: Int[Tensor, "B T"] = torch.zeros(count, limit, dtype=torch.long, device=device)
+        self.log_probs: Float[Tensor, "B T"] = torch.zeros(count, limit, device=device)
+        self.states: Float[Tensor, "B T H"] | None = None
+        self.lengths: Int[Tensor, " B"] = torch.zeros(count, dtype=torch.long, device=device)
+        self.finished: Bool[Tensor, " B"] = torch.zeros(count, dtype=torch.bool, device=device)
+
+    def add(
+        self,
+        rows: Int[Tensor, " b"],
+        speaking: Bool[Tensor, " b"],
+        step: int,
+        tokens: Int[Tensor, " b"],
+        log_probs: Float[Tensor, " b"],
+        states: Float[Tensor, "b H"],
+    ) -> None:
+        """One token of each row; rows that no longer speak are beyond their length, where nothing is read."""
+        if self.states is None and states.dtype == torch.float32 and not torch.is_autocast_enabled(states.device.type):
+            self.states = states.new_zeros(*self.ids.shape, states.shape[-1])
+        self.ids[rows, step], self.log_probs[rows, step] = tokens, log_probs
+        self.lengths[rows] += speaking
+        if self.states is not None:
+            self.states[rows, step] = states

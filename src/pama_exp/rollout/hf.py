@@ -1,0 +1,59 @@
+"""transformers' own `generate` as an engine: the reference that the others are held to.
+
+Legend: B responses, T response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from pama_exp.rollout.engine import Sampling, check_positions, evaluation_mode, responses_of, to_device
+from pama_exp.types import PromptBatch, Rollout
+
+
+class HFEngine:
+    """Every architecture that transformers can generate with; slower than `FastEngine`, keeps no log-probabilities."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    @torch.no_grad()
+    def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
+        """See `RolloutEngine`.
+
+        Raises:
+            UserError: if prompt and response do not fit the model's positions.
+        """
+        check_positions(self.model, prompts, sampling)
+        device = self.model.device
+        prompts = to_device(prompts, device)
+        config = GenerationConfig(
+            do_sample=True,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            max_new_tokens=sampling.max_new_tokens,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        with evaluation_mode(self.model), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed if isinstance(seed, int) else seed[0])  # `generate` draws from the global stream
+            whole = self.model.generate(
+                input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), generation_config=config
+            )
+        said = whole[:, prompts.input_ids.shape[1] :]
+        lengths, finished = lengths_until(said, self.tokenizer.eos_token_id)
+        ids, mask, texts = responses_of(self.tokenizer, said, lengths)
+        return Rollout(prompts, ids, mask, finished, texts)
+
+
+def lengths_until(ids: Int[Tensor, "B T"], end: int) -> tuple[Int[Tensor, " B"], Tensor]:
+    """Tokens up to and including the first end token, T where there is none, and whether there is one."""
+    is_end = ids == end
+    finished = is_end.any(1)
+    return torch.where(finished, is_end.int().argmax(1) + 1, ids.shape[1]), finished
