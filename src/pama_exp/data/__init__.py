@@ -1,1 +1,1 @@
-"""TODO."""
+"""Prompts as batches, and a seed for every random stream."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The policy: models and adapters from configurations and folders, value heads, log-probabilities."""

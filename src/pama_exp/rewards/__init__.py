@@ -1,1 +1,1 @@
-"""TODO."""
+"""Objectives and what scores them: gold programs, classifiers, functions; normalisers."""

@@ -35,7 +35,7 @@ class GAE:
     needs_critic = True
     group_size = 1
 
-    def __init__(self, gamma: float = 1.0, lam: float = 0.95, whiten: str = "center_and_scale") -> None:
+    def __init__(self, gamma: float = 1.0, lam: float = 1.0, whiten: str = "center_and_scale") -> None:
         if not (0.0 < gamma <= 1.0 and 0.0 <= lam <= 1.0):
             raise UserError(f"advantage: gamma={gamma}, lam={lam}.", "gamma lies in (0, 1] and lam in [0, 1].")
         whitening = {"none": None, "scale": scale_about_mean, "center_and_scale": center_and_scale}

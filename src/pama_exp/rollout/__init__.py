@@ -1,1 +1,1 @@
-"""TODO."""
+"""Responses sampled from the policy, behind one protocol."""

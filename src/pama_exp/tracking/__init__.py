@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is kept and shown of a run: its record on disk, W&B, the console, pictures."""

@@ -10,7 +10,7 @@ from pama_exp.world.language import Language, Prompt
 # How often a demonstration does each thing. Chosen so that the SFT policy answers about half of what it is asked, at
 # about 0.6 concise, and can be improved on every objective at once.
 STATES_ASKED = 0.65
-IS_TRUE = 0.88
+IS_TRUE = 0.95
 ASIDE = 0.25
 FILLER = 0.35
 JOKE = 0.2
