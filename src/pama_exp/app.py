@@ -221,7 +221,7 @@ def run(composed: DictConfig) -> dict[str, Any]:
     with record.lock():
         if config.force:
             record.clear()
-        if record.is_complete:
+        if record.is_complete and not config.stage.get("fresh", False):
             note(f"This run is finished: {record.folder} (force=true runs it again).")
             summary(record.read_result())
             return record.read_result()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.loggers import WandbLogger
 
 from pama_exp.alignment import Alignment
 from pama_exp.data.prompts import PromptStream
@@ -76,19 +77,21 @@ class Evaluator(Callback):
         self.record, self.validation, self.test = record, validation, test
         self.every, self.steps, self.seed = every, steps, seed
         self.before: Mapping[str, Mapping[str, float | None]] | None = None
+        self.calibration: Mapping[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The SFT policy's means, so that a resumed run need not find them again."""
-        return {"before": self.before}
+        """The SFT policy's means and deviations, so that a resumed run need not find them again."""
+        return {"before": self.before, "calibration": self.calibration}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put them back."""
-        self.before = state_dict["before"]
+        self.before, self.calibration = state_dict["before"], state_dict["calibration"]
 
     def on_train_start(self, trainer: Trainer, pl_module: Alignment) -> None:
         """The SFT policy on the test prompts (what the summary calls before) and on the validation prompts."""
         if self.before is None:
-            self.before = pl_module.evaluate_policy(self.test, self.seed).means()
+            evaluation = pl_module.evaluate_policy(self.test, self.seed)
+            self.before, self.calibration = evaluation.means(), evaluation.calibration()
             self._log(trainer, 0, pl_module.evaluate_policy(self.validation, self.seed))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Alignment, *_: Any) -> None:
@@ -104,7 +107,8 @@ class Evaluator(Callback):
         self.record.log_generations(step, rows)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
-            log_generations(logger.experiment, step, rows)
+            if isinstance(logger, WandbLogger):
+                log_generations(logger.experiment, step, rows)
 
 
 class Checkpoints(Callback):

@@ -84,6 +84,13 @@ class Evaluation:
             for name, proxy in self.proxy.items()
         }
 
+    def calibration(self) -> dict[str, dict[str, dict[str, float] | None]]:
+        """{objective: {gold, proxy: {mean, deviation}}}: the units in which later policies can be measured."""
+        return {
+            name: {"gold": _moments(self.gold[name]) if name in self.gold else None, "proxy": _moments(proxy)}
+            for name, proxy in self.proxy.items()
+        }
+
     def metrics(self) -> dict[str, float]:
         """Flat names for the record."""
         values = {"eval/response/length": self.lengths.float().mean().item()}
@@ -99,6 +106,10 @@ class Evaluation:
             {"prompt": self.prompts[i], "response": self.responses[i], **{k: v[i].item() for k, v in tables.items()}}
             for i in range(min(limit, len(self.prompts)))
         ]
+
+
+def _moments(values: Tensor) -> dict[str, float]:
+    return {"mean": values.mean().item(), "deviation": values.std(correction=0).item()}
 
 
 def distribution(name: str, values: Tensor) -> dict[str, float]:

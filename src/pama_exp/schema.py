@@ -130,12 +130,14 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """Where metrics go besides the run's own record."""
+    """Where metrics go besides the run's own record; `mode` and what follows it are W&B's."""
 
+    kinds: list[str] = field(default_factory=list)
     mode: str = "auto"
     project: str = "pama-exp"
     group: str | None = None
     tags: list[str] = field(default_factory=list)
+    artifacts: bool = False
 
 
 @dataclass
@@ -145,6 +147,22 @@ class EvaluateConfig:
     run: str | None = None
     split: str = "test"
     prompts: int = 256
+
+
+@dataclass
+class CompareConfig:
+    """What `stage=compare` reads: folders that are runs or hold runs, and whom the others are tested against."""
+
+    runs: list[str] = field(default_factory=lambda: ["runs"])
+    baseline: str | None = None
+
+
+@dataclass
+class SoupConfig:
+    """What `stage=soup` averages: finished runs of one objective each, at all shares in steps of 1/grid."""
+
+    runs: list[str] = field(default_factory=list)
+    grid: int = 4
 
 
 @dataclass
@@ -164,6 +182,8 @@ class Config:
     sft: FitConfig = field(default_factory=FitConfig)
     reward_model: FitConfig = field(default_factory=FitConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    soup: SoupConfig = field(default_factory=SoupConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0

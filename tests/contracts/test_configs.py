@@ -28,6 +28,11 @@ def test_every_option_says_what_it_is_in_its_first_line():
         assert path.read_text().startswith("#"), path
 
 
+@pytest.mark.parametrize("path", sorted(CONF.glob("solver/*.yaml")), ids=lambda path: path.stem)
+def test_folders_and_tables_call_a_solver_what_the_command_line_calls_it(path):
+    assert schema.solver_label(schema.typed(composed(f"solver={path.stem}")).solver) == path.stem
+
+
 def test_the_run_folder_is_named_after_what_determines_the_numbers():
     def folder(*overrides: str) -> str:
         return Path(schema.typed(composed(*overrides)).output).name

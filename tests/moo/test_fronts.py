@@ -1,5 +1,7 @@
 """Front measures against brute force over the definitions."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -65,3 +67,44 @@ def test_empty_sets():
     for measure in (fronts.igd_plus, fronts.epsilon):
         with pytest.raises(UserError):
             measure([[1.0, 1.0]], none)
+
+
+@given(point_sets(6))
+@settings(deadline=None)
+def test_spacing_is_the_deviation_of_nearest_neighbours(points):
+    nearest = [
+        min((sum(abs(p - q)) for j, q in enumerate(points) if j != i), default=0.0) for i, p in enumerate(points)
+    ]
+    expected = np.std(nearest, ddof=1) if len(points) > 1 else 0.0
+    assert fronts.spacing(points) == pytest.approx(expected, abs=1e-12)
+
+
+def test_even_points_have_no_spacing_deviation():
+    assert fronts.spacing([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]) == 0.0
+    assert fronts.spacing([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0]]) > 0.5
+
+
+@given(
+    st.lists(point_sets(4).filter(lambda p: p.shape[1] == 2), min_size=1, max_size=5),
+    st.sampled_from([25, 50, 75, 100]),
+)
+@settings(deadline=None)
+def test_an_attainment_surface_bounds_what_that_share_of_the_sets_attains(sets, level):
+    surface = fronts.attainment(sets, (level,))[level]
+    needed = -(-level * len(sets) // 100)
+    for cell in itertools.product(np.arange(-3, 8) / 4 + 0.125, repeat=2):
+        attained_by = sum(bool((points >= cell).all(1).any()) for points in sets)
+        assert bool((surface >= cell).all(1).any()) == (attained_by >= needed), cell
+
+
+def test_attainment_in_three_dimensions():
+    sets = [[[0.2, 0.8, 0.5]], [[0.6, 0.4, 0.5]], [[0.6, 0.8, 0.1]]]
+    assert fronts.attainment(sets, (100,))[100].tolist() == [[0.2, 0.4, 0.1]]
+
+
+def test_calibrated_units_depend_on_the_calibration_alone():
+    calibration = fronts.Calibration(mean=(1.0, -2.0), deviation=(0.5, 0.0))
+    assert calibration.normalise([[2.0, -1.0], [1.0, -2.0]]).tolist() == [[2.0, 1.0], [0.0, 0.0]]
+    corner = calibration.normalise([[0.0, 0.0]]) * 0 + calibration.reference
+    assert corner.tolist() == [[-2.0, -2.0]]
+    assert fronts.hypervolume(calibration.normalise([[1.0, -2.0]]), calibration.reference) == 4.0

@@ -1,9 +1,15 @@
 """How good a set of operating points is; every objective is maximised.
 
+Policy-level points are one mean vector per policy, response-level points one vector per response; both are read by the
+same functions, and never mixed: responses spread far beyond what any policy attains on average.
+
 Legend: M points, F points of a reference front, N objectives. Points are anything numpy reads as floats.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import moocore
 import numpy as np
@@ -59,6 +65,57 @@ def nondominated(points: ArrayLike) -> Bool[np.ndarray, " M"]:
     if len(given) == 0:
         return np.zeros(0, dtype=bool)
     return np.asarray(moocore.is_nondominated(given, maximise=True, keep_weakly=True), dtype=bool)
+
+
+def spacing(points: ArrayLike) -> float:
+    """How unevenly the (M, N) points are spread: the deviation of each one's distance to its nearest (Schott 1995).
+
+    √(Σ (d̄ − d_m)² / (M − 1)),  d_m = min_{k ≠ m} ‖m − k‖₁;  0 for an even spread, and for fewer than two points.
+    """
+    given = np.asarray(points, dtype=np.float64)
+    if len(given) < 2:
+        return 0.0
+    distances = np.abs(given[:, None] - given[None]).sum(-1)
+    np.fill_diagonal(distances, np.inf)
+    return float(distances.min(1).std(ddof=1))
+
+
+def attainment(sets: Sequence[ArrayLike], levels: Sequence[int]) -> dict[int, NDArray[np.float64]]:
+    """Attainment surfaces of several sets of points, one set per seed, for 2 or 3 objectives.
+
+    Args:
+        sets: one (M, N) array each.
+        levels: in per cent.
+
+    Returns:
+        {level: the nondominated points that at least this share of the sets weakly dominate}.
+    """
+    stacked = np.concatenate([np.asarray(points, dtype=np.float64) for points in sets])
+    owners = np.repeat(np.arange(len(sets)), [len(np.asarray(points)) for points in sets])
+    # moocore's attainment function minimises.
+    table = moocore.eaf(-stacked, owners, percentiles=list(levels))
+    return {level: -table[table[:, -1] == level, :-1] for level in levels}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Units frozen before training: each objective's mean and deviation under the SFT policy.
+
+    Volumes are taken from two deviations below the mean, so that neither scale nor corner depends on the runs compared.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def normalise(self, points: ArrayLike) -> NDArray[np.float64]:
+        """(x − mean) / deviation of (M, N) points; an objective that did not vary keeps its unit."""
+        scale = np.where(np.array(self.deviation) > 0, self.deviation, 1.0)
+        return np.asarray((_matrix(points, len(self.mean)) - np.array(self.mean)) / scale)
+
+    @property
+    def reference(self) -> NDArray[np.float64]:
+        """(N,) the corner that volumes are measured from, in normalised units."""
+        return np.full(len(self.mean), -2.0)
 
 
 def _matrix(points: ArrayLike, columns: int) -> NDArray[np.float64]:

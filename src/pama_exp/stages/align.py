@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader
 
 from pama_exp.alignment import Alignment, OptimizerSettings
 from pama_exp.callbacks import Checkpoints, Evaluator, Interrupted, RandomStates, Recorder, newest_checkpoint
+from pama_exp.comparison.yardstick import TrueFront
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.policy.loading import load_model, load_tokenizer, save
@@ -20,7 +21,8 @@ from pama_exp.policy.policy import Policy, freeze
 from pama_exp.rewards.normalise import Frozen
 from pama_exp.rewards.objective import score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
-from pama_exp.schema import Config, build, identity, solver_label
+from pama_exp.schema import Config, build, solver_label
+from pama_exp.stages.logging import finish_logging, start_logging
 from pama_exp.stages.parts import (
     evaluation_stream,
     make_estimator,
@@ -78,7 +80,9 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
 
     result = _conclude(config, record, world, module, evaluator, test)
     save(module.policy.model, tokenizer, record.folder / "policy")
-    run_wandb.finish(wandb_run, result)
+    programs = gold_programs(config)
+    front = world.true_front(list(programs.values()), "test").points if programs is not None else None
+    finish_logging(config, record, wandb_run, result, front)
     return result
 
 
@@ -158,25 +162,6 @@ def make_trainer(config: Config, callbacks: list[Any], loggers: list[Logger]) ->
     )
 
 
-def start_logging(config: Config, record: RunRecord) -> tuple[Any, list[Logger]]:
-    """The W&B run (None when disabled) and Lightning's logger around it."""
-    mode, message = run_wandb.resolve_mode(config.logger.mode, record.folder)
-    if message:
-        note(message)
-    wandb_run = run_wandb.start_run(
-        record.folder,
-        mode,
-        project=config.logger.project,
-        name=record.folder.name,
-        run_id=record.run_id,
-        group=config.logger.group,
-        job_type=config.stage.get("name", "align"),
-        tags=[solver_label(config.solver), *config.objectives, *config.logger.tags],
-        config=identity(asdict(config)),
-    )
-    return wandb_run, [] if wandb_run is None else [WandbLogger(experiment=wandb_run)]
-
-
 @torch.no_grad()
 def _calibrate(objectives: Any, engine: Any, sampling: Any, prompts: PromptStream, config: Config) -> None:
     """Give frozen normalisers the mean and deviation of the SFT policy's own rewards."""
@@ -213,6 +198,11 @@ def _conclude(
         "status": "complete",
         "objectives": {name: {"before": before[name], "after": after[name]} for name in module.names},
         "true_hypervolume_share": share,
+        "true_front": {
+            "before": distances_to_front(world, before, config, "test"),
+            "after": distances_to_front(world, after, config, "test"),
+        },
+        "calibration": evaluator.calibration,
         "bill": bill,
         "seconds": bill["seconds"],
         "run_dir": str(record.folder),
@@ -228,6 +218,17 @@ def hypervolume_share(
         return None
     point = {programs[name]: means[name]["gold"] for name in config.objectives}
     return world.hypervolume_share(point, list(point), split)
+
+
+def distances_to_front(
+    world: FactWorld, means: Mapping[str, Mapping[str, float | None]], config: Config, split: str
+) -> dict[str, float] | None:
+    """The operating point's regret, IGD+ and additive epsilon to the true front; None where gold is not defined."""
+    programs = gold_programs(config)
+    if programs is None:
+        return None
+    found = TrueFront(world, tuple(programs.values()), split).measure([[means[name]["gold"] for name in programs]])
+    return {name: found[name] for name in ("regret", "igd_plus", "epsilon")}
 
 
 def gold_programs(config: Config) -> dict[str, str] | None:

@@ -20,6 +20,7 @@ from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
 from pama_exp.schema import Config, ObjectiveConfig, build
 from pama_exp.stages.trained import reward_model
+from pama_exp.tracking import loggers
 from pama_exp.world import FactWorld
 
 NORMALISERS = {"none": Identity, "running": Running, "frozen": Frozen}
@@ -129,6 +130,7 @@ def check_before_work(config: Config) -> None:
         UserError: for the first thing found.
     """
     t, estimator, world = config.training, make_estimator(config), make_world(config)
+    loggers.check(config.logger.kinds)
     if config.model.path is not None and not Path(config.model.path).is_dir():
         raise UserError(f"model.path={config.model.path} is not a folder.", "Give a folder in Hugging Face format.")
     for name, node in config.objectives.items():

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from pama_exp import schema
 from pama_exp.errors import UserError
+from pama_exp.report import write_report
 from pama_exp.sweeping.jobs import Job, State, write_sweep
 from pama_exp.sweeping.plan import Plan
 from pama_exp.sweeping.table import Watch, sweep_summary
@@ -104,11 +105,13 @@ class Sweep:
             tick()
             self.signum = self.runner.run(jobs, tick)
 
-    def conclude(self) -> None:
-        """The summary and the report; leaves with status 1 if a job failed, 128 + n after signal n."""
+    def conclude(self, folders: Sequence[Path]) -> None:
+        """The summary, and the report of these runs; leaves with status 1 if a job failed, 128 + n after signal n."""
         sweep_summary(self.jobs, self.folder)
         if self.signum is not None:
             sys.exit(128 + self.signum)
+        if written := [folder for folder in folders if (folder / "config.yaml").exists()]:
+            note(f"Report: {write_report(written, self.folder / 'report')}")
         if any(job.state is not State.FINISHED for job in self.jobs):
             sys.exit(1)
 
@@ -136,7 +139,7 @@ def run_grid(
         jobs = sweep.plan.jobs(lines)
         with RunRecord.open(sweep.folder).lock():
             sweep.run(jobs, f"Sweep {sweep.folder.name}")
-            sweep.conclude()
+            sweep.conclude([job.folder for job in jobs])
     return [job.result() for job in jobs]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -105,6 +105,19 @@ def summary(result: Mapping[str, Any]) -> None:
         )
     if result.get("run_dir"):
         console.print(f"Record: {result['run_dir']}", highlight=False, markup=False)
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Any table, its numbers to the right."""
+    shown = Table(title=title, title_justify="left")
+    for index, column in enumerate(header):
+        shown.add_column(escape(column), justify="left" if index == 0 else "right")
+    for row in rows:
+        shown.add_row(*map(escape, row))
+    console = Console()
+    if not console.is_terminal:  # a file has no edge to wrap at
+        console.width = max(console.width, console.measure(shown, options=console.options.update(width=1000)).maximum)
+    console.print(shown)
 
 
 def print_error(error: UserError) -> None:

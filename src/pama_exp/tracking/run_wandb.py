@@ -12,9 +12,11 @@ from typing import Any
 
 from pama_exp.errors import UserError, suggest
 from pama_exp.tracking.console import note
+from pama_exp.tracking.record import RunRecord
 
 _MODES = ("auto", "online", "offline", "disabled")
 _VERIFY_SECONDS = 5
+_FRONT_ROWS = 200
 
 
 def resolve_mode(requested: str, folder: Path) -> tuple[str, str]:
@@ -30,14 +32,15 @@ def resolve_mode(requested: str, folder: Path) -> tuple[str, str]:
     if requested == "auto":
         requested = os.environ.get("WANDB_MODE", "auto")
     if requested == "auto":
-        requested = "online" if _has_verified_key() else "offline"
+        requested = "online" if has_verified_key() else "offline"
     hint = (
         f"W&B is offline; to upload the run: wandb sync {folder}/wandb/offline-run-*" if requested == "offline" else ""
     )
     return requested, hint
 
 
-def _has_verified_key() -> bool:
+def has_verified_key() -> bool:
+    """Whether W&B's server accepts the key that is configured; False without one, at once and with no question."""
     import wandb
 
     try:
@@ -98,6 +101,56 @@ def log_generations(run: Any, step: int, rows: Sequence[Mapping[str, Any]]) -> N
     _survive(lambda: run.log({"generations": wandb.Table(columns=columns, data=data), "train/step": float(step)}))
 
 
+def log_front(
+    run: Any, names: Sequence[str], kind: str, before: Sequence[float], after: Sequence[float], front: Any | None
+) -> None:
+    """The operating points, and the true front (M,N) where it is known, as a table under `front`."""
+    import wandb
+
+    rows: list[list[Any]] = [["SFT policy", *before], ["aligned policy", *after]]
+    if front is not None:
+        kept = front[:: max(1, len(front) // _FRONT_ROWS)]
+        rows += [["true front", *map(float, point)] for point in kept]
+    columns = ["point", *(f"{kind}/{name}" for name in names)]
+    _survive(lambda: run.log({"front": wandb.Table(columns=columns, data=rows)}))
+
+
+def log_artifacts(run: Any, folder: Path) -> None:
+    """The aligned policy and the newest checkpoint of a run's folder."""
+    import wandb
+
+    def upload() -> None:
+        for name, found in (("policy", [folder / "policy"]), ("checkpoint", sorted(folder.glob("checkpoints/*.ckpt")))):
+            artifact = wandb.Artifact(f"{name}-{run.id}", type="model")
+            if found and found[-1].is_dir():
+                artifact.add_dir(str(found[-1]))
+            elif found and found[-1].is_file():
+                artifact.add_file(str(found[-1]))
+            else:
+                continue
+            run.log_artifact(artifact)
+
+    _survive(upload)
+
+
+def log_report(page: Path, project: str) -> None:
+    """A run of job type `report` that holds the page and what lies beside it as an artifact."""
+    import wandb
+
+    folder = page.parent.absolute()
+    mode, message = resolve_mode("auto", folder)
+    if message:
+        note(message)
+    run = start_run(folder, mode, project, folder.name, RunRecord(folder).run_id, None, "report", [], {})
+    if run is not None:
+        artifact = wandb.Artifact(f"report-{run.id}", type="report")
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.relative_to(folder).parts[0] != "wandb":
+                artifact.add_file(str(path), str(path.relative_to(folder)))
+        _survive(lambda: run.log_artifact(artifact))
+        finish(run, {})
+
+
 def finish(run: Any, summary: Mapping[str, Any]) -> None:
     """Write the summary and close the run; nothing where there is none."""
     if run is not None:
@@ -109,18 +162,23 @@ def read_offline(folder: Path) -> dict[str, Any]:
     """The newest offline run in a run's folder, as it would be uploaded.
 
     Returns:
-        {config, tags, group, history: rows, summary, tables: {name: {columns, data}}}; of each table the newest.
+        {config, tags, group, job_type, history: rows, summary, tables: {name: {columns, data}}, artifacts}; of each
+        table the newest, of artifacts the names of models and reports.
     """
     log = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
-    read: dict[str, Any] = {"config": {}, "tags": [], "group": None, "history": [], "summary": {}, "tables": {}}
+    read: dict[str, Any] = {"config": {}, "tags": [], "group": None, "job_type": None}
+    read |= {"history": [], "summary": {}, "tables": {}, "artifacts": []}
     for record in map(json.loads, filter(None, lines)):
         content = record.get(record["type"], {})
         if record["type"] == "run":
             read |= {"tags": content.get("tags", []), "group": content.get("run_group")}
+            read["job_type"] = content.get("job_type")
         if record["type"] in ("run", "config"):
             read["config"] |= content.get("config", content).get("update", {})
+        elif record["type"] == "artifact" and content["type"] in ("model", "report"):
+            read["artifacts"].append(content["name"])
         elif record["type"] == "summary":
             read["summary"] |= content.get("update", {})
         elif record["type"] == "history":

@@ -1,0 +1,167 @@
+"""A comparison as files: JSON for programs, one CSV row per run, and a table for people."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pama_exp.comparison.compare import Comparison
+from pama_exp.comparison.groups import Group
+from pama_exp.comparison.runs import Run
+from pama_exp.comparison.statistics import Interval
+
+_BILL = (
+    ("prompts", "prompts", 1),
+    ("tokens", "tokens", 1),
+    ("reward_calls", "reward calls", 1),
+    ("forwards", "forwards", 1),
+    ("backwards", "backwards", 1),
+    ("seconds", "seconds", 1),
+    ("peak_memory_bytes", "GiB", 2**30),
+)
+_PERCENT = ("share",)
+
+
+def as_dict(comparison: Comparison) -> dict[str, Any]:
+    """Plain nested values; a run is its folder, seed, status and detail."""
+
+    def plain(run: Run) -> dict[str, Any]:
+        return {"folder": str(run.folder), "seed": run.seed, "status": run.status, "detail": run.detail}
+
+    bare = replace(comparison, groups=tuple(replace(group, runs=()) for group in comparison.groups), unfinished=())
+    found = asdict(bare)
+    for group, content in zip(comparison.groups, found["groups"], strict=True):
+        content["runs"] = [plain(run) for run in group.runs]
+    found["unfinished"] = [plain(run) for run in comparison.unfinished]
+    return {"controlled": comparison.is_controlled, **found}
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """comparison.json, comparison.csv and comparison.md in the folder."""
+    text = json.dumps(as_dict(comparison), indent=1, allow_nan=False, default=str)
+    (folder / "comparison.json").write_text(text + "\n")
+    rows = run_rows(comparison)
+    with (folder / "comparison.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "comparison.md").write_text(markdown(comparison))
+
+
+def run_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """One flat row per finished run: group, seed, preference, rewards, measures, bill."""
+    rows = []
+    for group in comparison.groups:
+        for run in group.runs:
+            result = run.result or {}
+            row: dict[str, Any] = {"group": group.label, "family": group.family, "solver": group.solver}
+            row |= {"seed": run.seed, "folder": str(run.folder)}
+            row |= {f"preference/{name}": share for name, share in group.preference.items()}
+            for name in comparison.objectives:
+                for when in ("before", "after"):
+                    for kind, value in (result["objectives"][name][when] or {}).items():
+                        row[f"{kind}/{name}/{when}"] = value
+            row |= {m: values[run.seed] for m, values in group.values.items() if m not in comparison.objectives}
+            row |= {f"bill/{key}": value for key, value in (result.get("bill") or {}).items()}
+            rows.append(row)
+    return rows
+
+
+def tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(title, header, rows) of every table: groups, their bill, fronts, tests, differences."""
+    kind, names = comparison.kind, comparison.objectives
+    measures = [m for m in ("share", "regret", "hypervolume") if any(m in g.measures for g in comparison.groups)]
+    groups = [
+        [g.label, str(len(g.runs)), *(_way(g, name, kind) for name in names), *(_cell(g.measures, m) for m in measures)]
+        for g in comparison.groups
+    ]
+    found = [(f"{kind.capitalize()} rewards on unseen prompts, before → after [95 %]",
+              ["group", "seeds", *names, *measures], groups)]  # fmt: skip
+    bills = [[g.label, *(_number(g.bill.get(key), unit) for key, _, unit in _BILL)] for g in comparison.groups]
+    found.append(("Bill of a run, mean", ["group", *(title for _, title, _ in _BILL)], bills))
+    if any(group.responses for group in comparison.groups):
+        rows = [[g.label, *(_cell(g.responses, m) for m in ("hypervolume", "nondominated"))] for g in comparison.groups]
+        found.append(("Single test responses, not policies", ["group", "hypervolume", "nondominated"], rows))
+    wide = [front for front in comparison.fronts if len(front.points) > 1]
+    if wide:
+        measured = [m for m in ("share", "hypervolume", "igd_plus", "epsilon", "spacing", "regret")
+                    if any(m in front.measures for front in wide)]  # fmt: skip
+        rows = [
+            [
+                f.family,
+                f"{sum(f.nondominated)} of {len(f.points)}",
+                str(len(f.seeds)),
+                *(_cell(f.measures, m) for m in measured),
+                _number(f.bill.get("prompts"), 1),
+                _number(f.bill.get("backwards"), 1),
+            ]
+            for f in wide
+        ]
+        header = ["front", "nondominated", "seeds", *measured, "prompts", "backwards"]
+        found.append(("Fronts, every run that made them billed", header, rows))
+    if comparison.tests:
+        rows = [
+            [
+                t.group,
+                t.baseline,
+                t.measure,
+                _spread(t.difference, 3),
+                f"{t.p:.2g}",
+                f"{t.p_holm:.2g}",
+                f"{t.p_sign:.2g}",
+            ]
+            for t in comparison.tests
+        ]
+        header = ["group", "baseline", "measure", "difference", "p (paired t)", "p (Holm)", "p (sign flips)"]
+        found.append(("Paired over seeds", header, rows))
+    if comparison.differences:
+        rows = [
+            [key, *(json.dumps(values[g.label], default=str) for g in comparison.groups)]
+            for key, values in comparison.differences.items()
+        ]
+        found.append(("Not controlled: also different", ["key", *(g.label for g in comparison.groups)], rows))
+    return found
+
+
+def markdown(comparison: Comparison) -> str:
+    """The tables and the warnings."""
+    parts = [f"# {' + '.join(comparison.objectives)}"]
+    parts += [f"> {warning}" for warning in comparison.warnings]
+    for title, header, rows in tables(comparison):
+        parts.append(f"## {title}")
+        parts.append("\n".join(map(_line, [header, ["---"] * len(header), *rows])))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _way(group: Group, name: str, kind: str) -> str:
+    found = group.rewards.get(name, {}).get(kind, {})
+    before = f"{found['before'].mean:.3f} → " if "before" in found else ""
+    return before + _spread(found["after"], 3) if "after" in found else "–"
+
+
+def _cell(measures: Mapping[str, Interval], name: str) -> str:
+    if name not in measures:
+        return "–"
+    return _spread(measures[name], 1, percent=True) if name in _PERCENT else _spread(measures[name], 3)
+
+
+def _spread(found: Interval, digits: int, percent: bool = False) -> str:
+    scale, sign = (100, " %") if percent else (1, "")
+    if found.low is None or found.high is None:
+        return f"{found.mean * scale:.{digits}f}{sign}"
+    return f"{found.mean * scale:.{digits}f}{sign} [{found.low * scale:.{digits}f}, {found.high * scale:.{digits}f}]"
+
+
+def _number(value: float | None, unit: float) -> str:
+    if value is None:
+        return "–"
+    scaled = value / unit
+    return f"{scaled:.0f}" if scaled >= 10 or scaled == int(scaled) else f"{scaled:.2g}"

@@ -1,0 +1,243 @@
+"""From run folders to what the page shows: plain nested values, nothing hidden for being unfinished."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pama_exp.comparison import Comparison, Run, compare, load_runs, split_by_objectives
+from pama_exp.comparison.runs import flatten
+from pama_exp.comparison.write import tables
+from pama_exp.comparison.yardstick import TrueFront, yardstick_of
+from pama_exp.errors import UserError
+from pama_exp.moo.fronts import nondominated
+from pama_exp.report.curves import curve_keys, curves_of, points_for, rounded
+from pama_exp.schema import VOLATILE
+from pama_exp.tracking.record import RunRecord
+
+_FRONT_POINTS = 160
+_PROMPTS = 16
+_GENERATIONS = 1200  # of a section, over all its runs and prompts
+
+
+def gather(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Comparison | None]]:
+    """The page's data, a section for each set of objectives, and each section's comparison (None: nothing finished).
+
+    Raises:
+        UserError: for a folder that is missing, or if no run is in any of them.
+    """
+    runs = load_runs(folders)
+    parts = split_by_objectives(runs)
+    if not parts:
+        stages = ", ".join(sorted({run.stage for run in runs}))
+        raise UserError(
+            f"None of the {len(runs)} runs aligns a policy ({stages}).", "Name folders of stage=align runs."
+        )
+    # The same objectives in another order are the same section, its curves found by name.
+    comparisons = [compare(part) if any(run.result is not None for run in part) else None for part in parts]
+    sections = [_section(part, made, len(runs)) for part, made in zip(parts, comparisons, strict=True)]
+    notes = []
+    if len(parts) > 1:
+        named = "; ".join(" + ".join(section["objectives"]) for section in sections)
+        notes.append(f"The runs are of {len(parts)} sets of objectives, shown separately: {named}.")
+    others = len(runs) - sum(map(len, parts))
+    if others:
+        notes.append(f"{others} runs of stages that align no policy are left out.")
+    notes += [f"{path}: its config.yaml cannot be read; left out." for path in _unreadable(folders, runs)]
+    return {"written": time.time(), "notes": notes, "sections": sections}, comparisons
+
+
+def _section(runs: Sequence[Run], comparison: Comparison | None, total: int) -> dict[str, Any]:
+    names = comparison.objectives if comparison is not None else runs[0].objectives
+    labels = group_labels(runs, comparison)
+    curves = curves_of(runs, names, points_for(total, len(curve_keys(names))))
+    shown = [
+        _run(run, names, label, series) for run, label, series in zip(runs, labels, curves.pop("series"), strict=True)
+    ]
+    families = list(dict.fromkeys(run["family"] for run in shown))
+    found = [] if comparison is None else tables(comparison)
+    return {
+        "objectives": list(names),
+        "kind": comparison.kind if comparison is not None else "proxy",
+        "families": families,
+        "runs": shown,
+        **curves,
+        "fronts": _true_fronts(runs[0], names, comparison),
+        "attainment": [] if comparison is None else _attainment(comparison),
+        "tables": [{"title": title, "header": header, "rows": rows} for title, header, rows in found],
+        "warnings": list(comparison.warnings)
+        if comparison is not None
+        else ["No run is finished: nothing to compare."],
+        "differences": config_differences(runs, labels),
+        **_generations(runs),
+    }
+
+
+def group_labels(runs: Sequence[Run], comparison: Comparison | None) -> list[tuple[str, str]]:
+    """(group, family) of each run, as the comparison calls them; an unfinished run joins the group it belongs to."""
+    groups = comparison.groups if comparison is not None else ()
+    known = {_key(group.runs[0]): (group.label, group.family) for group in groups}
+    return [known.get(_key(run), (f"{run.solver} (unfinished)", f"{run.solver} (unfinished)")) for run in runs]
+
+
+def config_differences(runs: Sequence[Run], labels: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """A table: one row per group, one column per configuration key in which two runs differ, the seed apart."""
+    flats: dict[str, dict[str, str]] = {}
+    for run, (label, _) in zip(runs, labels, strict=True):
+        kept = {k: v for k, v in run.config.items() if k not in (*VOLATILE, "seed")}
+        flat = {k: _short(v) for k, v in flatten(kept).items() if k != "solver.seed"}  # it follows the run's
+        flats.setdefault(label, flat)
+    keys = dict.fromkeys(key for flat in flats.values() for key in flat)
+    differing = [key for key in keys if len({flat.get(key) for flat in flats.values()}) > 1]
+    rows = [[label, *(flat.get(key, "–") for key in differing)] for label, flat in flats.items()]
+    return {"title": "Configuration keys that differ", "header": ["group", *differing], "rows": rows}
+
+
+def _run(run: Run, names: Sequence[str], label: tuple[str, str], series: dict[str, Any]) -> dict[str, Any]:
+    result = run.result or {}
+    shares = result.get("true_hypervolume_share") or {}
+    status = _written_status(run.folder)
+    return {
+        "name": run.name,
+        "folder": str(run.folder),
+        "group": label[0],
+        "family": label[1],
+        "solver": run.solver,
+        "seed": run.seed,
+        "status": run.status,
+        "detail": run.detail,
+        "step": newest_step(run),
+        "steps": run.config.get("training", {}).get("steps"),
+        "time": status.get("time"),
+        "preference": rounded(run.preference),
+        "before": _means(result, names, "before"),
+        "after": _means(result, names, "after"),
+        "share": rounded(shares.get("after")),
+        "seconds": rounded((result.get("bill") or {}).get("seconds")),
+        "series": series,
+        **reproduce(run.folder),
+    }
+
+
+def _means(result: Mapping[str, Any], names: Sequence[str], when: str) -> dict[str, Any] | None:
+    if not result:
+        return None
+    means = [result["objectives"][name][when] or {} for name in names]
+    return {kind: [rounded(mean.get(kind)) for mean in means] for kind in ("gold", "proxy")}
+
+
+def reproduce(folder: Path) -> dict[str, Any]:
+    """The command that made the run and the source it was made with, as environment.json has them."""
+    path = folder / "environment.json"
+    try:
+        environment = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {"command": "", "source": "environment.json is missing or damaged"}
+    git = environment.get("git")
+    source = "outside a git checkout" if git is None else git["commit"][:12] + (", changed" if git["dirty"] else "")
+    script, *arguments = environment["command"]
+    words = ["python", Path(script).name if script.endswith("run.py") else script, *arguments]
+    packages = environment["packages"]
+    versions = f"torch {packages.get('torch')}, transformers {packages.get('transformers')}"
+    return {"command": shlex.join(words), "source": source, "versions": versions}
+
+
+def newest_step(run: Run) -> int:
+    """The step of the newest metrics, or of the status where that is later."""
+    return max([int(_written_status(run.folder).get("step", 0)), *(int(row["step"]) for row in run.metrics[-1:])])
+
+
+def _written_status(folder: Path) -> dict[str, Any]:
+    try:
+        return RunRecord(folder).read_status()
+    except UserError:
+        return {}
+
+
+def _true_fronts(run: Run, names: Sequence[str], comparison: Comparison | None) -> list[dict[str, Any]]:
+    """For each pair of objectives, the exact front of the two, ordered along the first; none for gold that is unknown.
+
+    With three objectives a pair's front is that of the projection: what a policy that neglects the third can reach.
+    """
+    yardstick = yardstick_of(run, names, "gold" if comparison is None else comparison.kind)
+    if not isinstance(yardstick, TrueFront) or len(names) > 3:
+        return []
+    programs = dict(zip(names, yardstick.programs, strict=True))
+    found = []
+    for first, second in itertools.combinations(names, 2):
+        points = yardstick.world.true_front([programs[first], programs[second]], yardstick.split).points
+        points = np.unique(np.round(points, 6), axis=0)
+        points = points[nondominated(points)]
+        chosen = np.unique(np.linspace(0, len(points) - 1, _FRONT_POINTS).round().astype(int))
+        found.append({"pair": [first, second], "points": rounded(points[chosen].tolist())})
+    return found
+
+
+def _attainment(comparison: Comparison) -> list[dict[str, Any]]:
+    """Quartile surfaces over seeds of each solver with two objectives and at least two seeds."""
+    if len(comparison.objectives) != 2:
+        return []
+    return [
+        {"family": front.family, "levels": rounded(dict(front.attainment)), "points": len(front.points)}
+        for front in comparison.fronts
+        if front.attainment and len(front.seeds) > 1
+    ]
+
+
+def _generations(runs: Sequence[Run]) -> dict[str, Any]:
+    """Responses to the prompts that most runs answered: of the test prompts where finished, else the newest evaluation.
+
+    Returns:
+        {prompts: texts, generations: per run {prompt's index: [response, {score: value}]}, generation_steps: per run}.
+    """
+    latest = [_newest(run.generations) for run in runs]
+    answered: dict[str, list[str]] = {}
+    for rows in latest:
+        for prompt, response in {row["prompt"]: row["response"] for row in rows}.items():
+            answered.setdefault(prompt, []).append(response)
+    most = max(1, min(_PROMPTS, _GENERATIONS // max(1, len(runs))))
+    # Of those that equally many answered, the ones whose answers differ come first.
+    prompts = sorted(answered, key=lambda prompt: (-len(answered[prompt]), -len(set(answered[prompt]))))[:most]
+    index = {prompt: i for i, prompt in enumerate(prompts)}
+    own = []
+    for rows in latest:
+        answers: dict[int, Any] = {}
+        for row in rows:
+            if row["prompt"] in index:
+                scores = {k: rounded(v) for k, v in row.items() if k.startswith(("gold/", "proxy/"))}
+                answers.setdefault(index[row["prompt"]], [row["response"], scores])
+        own.append(answers)
+    steps = [rows[0]["step"] if rows else None for rows in latest]
+    return {"prompts": prompts, "generations": own, "generation_steps": steps}
+
+
+def _newest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    test = [row for row in rows if row.get("split") == "test"]
+    last = max((row["step"] for row in rows), default=0)
+    return test or [row for row in rows if row["step"] == last]
+
+
+def _unreadable(folders: Sequence[Path], runs: Sequence[Run]) -> list[Path]:
+    """Folders with a run's status or metrics but no configuration that can be read."""
+    known = {run.folder.resolve() for run in runs}
+    found = {
+        path.parent for folder in folders for name in ("status.json", "metrics.jsonl") for path in folder.rglob(name)
+    }
+    return sorted(path for path in found if path.resolve() not in known)
+
+
+def _key(run: Run) -> str:
+    preference = {name: round(share, 6) for name, share in sorted(run.preference.items())}
+    return json.dumps([run.settings, preference], sort_keys=True, default=str)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "…"

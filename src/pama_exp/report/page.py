@@ -1,0 +1,56 @@
+"""One self-contained page: the gathered data, the style and the script in one file, pictures and tables beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pama_exp.errors import UserError
+from pama_exp.report.figures import draw_section
+from pama_exp.report.gather import gather
+from pama_exp.report.tables import write_tables
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def write_report(folders: Sequence[Path], output: Path) -> Path:
+    """Write index.html, the plots as PNG and SVG and the tables as CSV; returns the page's path.
+
+    Args:
+        folders: each a run or a folder that holds runs at any depth, of any status and any objectives.
+        output: made if it is missing; what an earlier report left there is written over.
+
+    Raises:
+        UserError: for a folder that is missing, if none holds a run, or if `output` cannot be written.
+    """
+    data, comparisons = gather(folders)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        page = output / "index.html"
+        page.write_text(render(data), encoding="utf-8")
+        for section, comparison in zip(data["sections"], comparisons, strict=True):
+            name = "+".join(section["objectives"])
+            folder = output if len(comparisons) == 1 else output / name
+            folder.mkdir(exist_ok=True)
+            write_tables(section, comparison, folder)
+            draw_section(section, folder)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}).", "Give another --output FOLDER.") from None
+    return page
+
+
+def render(data: dict[str, Any]) -> str:
+    """The page as text; a `<` in the data cannot end the script element that holds it."""
+    embedded = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    script = "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in ("charts.js", "page.js"))
+    text = (_ASSETS / "page.html").read_text(encoding="utf-8")
+    parts = {
+        "/*STYLE*/": (_ASSETS / "style.css").read_text(encoding="utf-8"),
+        "/*SCRIPT*/": script,
+        "/*DATA*/": embedded,
+    }
+    for mark, content in parts.items():
+        text = text.replace(mark, content, 1)
+    return text

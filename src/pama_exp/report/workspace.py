@@ -1,0 +1,94 @@
+"""`python -m pama_exp.report.workspace ENTITY/PROJECT OBJECTIVE…`: the comparison as a W&B workspace."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pama_exp.errors import UserError
+from pama_exp.tracking.console import note, print_error
+from pama_exp.tracking.run_wandb import has_verified_key
+
+_GROUP_BY = "experiment.solver._target_"  # where W&B's config holds the solver
+
+
+def build_workspace(entity: str, project: str, objectives: Sequence[str]) -> Any:
+    """Panels for the front, training, over-optimisation, the solver and the texts, runs grouped by solver.
+
+    Raises:
+        UserError: without the package, or with no objective.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+    except ImportError as error:
+        raise UserError(
+            f"The workspace needs wandb-workspaces ({error}).", "pip install 'pama-exp[workspaces]'."
+        ) from None
+    if not objectives:
+        raise UserError("No objective is named.", "Give them as the runs have them: helpful concise.")
+
+    def line(metric: str, title: str) -> Any:
+        return wr.LinePlot(x="train/step", y=[metric], title=title, smoothing_type="none")
+
+    after = [f"result.objectives.{name}.after.gold" for name in objectives]
+    pairs = [(i, j) for i in range(len(objectives)) for j in range(i + 1, len(objectives))]
+    points = (
+        [wr.ScatterPlot(x=wr.SummaryMetric(after[i]), y=wr.SummaryMetric(after[j]),
+                        title=f"{objectives[i]} against {objectives[j]}") for i, j in pairs]
+        if len(objectives) <= 3
+        else [wr.ParallelCoordinatesPlot(title="All objectives", columns=[
+            wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(metric)) for metric in after])]
+    )  # fmt: skip
+    share = wr.BarPlot(
+        metrics=[wr.SummaryMetric("result.true_hypervolume_share.after")], title="Share of the true front"
+    )
+    sections = {
+        "Where the policies end": [*points, share, wr.WeavePanelSummaryTable(table_name="front")],
+        "Training": [line(f"reward/{name}/mean", f"{name}: reward in training") for name in objectives]
+        + [line(f"eval/gold/{name}/mean", f"{name}: gold, held-out") for name in objectives]
+        + [line("kl/response", "KL to the reference")],
+        "Proxy against gold": [
+            wr.ScatterPlot(x=f"eval/proxy/{name}/mean", y=f"eval/gold/{name}/mean", title=name) for name in objectives
+        ],
+        "The solver": [line(f"solver/weight/{name}", f"{name}: weight") for name in objectives]
+        + [line(f"solver/binding_share/{name}", f"{name}: binding share") for name in objectives],
+        "Generations": [wr.WeavePanelSummaryTable(table_name="generations")],
+    }
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"Solvers compared - {' and '.join(objectives)}",
+        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
+        runset_settings=ws.RunsetSettings(groupby=[ws.Config(_GROUP_BY)]),
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Save the workspace; 2 for the user's mistakes and where there is no account."""
+    parser = argparse.ArgumentParser("python -m pama_exp.report.workspace", description="A W&B comparison dashboard.")
+    parser.add_argument("project", metavar="ENTITY/PROJECT")
+    parser.add_argument("objectives", nargs="+", metavar="OBJECTIVE")
+    given = parser.parse_args(arguments)
+    try:
+        entity, slash, project = given.project.partition("/")
+        if not (entity and slash and project):
+            raise UserError(f"'{given.project}' is not ENTITY/PROJECT.", "Give both, such as my-team/pama-exp.")
+        workspace = build_workspace(entity, project, given.objectives)
+        note(f"Workspace: {_save(workspace)}")
+    except UserError as error:
+        print_error(error)
+        return 2
+    return 0
+
+
+def _save(workspace: Any) -> str:
+    if not has_verified_key():
+        raise UserError("Saving a workspace needs a W&B account.", "`wandb login`, then the same command.")
+    return str(workspace.save().url)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

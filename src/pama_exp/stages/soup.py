@@ -1,0 +1,167 @@
+"""`stage=soup`: policies between single-objective experts, by averaging their weights; nothing is trained.
+
+Source: Ramé et al., "Rewarded soups: towards Pareto-optimal alignment by interpolating weights fine-tuned on diverse
+rewards", NeurIPS 2023. Legend: E experts, one per objective.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from pama_exp.comparison import Run, load_runs
+from pama_exp.errors import UserError
+from pama_exp.policy.loading import load_model
+from pama_exp.schema import Config, typed
+from pama_exp.stages.align import EVALUATION_SEED, build_alignment, distances_to_front, hypervolume_share
+from pama_exp.stages.parts import evaluation_stream, make_world
+from pama_exp.tracking.console import progress
+from pama_exp.tracking.record import RunRecord
+
+
+def run(config: Config, record: RunRecord) -> dict[str, Any]:
+    """Evaluate θ = Σ λᵉ θᵉ for every λ of the grid on the test prompts; the bill is that of all the experts' training.
+
+    Raises:
+        UserError: unless `soup.runs` are two or more finished runs that differ in their one objective alone.
+    """
+    if config.soup.grid < 1:
+        raise UserError(f"soup.grid={config.soup.grid}.", "It is at least 1, which evaluates the experts themselves.")
+    experts = single_objective_experts(config.soup.runs)
+    theirs = experts_config(experts, config)
+    world, names = make_world(theirs), list(experts)
+    folders = [str(expert.folder / "policy") for expert in experts.values()]
+    module = build_alignment(theirs, world, folders[0])
+    stream = evaluation_stream(theirs, world, module.prompts.tokenizer, "test", theirs.data.evaluation_prompts)
+    states = [load_model(folder).state_dict() for folder in folders]
+    points: list[dict[str, Any]] = []
+    grid = list(shares(len(names), config.soup.grid))
+    with progress(f"Souping {' + '.join(names)}", len(grid)) as bar:
+        for index, mix in enumerate(grid):
+            module.policy.model.load_state_dict(average(states, mix))
+            evaluation = module.evaluate_policy(stream, EVALUATION_SEED)
+            means = evaluation.means()
+            preference = dict(zip(names, mix, strict=True))
+            record.log_metrics(
+                index, evaluation.metrics() | {f"soup/{name}": share for name, share in preference.items()}
+            )
+            record.log_generations(index, [{"split": "test", **row} for row in evaluation.rows(limit=32)])
+            points.append(
+                {
+                    "preference": preference,
+                    "objectives": means,
+                    "true_hypervolume_share": hypervolume_share(world, means, theirs, "test"),
+                    "true_front": distances_to_front(world, means, theirs, "test"),
+                }
+            )
+            bar.advance({name: means[name]["proxy"] for name in names})
+    return _result(theirs, record, experts, points)
+
+
+def single_objective_experts(folders: Sequence[str]) -> dict[str, Run]:
+    """{objective: run}, in the order given.
+
+    Raises:
+        UserError: for fewer than two, an unfinished run, one of several objectives or of another's objective, or runs
+            that differ in more.
+    """
+    if len(folders) < 2:
+        raise UserError(f"soup.runs={list(folders)} names fewer than two runs.", "Give 'soup.runs=[runs/a,runs/b]'.")
+    experts: dict[str, Run] = {}
+    for folder in folders:
+        expert = load_runs([folder])[0]
+        if expert.folder != Path(folder) or expert.result is None or not (expert.folder / "policy").is_dir():
+            raise UserError(
+                f"soup.runs: {folder} is no finished run with a policy/ folder.", "Name the run's own folder."
+            )
+        aims = [name for name, share in expert.preference.items() if share > 0]
+        if len(aims) != 1 or aims[0] in experts:
+            raise UserError(
+                f"soup.runs: {folder} is of {' + '.join(aims)}.",
+                "Each expert has one objective, and another than the rest.",
+            )
+        experts[aims[0]] = expert
+    first, *rest = experts.values()
+    for other in rest:
+        mine, theirs = _shared(first), _shared(other)
+        unequal = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
+        if unequal:
+            raise UserError(
+                f"soup.runs: {first.name} and {other.name} differ in {', '.join(unequal[:3])}.",
+                "Experts differ in their objective alone, their seed included.",
+            )
+    return experts
+
+
+def experts_config(experts: Mapping[str, Run], config: Config) -> Config:
+    """The experts' configuration with all their objectives, in this run's place."""
+    first = next(iter(experts.values()))
+    nodes = {name: dict(expert.config["objectives"][name]) | {"weight": 1.0} for name, expert in experts.items()}
+    here = {
+        key: value
+        for key, value in asdict(config).items()
+        if key in ("stage", "output", "cache_dir", "trainer", "logger")
+    }
+    solver = dict(first.config["solver"]) | {"weights": None}
+    return typed(OmegaConf.create({**first.config, "objectives": nodes, "solver": solver, **here}))
+
+
+def average(states: Sequence[Mapping[str, Tensor]], mix: Sequence[float]) -> dict[str, Tensor]:
+    """Σ λᵉ θᵉ for every floating-point tensor; the others are the first expert's."""
+    mixed = {}
+    for name, value in states[0].items():
+        if value.is_floating_point():
+            total = sum(share * state[name].double() for share, state in zip(mix, states, strict=True))
+            assert isinstance(total, Tensor)
+            mixed[name] = total.to(value.dtype)
+        else:
+            mixed[name] = value
+    return mixed
+
+
+def shares(count: int, steps: int) -> Iterator[tuple[float, ...]]:
+    """Every λ in the simplex over `count` experts whose coordinates are multiples of 1/steps."""
+    for parts in itertools.product(range(steps + 1), repeat=count):
+        if sum(parts) == steps:
+            yield tuple(part / steps for part in parts)
+
+
+def _shared(expert: Run) -> dict[str, Any]:
+    """What all experts have to agree in."""
+    settings = {k: v for k, v in expert.settings.items() if not k.startswith("objectives.")}
+    return settings | {"seed": expert.seed}
+
+
+def _result(
+    config: Config, record: RunRecord, experts: Mapping[str, Run], points: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The even mix (or the one nearest to it) stands for the soup where one operating point is asked for."""
+    even = min(points, key=lambda point: max(point["preference"].values()))
+    results = {name: expert.result or {} for name, expert in experts.items()}
+    bill: dict[str, float] = {}
+    for result in results.values():
+        for key, value in result["bill"].items():
+            bill[key] = max(bill.get(key, 0), value) if key == "peak_memory_bytes" else bill.get(key, 0) + value
+    return {
+        "status": "complete",
+        "objectives": {
+            name: {"before": result["objectives"][name]["before"], "after": even["objectives"][name]}
+            for name, result in results.items()
+        },
+        "true_hypervolume_share": {"before": None, "after": even["true_hypervolume_share"]},
+        "true_front": {"before": None, "after": even["true_front"]},
+        "calibration": {name: result["calibration"][name] for name, result in results.items()},
+        "points": list(points),
+        "experts": [str(expert.folder) for expert in experts.values()],
+        "seed": next(iter(experts.values())).seed,
+        "config": asdict(config),
+        "bill": bill,
+        "seconds": bill["seconds"],
+        "run_dir": str(record.folder),
+    }

@@ -1,0 +1,57 @@
+"""Offline W&B runs on disk, found and uploaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pama_exp.errors import UserError
+
+
+@dataclass(frozen=True)
+class OfflineRun:
+    """One start of a run, as W&B wrote it: a resumed run has several with the same id."""
+
+    name: str
+    run_id: str
+    written: str
+    log: Path
+
+    @property
+    def is_uploaded(self) -> bool:
+        """Whether `wandb sync` has left its mark beside the log."""
+        return self.log.with_name(self.log.name + ".synced").exists()
+
+
+def offline_runs(root: Path) -> list[OfflineRun]:
+    """Every offline run under `root`, oldest first.
+
+    Raises:
+        UserError: if there is no such folder, or no offline run in it.
+    """
+    if not root.is_dir():
+        raise UserError(f"The folder {root} does not exist.", "Name the folder that holds the runs.")
+    found = []
+    for log in root.rglob("wandb/offline-run-*/*.wandb"):
+        _, _, stamp, run_id = log.parent.name.split("-", 3)  # offline-run-<date>_<time>-<id>
+        day, clock = stamp.split("_")
+        written = f"{day[:4]}-{day[4:6]}-{day[6:]} {clock[:2]}:{clock[2:4]}"
+        found.append(OfflineRun(log.parents[2].name, run_id, written, log))
+    if not found:
+        raise UserError(f"No offline W&B run in {root}.", "Runs write one with logger=wandb and no verified key.")
+    return sorted(found, key=lambda run: (run.written, run.name))
+
+
+def upload(run: OfflineRun) -> None:
+    """`wandb sync` of one run.
+
+    Raises:
+        UserError: if it fails, with W&B's last line.
+    """
+    command = [sys.executable, "-m", "wandb", "sync", str(run.log.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode or not run.is_uploaded:
+        lines = (done.stdout + done.stderr).strip().splitlines() or ["wandb sync said nothing"]
+        raise UserError(f"{run.name} was not uploaded: {lines[-1]}", "Is there an account? `wandb login` sets one up.")
