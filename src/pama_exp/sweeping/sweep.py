@@ -110,10 +110,17 @@ class Sweep:
         sweep_summary(self.jobs, self.folder)
         if self.signum is not None:
             sys.exit(128 + self.signum)
-        if written := [folder for folder in folders if (folder / "config.yaml").exists()]:
-            note(f"Report: {write_report(written, self.folder / 'report')}")
+        self._report([folder for folder in folders if (folder / "config.yaml").exists()])
         if any(job.state is not State.FINISHED for job in self.jobs):
             sys.exit(1)
+
+    def _report(self, folders: Sequence[Path]) -> None:
+        if not folders:
+            return
+        try:
+            note(f"Report: {write_report(folders, self.folder / 'report')}")
+        except UserError as error:  # a sweep of a stage that aligns nothing
+            note(f"No report: {error.message}")
 
 
 def run_grid(
