@@ -31,5 +31,7 @@ def test_four_jobs_and_the_one_that_failed_again(launcher, package, settings, tm
     assert sweep_here(*line, monkeypatch=monkeypatch) == 0
     assert sorted(ran(tmp_path)) == ["0.10", "0.20", "0.30", "0.40"]
     assert [job["state"] for job in jobs(tmp_path)] == ["finished"] * 4
+    if launcher == "ray":
+        __import__("ray").shutdown()
     for job in jobs(tmp_path):
         assert json.loads((tmp_path / job["folder"] / "result.json").read_text())["status"] == "complete"

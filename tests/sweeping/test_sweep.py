@@ -49,6 +49,8 @@ def test_baselines_with_one_job_killed_in_the_middle_and_one_made_to_crash(tmp_p
     assert [job["attempts"] for job in second] == [1, 1, 0], "the second call runs just those two"
     assert (runs[2].folder / "result.json").stat().st_mtime_ns == finished
     assert "misbehave:score" in " ".join(second[0]["command"]), "what runs a job alone is kept"
+    page = next((tmp_path / "runs/sweeps").glob("*/report/index.html")).read_text()
+    assert all(job["folder"].rpartition("/")[2] in page for job in second), "the sweep ends with its report"
     assert "Resuming from step 2 of 3." in (tmp_path / "runs/sweeps" / second[0]["log"]).read_text()
 
 

@@ -39,7 +39,9 @@ class RayRunner:
         """Hand out those that wait; after a signal each is told to stop, and writes a checkpoint."""
         import ray
 
-        if not ray.is_initialized():
+        signals = (signal.SIGINT, signal.SIGTERM)
+        previous = {signum: signal.getsignal(signum) for signum in signals}
+        if not ray.is_initialized():  # which has handlers of its own, too
             local = {} if self.address is not None else {"include_dashboard": False}
             ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **local)
         signums: list[int] = []
@@ -47,7 +49,8 @@ class RayRunner:
         def remember(signum: int, _: FrameType | None) -> None:
             signums.append(signum)
 
-        previous = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+        for signum in signals:
+            signal.signal(signum, remember)
         try:
             pending = {self._submit(job): job for job in jobs if job.state is State.WAITING}
             submitted, cancelled = time.time(), False

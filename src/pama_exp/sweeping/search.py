@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.types import HydraContext, TaskFunction
@@ -69,7 +70,8 @@ def run_search(
                     break
             content = front.write(study.complete(), {job.number: job for job in sweep.jobs})
             front.show(content, len(study.told()) - len(study.complete()))
-            sweep.conclude()
+            before = [Path(trial["folder"]) for trial in content["trials"]]
+            sweep.conclude(list(dict.fromkeys([*before, *(job.folder for job in sweep.jobs)])))
     return content
 
 

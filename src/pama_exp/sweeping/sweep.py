@@ -19,6 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from pama_exp import schema
 from pama_exp.errors import UserError
+from pama_exp.report import write_report
 from pama_exp.sweeping.jobs import Job, State, write_sweep
 from pama_exp.sweeping.plan import Plan
 from pama_exp.sweeping.table import Watch, sweep_summary
@@ -104,13 +105,22 @@ class Sweep:
             tick()
             self.signum = self.runner.run(jobs, tick)
 
-    def conclude(self) -> None:
-        """The summary and the report; leaves with status 1 if a job failed, 128 + n after signal n."""
+    def conclude(self, folders: Sequence[Path]) -> None:
+        """The summary, and the report of these runs; leaves with status 1 if a job failed, 128 + n after signal n."""
         sweep_summary(self.jobs, self.folder)
         if self.signum is not None:
             sys.exit(128 + self.signum)
+        self._report([folder for folder in folders if (folder / "config.yaml").exists()])
         if any(job.state is not State.FINISHED for job in self.jobs):
             sys.exit(1)
+
+    def _report(self, folders: Sequence[Path]) -> None:
+        if not folders:
+            return
+        try:
+            note(f"Report: {write_report(folders, self.folder / 'report')}")
+        except UserError as error:  # a sweep of a stage that aligns nothing
+            note(f"No report: {error.message}")
 
 
 def run_grid(
@@ -136,7 +146,7 @@ def run_grid(
         jobs = sweep.plan.jobs(lines)
         with RunRecord.open(sweep.folder).lock():
             sweep.run(jobs, f"Sweep {sweep.folder.name}")
-            sweep.conclude()
+            sweep.conclude([job.folder for job in jobs])
     return [job.result() for job in jobs]
 
 
