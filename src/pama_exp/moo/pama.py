@@ -42,6 +42,12 @@ def min_norm_weights_on_line(values: Float[Tensor, " N *rest"]) -> Float[Tensor,
     return share_low * at_low / at_low.sum(0) + (1 - share_low) * at_high / at_high.sum(0)
 
 
+def weights_on_least(values: Float[Tensor, " N *rest"]) -> Float[Tensor, " N *rest"]:
+    """The same where no Aⁱ is negative, as under Noon PPO: l = 0, and the minimisers have all the mass."""
+    at_low = (values == values.amin(0)).to(values)
+    return at_low / at_low.sum(0)
+
+
 def combine(
     advantages: Float[Tensor, "N B T"],
     mask: Bool[Tensor, "B T"],
@@ -76,7 +82,8 @@ def combine(
         units = (values.sum(2) / mask.sum(1).clamp(min=1))[:, :, None]
     else:
         units = (values.sum((1, 2)) / mask.sum().clamp(min=1))[:, None, None]
-    weights = min_norm_weights_on_line(units).expand_as(kept)
+    solve = weights_on_least if noon else min_norm_weights_on_line
+    weights = solve(units).expand_as(kept)
     return (weights * kept).sum(0), weights
 
 
@@ -120,8 +127,9 @@ class PAMA(Solver):
         combined, weights = combine(
             advantages, response_mask, granularity=self.granularity, noon=self.noon, preference=self.weights
         )
-        if bool(response_mask.any()):
-            self.latest_weights = weights[:, response_mask].mean(1).detach()
+        count = response_mask.sum()
+        if count > 0:
+            self.latest_weights = weights.detach().flatten(1) @ response_mask.flatten().to(weights) / count
         return combined[None]
 
 
