@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pama_exp.errors import UserError
+from pama_exp.policy.adapters import Adapter
 from pama_exp.types import Rollout
 
 
@@ -33,14 +34,22 @@ class Policy(nn.Module):
         model: the language model.
         num_values: K.
         critic_shapes_trunk: let value losses train the trunk too, not the value heads alone.
+        adapter: what of the model is trained, where it is not the whole.
 
     Raises:
         UserError: if the model's logits are more than its head's output (capped or scaled after it): the update would
             compute log-probabilities of another distribution than the one that generates.
     """
 
-    def __init__(self, model: PreTrainedModel, num_values: int, critic_shapes_trunk: bool = True) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        num_values: int,
+        critic_shapes_trunk: bool = True,
+        adapter: Adapter | None = None,
+    ) -> None:
         super().__init__()
+        self.adapter = adapter
         _check_head(model)
         self.model, self.critic_shapes_trunk = model, critic_shapes_trunk
         weight = model.get_output_embeddings().weight

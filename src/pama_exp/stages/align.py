@@ -15,12 +15,14 @@ from pama_exp.alignment import Alignment, OptimizerSettings
 from pama_exp.callbacks import Checkpoints, Evaluator, Interrupted, RandomStates, Recorder, newest_checkpoint
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
-from pama_exp.policy.loading import load_model, load_tokenizer, save
+from pama_exp.policy.loading import load_model, load_tokenizer
 from pama_exp.policy.policy import Policy, freeze
 from pama_exp.rewards.normalise import Frozen
 from pama_exp.rewards.objective import score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
 from pama_exp.schema import Config, build, identity, solver_label
+from pama_exp.stages.base import load_policy
+from pama_exp.stages.exporting import export_run
 from pama_exp.stages.parts import (
     evaluation_stream,
     make_estimator,
@@ -77,7 +79,7 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
         raise Interrupted(checkpoints.signum)
 
     result = _conclude(config, record, world, module, evaluator, test)
-    save(module.policy.model, tokenizer, record.folder / "policy")
+    export_run(config, record, module, result)
     run_wandb.finish(wandb_run, result)
     return result
 
@@ -87,8 +89,10 @@ def build_alignment(config: Config, world: FactWorld, folder: str) -> Alignment:
     t = config.training
     tokenizer = load_tokenizer(folder)
     solver, estimator = make_solver(config), make_estimator(config)
-    policy = Policy(load_model(folder), num_values=solver.num_channels, critic_shapes_trunk=t.critic_shapes_trunk)
-    reference = freeze(load_model(folder))
+    model, adapter = load_policy(folder, config)
+    policy = Policy(model, solver.num_channels, t.critic_shapes_trunk, adapter)
+    m = config.model
+    reference = None if adapter is not None else freeze(load_model(folder, m.dtype, None, m.allow_pickle))
     sampling = make_sampling(config).for_training()
     engine = build(config.rollout.engine, "rollout.engine", model=policy.model, tokenizer=tokenizer)
     objectives = make_objectives(config, world)

@@ -10,7 +10,6 @@ import torch
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError, suggest
 from pama_exp.moo.solver import Solver
-from pama_exp.policy.loading import build_model, max_positions
 from pama_exp.rewards.classifier import ClassifierScorer
 from pama_exp.rewards.factworld import GoldScorer
 from pama_exp.rewards.function import FunctionScorer
@@ -19,6 +18,7 @@ from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
 from pama_exp.schema import Config, ObjectiveConfig, build
+from pama_exp.stages.base import check_base
 from pama_exp.stages.trained import reward_model
 from pama_exp.world import FactWorld
 
@@ -157,7 +157,8 @@ def check_before_work(config: Config) -> None:
     if not 0.0 < t.clip < 1.0:
         raise UserError(f"training.clip={t.clip}.", "The clip range ε lies between 0 and 1; 0.2 is usual.")
     make_sampling(config).for_training()
-    check_positions(config, world)
+    tokenizer = world.tokenizer() if config.model.path is None and config.model.weights == "random" else None
+    check_base(config, tokenizer, [prompt.text for prompt in world.prompts("train")])
     if config.evaluate.run is not None and not (Path(config.evaluate.run) / "policy").is_dir():
         raise UserError(f"evaluate.run={config.evaluate.run} holds no policy/ folder.", "Name a finished run's folder.")
 
@@ -170,25 +171,3 @@ def make_estimator(config: Config) -> Any:
 def _divisors_near(whole: int, wanted: int) -> str:
     divisors = [d for d in range(1, whole + 1) if whole % d == 0]
     return ", ".join(str(d) for d in sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:3]))
-
-
-def check_positions(config: Config, world: FactWorld) -> None:
-    """The longest prompt and the longest response fit into the model's positions; the model is built without memory.
-
-    Raises:
-        UserError: if they do not, or the model's configuration is not valid.
-    """
-    if config.model.path is not None:
-        return
-    tokenizer = world.tokenizer()
-    with torch.device("meta"):
-        model = build_model(config.model.architecture, config.model.config, tokenizer)
-    positions = max_positions(model)
-    longest = max(len(ids) for ids in tokenizer([prompt.text for prompt in world.prompts("train")])["input_ids"])
-    wanted = longest + config.rollout.sampling.max_new_tokens
-    if positions is not None and wanted > positions:
-        raise UserError(
-            f"rollout.sampling.max_new_tokens={config.rollout.sampling.max_new_tokens} after prompts of up to "
-            f"{longest} tokens needs {wanted} positions; the model '{config.model.name}' has {positions}.",
-            f"Set rollout.sampling.max_new_tokens to at most {positions - longest}, or give the model more positions.",
-        )
