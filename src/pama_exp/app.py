@@ -23,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import pama_exp
 from pama_exp import schema
-from pama_exp.errors import UserError, suggest
+from pama_exp.errors import Interrupted, UserError, suggest
+from pama_exp.stages.assets import check_assets
 
 _PACKAGE = Path(pama_exp.__file__).parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
@@ -112,8 +113,6 @@ def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[s
 
 def _guarded(composed: DictConfig) -> None:
     """Run one job; a user's mistake is two lines and status 2, a signal 128 + its number."""
-    from pama_exp.callbacks import Interrupted
-
     def stop(signum: int, _: Any) -> None:
         raise Interrupted(signum)
 
@@ -133,15 +132,22 @@ def _guarded(composed: DictConfig) -> None:
 def run(composed: DictConfig) -> None:
     """Validate the configuration, then run its stage in the run's folder and record the result."""
     config = schema.typed(composed)
+    if not config.preflight:
+        check_assets(config)  # at once: what follows imports for seconds
     _quieten()
+    from pama_exp.stages import preflight
+
+    if config.preflight:
+        preflight.report(config)
+        return
     stage = _stage(config)
-    from pama_exp.callbacks import Interrupted
     from pama_exp.stages.parts import check_before_work, use_threads
     from pama_exp.tracking.console import note, summary
     from pama_exp.tracking.record import RunRecord
 
     use_threads(config.trainer.threads)
     check_before_work(config)
+    preflight.brief(config)
     record = RunRecord.open(Path(config.output).absolute())
     with record.lock():
         if config.force:

@@ -46,9 +46,7 @@ class Adapter:
             task_type="CAUSAL_LM",
         )
         self.model = model
-        with warnings.catch_warnings():
-            # peft asks for it by a name that transformers has given up; no one else could act on it
-            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        with quiet():
             self._wrapped = peft.get_peft_model(model, settings)
 
     @contextmanager
@@ -62,11 +60,19 @@ class Adapter:
 
     def save(self, folder: str | Path) -> None:
         """The additions alone, in PEFT's format; they name the folder or id of their base."""
-        self._wrapped.save_pretrained(str(folder))
+        self._wrapped.save_pretrained(str(folder), save_embedding_layers=False)  # they are never among the targets
 
     def merge(self) -> PreTrainedModel:
         """The model with the additions folded into its weights; this adapter is then spent."""
         return self._wrapped.merge_and_unload()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warning that peft calls a property of transformers by its former name: no user can act on it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        yield
 
 
 def check_targets(model: PreTrainedModel, targets: Sequence[str] | None) -> list[str]:

@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from pama_exp import hub
 from pama_exp.errors import UserError, suggest
-from pama_exp.policy.adapters import quantisation
+from pama_exp.policy.adapters import quantisation, quiet
 
 _DROPOUTS = (
     "dropout",
@@ -225,7 +225,8 @@ def _load_adapted(folder: Path, dtype: str | None, allow_pickle: bool) -> PreTra
         raise UserError(f"{folder}/adapter_config.json names no base.", "Is the folder whole?") from None
     source = Path(base) if Path(base).is_dir() else hub.resolve(base)
     try:
-        adapted = PeftModel.from_pretrained(load_model(source, dtype, allow_pickle=allow_pickle), str(folder))
+        with quiet():
+            adapted = PeftModel.from_pretrained(load_model(source, dtype, allow_pickle=allow_pickle), str(folder))
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"The adapter in {folder} cannot be read ({reason}).", "Is the folder whole?") from None

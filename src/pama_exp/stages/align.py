@@ -12,9 +12,10 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from torch.utils.data import DataLoader
 
 from pama_exp.alignment import Alignment, OptimizerSettings
-from pama_exp.callbacks import Checkpoints, Evaluator, Interrupted, RandomStates, Recorder, newest_checkpoint
+from pama_exp.callbacks import Checkpoints, Evaluator, RandomStates, Recorder, newest_checkpoint
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
+from pama_exp.errors import Interrupted
 from pama_exp.policy.loading import load_model, load_tokenizer
 from pama_exp.policy.policy import Policy, freeze
 from pama_exp.rewards.normalise import Frozen

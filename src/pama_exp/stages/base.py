@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp import hub
+from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError
 from pama_exp.policy.adapters import Adapter, check_quantisation, check_targets
 from pama_exp.policy.loading import (
@@ -48,7 +49,11 @@ def load_policy(folder: str | Path, config: Config) -> tuple[PreTrainedModel, Ad
     model = load_model(folder, m.dtype, a.bits, m.allow_pickle)
     if a.name == "none":
         return model, None
-    return model, Adapter(model, lora_targets(m, a), a.rank, a.alpha, a.dropout)
+    if m.path is None and m.weights == "pretrained" and Path(folder) == base_folder(m):
+        model.name_or_path = str(m.id)  # what the saved adapter names as its base
+    with torch.random.fork_rng():
+        torch.manual_seed(random_state(config.seed, 0, "adapter-initialisation"))
+        return model, Adapter(model, lora_targets(m, a), a.rank, a.alpha, a.dropout)
 
 
 def lora_targets(model: ModelConfig, adapter: AdapterConfig) -> list[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,6 +70,17 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
 def note(text: str) -> None:
     """One line."""
     Console(soft_wrap=True).print(escape(text), highlight=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table, its first column what the rest is about."""
+    note(title)
+    drawn = Table()
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape(cell) for cell in row))
+    Console().print(drawn)
 
 
 def summary(result: Mapping[str, Any]) -> None:
