@@ -113,6 +113,7 @@ def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[s
 
 def _guarded(composed: DictConfig) -> None:
     """Run one job; a user's mistake is two lines and status 2, a signal 128 + its number."""
+
     def stop(signum: int, _: Any) -> None:
         raise Interrupted(signum)
 

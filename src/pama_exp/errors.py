@@ -1,4 +1,4 @@
-"""What ends a run: a mistake that is the user's to mend, or a signal; anything else is a bug and shows its traceback."""
+"""What ends a run: a mistake that is the user's to mend, or a signal. Anything else is a bug, with its traceback."""
 
 from __future__ import annotations
 

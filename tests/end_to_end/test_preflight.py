@@ -25,7 +25,16 @@ def test_the_table_of_a_published_model_offline(tmp_path):
     done, seconds = timed_command(*command, cwd=tmp_path, HF_HOME=str(tmp_path / "hub"))
     assert done.returncode == 0, done.stderr
     assert seconds < 15
-    for said in ("facebook/opt-1.3b", "missing", "hf download", "1,315,758,080", "optimiser", "reference", "peak", "free"):
+    for said in (
+        "facebook/opt-1.3b",
+        "missing",
+        "hf download",
+        "1,315,758,080",
+        "optimiser",
+        "reference",
+        "peak",
+        "free",
+    ):
         assert said in done.stdout, said
     assert not list(tmp_path.rglob("*.safetensors"))
     assert not (tmp_path / "runs").exists()
@@ -52,7 +61,11 @@ def test_the_run_itself_names_what_is_missing_and_how_to_fetch_it(offline, tmp_p
 def test_every_class_has_an_estimate(name):
     estimate = preflight.estimate_memory(schema.typed(composed(f"model={name}", "adapter=lora")))
     assert {"weights", "gradients", "optimiser", "key-value cache", "activations", "logits"} <= set(estimate.parts)
-    assert sum(estimate.parts[p] for p in ("weights", "activations")) < estimate.peak < sum(estimate.parts.values()) + 2**30
+    assert (
+        sum(estimate.parts[p] for p in ("weights", "activations"))
+        < estimate.peak
+        < sum(estimate.parts.values()) + 2**30
+    )
 
 
 def test_suggestions_are_made_until_it_fits(capsys, monkeypatch):
@@ -104,7 +117,12 @@ def test_a_model_that_will_not_do_is_named_before_any_work(what, overrides, said
     folder = broken(tmp_path / "model", what)
     with pytest.raises(UserError) as caught:
         run_here(
-            "model=hf", "data=factworld", f"model.path={folder}", *overrides, output=tmp_path / "run", cache=tmp_path / "c"
+            "model=hf",
+            "data=factworld",
+            f"model.path={folder}",
+            *overrides,
+            output=tmp_path / "run",
+            cache=tmp_path / "c",
         )
     for word in said:
         assert word in str(caught.value)
@@ -127,4 +145,6 @@ def test_the_hubs_folder_is_used_where_it_is_cached(tmp_path, monkeypatch, share
     quick = ["reward=gold", "training.steps=1", "adapter=lora", "adapter.export=adapter"]
     run_here("model=hf", "data=factworld", "model.id=owner/small", *quick, output=tmp_path / "run", cache=shared_cache)
     assert "base_model: owner/small" in (tmp_path / "run" / "policy" / "README.md").read_text()
-    assert '"base_model_name_or_path": "owner/small"' in (tmp_path / "run" / "policy" / "adapter_config.json").read_text()
+    assert (
+        '"base_model_name_or_path": "owner/small"' in (tmp_path / "run" / "policy" / "adapter_config.json").read_text()
+    )

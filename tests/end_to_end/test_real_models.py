@@ -58,7 +58,9 @@ def test_the_whole_model_is_aligned_exported_and_loaded_again(folder, aligned, t
     torch.testing.assert_close(log_probs(exported, ids), expected, rtol=0, atol=1e-5)
     assert (log_probs(AutoModelForCausalLM.from_pretrained(folder), ids) - expected).abs().max() > 1e-3
     words = AutoTokenizer.from_pretrained(tmp_path / "policy")
-    assert words("what is the name")["input_ids"] == AutoTokenizer.from_pretrained(folder)("what is the name")["input_ids"]
+    assert (
+        words("what is the name")["input_ids"] == AutoTokenizer.from_pretrained(folder)("what is the name")["input_ids"]
+    )
     with safe_open(tmp_path / "policy" / "value_heads.safetensors", "pt") as heads:
         assert json.loads(heads.metadata()["channels"]) == ["helpful", "concise"]
         assert heads.get_tensor("weight").shape[0] == 2
@@ -89,7 +91,9 @@ def test_only_what_is_trained_is_in_the_checkpoint_and_a_run_resumes_from_it(tmp
 
     def run(name, steps):
         where = tmp_path / name
-        done = run_here(*chosen, f"training.steps={steps}", "training.schedule=constant", output=where, cache=shared_cache)
+        done = run_here(
+            *chosen, f"training.steps={steps}", "training.schedule=constant", output=where, cache=shared_cache
+        )
         return where, done
 
     whole, _ = run("whole", 2)
@@ -122,7 +126,11 @@ def test_an_exported_adapter_is_evaluated_and_a_card_says_what_was_done(tmp_path
     chosen = ["adapter=lora", "adapter.export=adapter"]
     run_here(*chosen, *QUICK, output=tmp_path / "run", cache=shared_cache)
     evaluated = run_here(
-        "stage=evaluate", f"evaluate.run={tmp_path / 'run'}", "reward=gold", output=tmp_path / "again", cache=shared_cache
+        "stage=evaluate",
+        f"evaluate.run={tmp_path / 'run'}",
+        "reward=gold",
+        output=tmp_path / "again",
+        cache=shared_cache,
     ).read_result()
     assert list(evaluated["objectives"]) == ["helpful", "concise"]
     card = (tmp_path / "run" / "policy" / "README.md").read_text()
@@ -132,7 +140,13 @@ def test_an_exported_adapter_is_evaluated_and_a_card_says_what_was_done(tmp_path
 
 
 def test_a_published_architecture_with_random_weights_runs_on_the_testbed_without_a_network(tmp_path, shared_cache):
-    shrunk = ["model.config.n_embd=16", "model.config.n_layer=2", "model.config.n_head=2", "sft.steps=0", "rollout.sampling.max_new_tokens=4"]
+    shrunk = [
+        "model.config.n_embd=16",
+        "model.config.n_layer=2",
+        "model.config.n_head=2",
+        "sft.steps=0",
+        "rollout.sampling.max_new_tokens=4",
+    ]
     record = run_here(
         "model=gpt2", "model.weights=random", "data=factworld", *shrunk, *QUICK, output=tmp_path, cache=shared_cache
     )

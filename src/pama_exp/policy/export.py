@@ -75,9 +75,7 @@ def write_card(folder: str | Path, card: Card, adapter_only: bool) -> None:
         "tags: [pama-exp, multi-objective, rlhf]",
         "---",
     ]
-    load = (
-        "PeftModel.from_pretrained(base, FOLDER)" if adapter_only else "AutoModelForCausalLM.from_pretrained(FOLDER)"
-    )
+    load = "PeftModel.from_pretrained(base, FOLDER)" if adapter_only else "AutoModelForCausalLM.from_pretrained(FOLDER)"
     body = [
         f"# {card.base.rpartition('/')[2]} aligned to {' + '.join(card.objectives)} with {card.solver}",
         "",

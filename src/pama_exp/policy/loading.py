@@ -80,9 +80,11 @@ def load_model(
     """
     if (Path(folder) / "adapter_config.json").is_file():
         return _load_adapted(Path(folder), dtype, allow_pickle)
-    kind = getattr(torch, dtype) if dtype is not None else "auto"
-    extra = {} if bits is None else {"quantization_config": quantisation(bits, kind), "device_map": {"": 0}}
-    return _load(AutoModelForCausalLM, folder, allow_pickle, dtype=kind, **extra)
+    extra: dict[str, Any] = {"dtype": "auto" if dtype is None else getattr(torch, dtype)}
+    if bits is not None:
+        compute = torch.bfloat16 if dtype is None else getattr(torch, dtype)
+        extra |= {"quantization_config": quantisation(bits, compute), "device_map": {"": 0}}
+    return _load(AutoModelForCausalLM, folder, allow_pickle, **extra)
 
 
 def load_classifier(folder: str | Path) -> PreTrainedModel:

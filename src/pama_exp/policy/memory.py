@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ def cache_bytes_per_token(model: PreTrainedModel, element_bytes: int) -> float:
     heads = config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    return 2.0 * config.num_hidden_layers * kv_heads * head_width * element_bytes
+    return float(2 * config.num_hidden_layers * kv_heads * head_width * element_bytes)
 
 
 def activation_bytes_per_token(model: PreTrainedModel, element_bytes: int) -> float:
@@ -121,5 +122,5 @@ def _is_frozen_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad
 
 
-def _text(model: PreTrainedModel) -> object:
+def _text(model: PreTrainedModel) -> Any:
     return model.config.get_text_config()

@@ -32,9 +32,7 @@ def assets_of(config: Config) -> list[Asset]:
     for name, objective in config.objectives.items():
         node = objective.scorers.get(config.data.domain, objective.scorers.get("any")) or {}
         if node.get("id") is not None:
-            found.append(
-                Asset(f"objective {name}", node["id"], node.get("revision"), "model", node.get("parameters"))
-            )
+            found.append(Asset(f"objective {name}", node["id"], node.get("revision"), "model", node.get("parameters")))
     found += _data(config)
     return found
 

@@ -104,9 +104,7 @@ def free_bytes(config: Config) -> tuple[float | None, str]:
         if not torch.cuda.is_available():
             return None, "no GPU here"
         return float(torch.cuda.mem_get_info()[0]), torch.cuda.get_device_name()
-    available = [
-        int(line.split()[1]) * 1024.0 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")
-    ]
+    available = [int(line.split()[1]) * 1024.0 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")]
     limits = [float(line) for line in _lines("/sys/fs/cgroup/memory.max") if line.strip().isdigit()]
     used = [float(line) for line in _lines("/sys/fs/cgroup/memory.current")]
     if limits and used:

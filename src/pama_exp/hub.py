@@ -1,0 +1,137 @@
+"""Repositories of the Hugging Face Hub: found in the cache, fetched where the Hub answers, else named."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from pathlib import Path
+from typing import Literal
+
+import httpx
+from huggingface_hub import HfApi, constants, errors, snapshot_download
+
+from pama_exp.errors import UserError
+
+Kind = Literal["model", "dataset"]
+
+# Weights of other frameworks, which nothing here reads.
+_FOREIGN = ("*.msgpack", "*.h5", "*.ot", "*.tflite", "*.onnx", "onnx/*", "coreml/*", "original/*", "openvino/*")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_ANSWERS_WITHIN = 3.0  # seconds
+
+
+def cached(repo_id: str, revision: str | None = None, kind: Kind = "model") -> Path | None:
+    """The repository's folder in the Hub's cache; None where it is missing, or a model lacks some of its weights."""
+    root = cache_folder() / f"{kind}s--{repo_id.replace('/', '--')}"
+    name = revision or "main"
+    reference = root / "refs" / name
+    commit = reference.read_text().strip() if reference.is_file() else name
+    folder = root / "snapshots" / commit
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    return folder if kind == "dataset" or _is_whole(folder) else None
+
+
+def resolve(repo_id: str, revision: str | None = None, kind: Kind = "model") -> Path:
+    """The repository's folder: from the cache, else fetched into it where the Hub can be reached.
+
+    Raises:
+        UserError: if it is in neither place (the id, the folder looked in and the command that fetches it, within a few
+            seconds), or it is gated, or there is no such repository or revision.
+    """
+    if not _ID.fullmatch(repo_id):
+        raise UserError(f"'{repo_id}' is no Hub id.", "Write owner/name, or give a local folder.")
+    folder = cached(repo_id, revision, kind)
+    if folder is not None:
+        return folder
+    if not is_reachable():
+        raise missing(repo_id, revision, kind)
+    return _fetch(repo_id, revision, kind)
+
+
+def missing(repo_id: str, revision: str | None = None, kind: Kind = "model") -> UserError:
+    """What to say of a repository that is not in the cache while the Hub does not answer."""
+    noun = "data set" if kind == "dataset" else "model"
+    at = f" (revision {revision})" if revision is not None else ""
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
+    return UserError(
+        f"The {noun} {repo_id}{at} is not in the cache {cache_folder()}, and {why}.",
+        f"Where there is a network: {fetch_command(repo_id, revision, kind)}",
+    )
+
+
+def fetch_command(repo_id: str, revision: str | None = None, kind: Kind = "model") -> str:
+    """The shell command that puts the repository into the cache."""
+    words = ["hf download", repo_id]
+    words += ["--repo-type dataset"] if kind == "dataset" else []
+    words += [f"--revision {revision}"] if revision is not None else []
+    return " ".join(words)
+
+
+def cache_folder() -> Path:
+    """Where the Hub's files are kept: HF_HUB_CACHE, else under HF_HOME."""
+    return Path(constants.HF_HUB_CACHE)
+
+
+def is_reachable(endpoint: str | None = None) -> bool:
+    """Whether the Hub answers within a few seconds; never where HF_HUB_OFFLINE is set."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            httpx.head(endpoint or constants.ENDPOINT, timeout=_ANSWERS_WITHIN)
+        except httpx.HTTPError:
+            return
+        answered.set()
+
+    # In a thread: no timeout covers the look-up of the host's name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_ANSWERS_WITHIN)
+    return answered.is_set()
+
+
+def weights_format(folder: str | Path) -> Literal["safetensors", "pickle"] | None:
+    """How a model folder's weights are stored; safetensors where there are both, None where there are none."""
+    if any(Path(folder).glob("*.safetensors")):
+        return "safetensors"
+    return "pickle" if any(path for pattern in _PICKLED for path in Path(folder).glob(pattern)) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    """A configuration, and every file of weights that the index, if there is one, names."""
+    if not (folder / "config.json").is_file() or weights_format(folder) is None:
+        return False
+    for index in folder.glob("*.index.json"):
+        shards = set(json.loads(index.read_text()).get("weight_map", {}).values())
+        if all((folder / shard).exists() for shard in shards):
+            return True
+    return not any(folder.glob("*.index.json"))
+
+
+def _fetch(repo_id: str, revision: str | None, kind: Kind) -> Path:
+    try:
+        files = HfApi().list_repo_files(repo_id, revision=revision, repo_type=kind)
+        has_safetensors = any(name.endswith(".safetensors") for name in files)
+        ignored = [] if kind == "dataset" else [*_FOREIGN, *(_PICKLED if has_safetensors else ())]
+        return Path(snapshot_download(repo_id, revision=revision, repo_type=kind, ignore_patterns=ignored))
+    except errors.GatedRepoError:
+        raise UserError(
+            f"{repo_id} is gated: this account has not been given access.",
+            f"Ask for it at {constants.ENDPOINT}/{repo_id}, then `hf auth login`.",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UserError(f"{repo_id} has no revision '{revision}'.", "Leave it out for the newest.") from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(
+            f"The Hub has no {kind} {repo_id} that this account can see.", "Check the id; if private, `hf auth login`."
+        ) from None
+    except (errors.HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{repo_id} could not be fetched ({reason}).", f"Try: {fetch_command(repo_id, revision, kind)}"
+        ) from None
