@@ -74,7 +74,7 @@ class Alignment(LightningModule):
     def __init__(
         self,
         policy: Policy,
-        reference: nn.Module,
+        reference: nn.Module | None,  # None: the policy with its adapter off
         objectives: Sequence[Objective],
         solver: Solver,
         estimator: Estimator,
@@ -140,9 +140,7 @@ class Alignment(LightningModule):
             channels = self.solver.on_rewards(rewards)
         with self._timed("evaluate"), torch.no_grad():
             old_log_probs, old_values = self._old(rollout)
-            reference = self._by_micro_batch(
-                rollout, lambda part: reference_log_probs(self._frozen[0], part, self.sampling.temperature)
-            )
+            reference = self._by_micro_batch(rollout, self._reference_log_probs)
         kl = kl_estimate(old_log_probs, reference, self.update.kl_estimator) * mask
         penalty = torch.zeros_like(kl) if self.update.kl_in_loss else self.kl.coefficient * kl
         with self._timed("advantages"):
@@ -187,6 +185,14 @@ class Alignment(LightningModule):
 
         stacked = self._by_micro_batch(rollout, both)
         return stacked[0], stacked[1:]
+
+    def _reference_log_probs(self, part: Rollout) -> Tensor:
+        """Log-probabilities (b,t) under the frozen copy, or under the base of the policy's adapter."""
+        reference, temperature = self._frozen[0], self.sampling.temperature
+        if reference is not None:
+            return reference_log_probs(reference, part, temperature)
+        with self.policy.adapter.off() as base:
+            return reference_log_probs(base, part, temperature)
 
     def _by_micro_batch(self, rollout: Rollout, compute: Callable[[Rollout], Tensor]) -> Tensor:
         """`compute` (…, b, t) over every process's micro-batches, put back in order as (…, B, T)."""
@@ -310,10 +316,13 @@ class Alignment(LightningModule):
 
     def on_fit_start(self) -> None:
         """The frozen models follow the policy to its device."""
-        self._frozen[0].to(self.device)
+        if self._frozen[0] is not None:
+            self._frozen[0].to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Everything beyond the weights and the optimizer that determines the future."""
+        """Everything that determines the future; of the weights only what is trained, where there is an adapter."""
+        if self.policy.adapter is not None:
+            checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained()}
         checkpoint["alignment"] = {
             "step": self.step,
             "bill": asdict(self.bill),
@@ -324,12 +333,16 @@ class Alignment(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of `on_save_checkpoint`."""
+        self.strict_loading = self.policy.adapter is None  # the frozen base is not in it
         state = checkpoint["alignment"]
         self.step, self.bill = state["step"], Bill(**state["bill"])
         self.solver.load_state_dict(state["solver"])
         self.kl.load_state_dict(state["kl"])
         for objective in self.objectives:
             objective.normaliser.load_state_dict(state["normalisers"][objective.name])
+
+    def _trained(self) -> set[str]:
+        return {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -25,7 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import pama_exp
 from pama_exp import schema
-from pama_exp.errors import UserError, suggest
+from pama_exp.errors import Interrupted, UserError, suggest
+from pama_exp.stages.assets import check_assets
 from pama_exp.sweeping import search_path
 from pama_exp.sweeping.process import stop_with_sweep
 
@@ -206,7 +207,6 @@ def _guarded(composed: DictConfig) -> dict[str, Any]:
 
     A worker that runs several jobs may be ended by neither: there both are raised, and the sweep says so.
     """
-    from pama_exp.callbacks import Interrupted
     from pama_exp.launching import WorkerCrashed
 
     _prepare()
@@ -240,15 +240,22 @@ def _guarded(composed: DictConfig) -> dict[str, Any]:
 def run(composed: DictConfig) -> dict[str, Any]:
     """Validate the configuration, then run its stage in the run's folder, record the result and return it."""
     config = schema.typed(composed)
+    if not config.preflight:
+        check_assets(config)  # at once: what follows imports for seconds
     _quieten()
+    from pama_exp.stages import preflight
+
+    if config.preflight:
+        preflight.report(config)
+        return {}
     stage = _stage(config)
-    from pama_exp.callbacks import Interrupted
     from pama_exp.stages.parts import check_before_work, use_threads
     from pama_exp.tracking.console import note, summary
     from pama_exp.tracking.record import RunRecord
 
     use_threads(config.trainer.threads)
     check_before_work(config)
+    preflight.brief(config)
     record = RunRecord.open(Path(config.output).absolute())
     with record.lock():
         if config.force:

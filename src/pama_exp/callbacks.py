@@ -17,19 +17,11 @@ from lightning.pytorch.loggers import WandbLogger
 from pama_exp import distributed
 from pama_exp.alignment import Alignment
 from pama_exp.data.prompts import PromptStream
-from pama_exp.errors import UserError
+from pama_exp.errors import Interrupted, UserError
 from pama_exp.experience import Evaluation
 from pama_exp.tracking.console import Progress
 from pama_exp.tracking.record import RunRecord
 from pama_exp.tracking.run_wandb import log_generations
-
-
-class Interrupted(BaseException):
-    """A signal asked the run to stop; `signum` becomes the exit status 128 + signum."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
 
 
 class RandomStates(Callback):

@@ -1,8 +1,9 @@
-"""The one exception that is the user's to mend; anything else is a bug and shows its traceback."""
+"""What ends a run: a mistake that is the user's to mend, or a signal. Anything else is a bug, with its traceback."""
 
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -16,6 +17,14 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}"
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop; `signum` becomes the exit status 128 + signum."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

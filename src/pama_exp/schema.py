@@ -18,12 +18,37 @@ from pama_exp.errors import UserError, suggest
 
 @dataclass
 class ModelConfig:
-    """The policy's architecture, built from its configuration or read from a local folder."""
+    """The policy: a Hub id, a local folder, or an architecture whose weights start at random."""
 
     name: str = "???"
-    architecture: str = "opt"
-    config: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
+    revision: str | None = None
     path: str | None = None
+    weights: str = "random"
+    architecture: str | None = "opt"
+    config: dict[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    dtype: str = "float32"
+    learning_rate: float = 3e-4
+    value_learning_rate: float = 3e-3
+    lora_targets: list[str] | None = None
+    chat_template: str = "none"
+    allow_pickle: bool = False
+    licence: str = ""
+    gated: bool = False
+
+
+@dataclass
+class AdapterConfig:
+    """What of the policy is trained: all of it, or low-rank additions to a frozen base (Hu et al. 2021)."""
+
+    name: str = "none"
+    bits: int | None = None
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: list[str] | None = None
+    export: str = "merged"
 
 
 @dataclass
@@ -208,7 +233,7 @@ class Config:
     reward: str = "learned"
     solver: dict[str, Any] = field(default_factory=dict)
     advantage: dict[str, Any] = field(default_factory=dict)
-    adapter: dict[str, Any] = field(default_factory=dict)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sft: FitConfig = field(default_factory=FitConfig)
@@ -222,13 +247,19 @@ class Config:
     output: str = "???"
     cache_dir: str = "???"
     force: bool = False
+    preflight: bool = False
 
 
 # These say where and how a run is shown, not what it computes: two runs that differ in them alone are the same run.
-VOLATILE = ("output", "cache_dir", "force", "logger", "trainer")
+VOLATILE = ("output", "cache_dir", "force", "preflight", "logger", "trainer")
 CHOICES = {
     "reward": ("gold", "learned"),
     "data.format": ("prompt", "messages", "transcript", "prefix", "whole"),
+    "model.weights": ("pretrained", "random"),
+    "model.dtype": ("float32", "bfloat16", "float16"),
+    "model.chat_template": ("none", "tokenizer"),
+    "adapter.name": ("none", "lora", "lora-8bit", "lora-4bit"),
+    "adapter.export": ("merged", "adapter"),
     "training.schedule": ("constant", "linear", "cosine"),
     "training.kl.placement": ("reward", "loss"),
     "training.kl.estimator": ("k1", "k2", "k3"),
@@ -341,6 +372,13 @@ def _run_folder(*, _root_: DictConfig) -> str:
     return f"runs/{name}-s{container['seed']}-{digest(container)}"
 
 
+def _basename(*paths: str | None) -> str:
+    """The last part of the last path given; `hf` where none is."""
+    given = [path for path in paths if path is not None]
+    return given[-1].rstrip("/").rpartition("/")[2] if given else "hf"
+
+
 def register_resolvers() -> None:
-    """Make `${run_folder:}` known to OmegaConf."""
+    """Make `${run_folder:}` and `${basename:…}` known to OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("basename", _basename, replace=True)

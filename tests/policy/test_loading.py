@@ -153,12 +153,50 @@ def test_a_damaged_tokenizer_is_named(tmp_path):
         loading.load_tokenizer(tmp_path)
 
 
-def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path):
+def test_a_tokenizer_without_padding_pads_with_its_end_token_and_one_without_an_end_is_refused(tmp_path):
     words = tiny.tokenizer()
     words.pad_token = None
-    words.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="no padding"):
-        loading.load_tokenizer(tmp_path)
+    words.save_pretrained(tmp_path / "unpadded")
+    loaded = loading.load_tokenizer(tmp_path / "unpadded")
+    assert loaded.pad_token_id == loaded.eos_token_id == WORDS.eos_token_id
+    words.eos_token = None
+    words.save_pretrained(tmp_path / "endless")
+    with pytest.raises(UserError, match="no end token"):
+        loading.load_tokenizer(tmp_path / "endless")
+
+
+def test_pickled_weights_are_refused_unless_asked_for(tmp_path):
+    model = tiny.language_model("llama")
+    loading.save(model, WORDS, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickled") as caught:
+        loading.load_model(tmp_path)
+    assert "model.allow_pickle=true" in caught.value.hint
+    loaded = loading.load_model(tmp_path, allow_pickle=True)
+    mask = torch.ones_like(IDS)
+    assert torch.equal(
+        loaded(input_ids=IDS, attention_mask=mask).logits, model(input_ids=IDS, attention_mask=mask).logits
+    )
+
+
+def test_code_in_a_pickle_is_not_run_even_then(tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return open, (str(tmp_path / "ran"), "w")
+
+    loading.save(tiny.language_model("llama"), WORDS, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"model.norm.weight": Harm()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot be read"):
+        loading.load_model(tmp_path, allow_pickle=True)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_vocabulary_beyond_the_embedding_is_refused():
+    loading.check_vocabulary(len(WORDS), WORDS, "here")
+    with pytest.raises(UserError, match=f"ids up to {len(WORDS) - 1}; the model's embedding has 5 rows"):
+        loading.check_vocabulary(5, WORDS, "here")
 
 
 def test_code_in_a_folder_is_never_run_nor_asked_about(tmp_path, monkeypatch):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,7 +19,9 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from pama_exp import hub
 from pama_exp.errors import UserError, suggest
+from pama_exp.policy.adapters import quantisation, quiet
 
 _DROPOUTS = (
     "dropout",
@@ -31,8 +35,12 @@ _DROPOUTS = (
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 
 
-def build_model(architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def build_model(
+    architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None = None
+) -> PreTrainedModel:
     """A causal language model with random weights, the tokenizer's vocabulary, and no dropout unless asked.
+
+    A vocabulary size in `config` stands. Without a tokenizer, special tokens are the architecture's own.
 
     Raises:
         UserError: for an unknown architecture or key, or a value that the architecture refuses.
@@ -56,13 +64,27 @@ def build_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     return classifier
 
 
-def load_model(folder: str | Path) -> PreTrainedModel:
-    """A causal language model from a local folder.
+def load_model(
+    folder: str | Path, dtype: str | None = None, bits: int | None = None, allow_pickle: bool = False
+) -> PreTrainedModel:
+    """A causal language model from a local folder; a folder that holds an adapter gives its base with it folded in.
+
+    Args:
+        folder: in Hugging Face's or PEFT's format.
+        dtype: of the weights in memory, by torch's name; None: as saved.
+        bits: 8 or 4 for a quantised base.
+        allow_pickle: read pickled weights where there are no safetensors; no code in them is run.
 
     Raises:
-        UserError: if the folder is missing or its weights do not fit the architecture.
+        UserError: if the folder is missing, its weights do not fit the architecture, or they are pickled.
     """
-    return _load(AutoModelForCausalLM, folder)
+    if (Path(folder) / "adapter_config.json").is_file():
+        return _load_adapted(Path(folder), dtype, allow_pickle)
+    extra: dict[str, Any] = {"dtype": "auto" if dtype is None else getattr(torch, dtype)}
+    if bits is not None:
+        compute = torch.bfloat16 if dtype is None else getattr(torch, dtype)
+        extra |= {"quantization_config": quantisation(bits, compute), "device_map": {"": 0}}
+    return _load(AutoModelForCausalLM, folder, allow_pickle, **extra)
 
 
 def load_classifier(folder: str | Path) -> PreTrainedModel:
@@ -75,10 +97,12 @@ def load_classifier(folder: str | Path) -> PreTrainedModel:
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer saved with a model, padding on the left.
+    """The tokenizer saved with a model, padding on the left; with its end token where it has no padding token.
+
+    Padding is masked wherever it could matter, so that the two may be one.
 
     Raises:
-        UserError: if the folder holds none, or it has no padding or end token.
+        UserError: if the folder holds none, or it has no end token.
     """
     # Without these files transformers would make an empty tokenizer of the model's class.
     if not any(path for pattern in _VOCABULARIES for path in Path(folder).glob(pattern)):
@@ -90,12 +114,28 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # tokenizers and transformers raise many kinds
         reason = str(error).splitlines()[0]
         raise UserError(f"The tokenizer in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
-    if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
+    if tokenizer.eos_token_id is None:
         raise UserError(
-            f"The tokenizer in {folder} has no padding or no end token.",
-            "Set pad_token and eos_token, and save it again.",
+            f"The tokenizer in {folder} has no end token (eos_token).",
+            "Set tokenizer.eos_token to the token that ends a text, and save it again.",
         )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_vocabulary(rows: int, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Every token has its row in the embedding.
+
+    Raises:
+        UserError: if the tokenizer knows ids beyond it.
+    """
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise UserError(
+            f"The tokenizer of {source} has ids up to {highest}; the model's embedding has {rows} rows.",
+            "Use the tokenizer that the model was trained with, or resize_token_embeddings and save the model again.",
+        )
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
@@ -104,28 +144,21 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str
     tokenizer.save_pretrained(folder)
 
 
+def architecture_of(folder: str | Path) -> PreTrainedModel:
+    """The causal language model that the folder's config.json describes, with random weights."""
+    return AutoModelForCausalLM.from_config(
+        AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    )
+
+
 def max_positions(model: PreTrainedModel) -> int | None:
     """How many tokens the model can attend over; None where it is not bounded."""
     return getattr(model.config, "max_position_embeddings", None)
 
 
-def positions_of(folder: str | Path) -> int | None:
-    """How many tokens the model in the folder can attend over, from its configuration alone.
-
-    Raises:
-        UserError: if the folder holds none that can be read.
-    """
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
-    try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises many kinds
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{folder}/config.json cannot be read ({reason}).", "Is the folder whole?") from None
-    return getattr(config, "max_position_embeddings", None)
-
-
-def _settings(architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _settings(
+    architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None
+) -> dict[str, Any]:
     if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UserError(
             f"model.architecture={architecture} is no causal language model of transformers.",
@@ -136,23 +169,41 @@ def _settings(architecture: str, config: Mapping[str, Any], tokenizer: PreTraine
     for key in config:
         if key not in valid:
             raise UserError(f"model.config has no key '{key}' in the architecture {architecture}.", suggest(key, valid))
-    vocabulary = {
+    vocabulary = {} if tokenizer is None else _vocabulary(tokenizer)
+    still = {name: 0.0 for name in _DROPOUTS if hasattr(known, name)}
+    return {**vocabulary, **still, **config}
+
+
+def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    still = {name: 0.0 for name in _DROPOUTS if hasattr(known, name)}
-    return {**vocabulary, **still, **config}
 
 
-def _load(kind: Any, folder: str | Path) -> PreTrainedModel:
+def check_weights(folder: str | Path, allow_pickle: bool) -> None:
+    """The folder holds weights, and not as pickles that nobody asked for.
+
+    Raises:
+        UserError: if not.
+    """
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
+    if hub.weights_format(folder) == "pickle" and not allow_pickle:
+        raise UserError(
+            f"The weights in {folder} are pickled (pytorch_model.bin), which can hold code.",
+            "model.allow_pickle=true reads them all the same, tensors alone; or give a revision with safetensors.",
+        )
+
+
+def _load(kind: Any, folder: str | Path, allow_pickle: bool = False, **extra: Any) -> PreTrainedModel:
+    check_weights(folder, allow_pickle)
     logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # what it would warn of is an error below
     try:
         model, info = kind.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
+            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True, **extra
         )
     except Exception as error:  # safetensors and transformers raise many kinds
         reason = str(error).splitlines()[0]
@@ -165,3 +216,20 @@ def _load(kind: Any, folder: str | Path) -> PreTrainedModel:
         )
     model.eval()
     return model
+
+
+def _load_adapted(folder: Path, dtype: str | None, allow_pickle: bool) -> PreTrainedModel:
+    from peft import PeftModel
+
+    try:
+        base = str(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])
+    except (ValueError, KeyError):
+        raise UserError(f"{folder}/adapter_config.json names no base.", "Is the folder whole?") from None
+    source = Path(base) if Path(base).is_dir() else hub.resolve(base)
+    try:
+        with quiet():
+            adapted = PeftModel.from_pretrained(load_model(source, dtype, allow_pickle=allow_pickle), str(folder))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The adapter in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
+    return adapted.merge_and_unload().eval()

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from pama_exp.errors import UserError
+from pama_exp.policy.adapters import Adapter
 from pama_exp.policy.log_probs import token_statistics
 from pama_exp.policy.packing import is_packed, packed_states, use_packed_attention
 from pama_exp.types import Rollout
@@ -36,14 +37,22 @@ class Policy(nn.Module):
         model: the language model.
         num_values: K.
         critic_shapes_trunk: let value losses train the trunk too, not the value heads alone.
+        adapter: what of the model is trained, where it is not the whole.
 
     Raises:
         UserError: if the model's logits are more than its head's output (capped or scaled after it): the update would
             compute log-probabilities of another distribution than the one that generates.
     """
 
-    def __init__(self, model: PreTrainedModel, num_values: int, critic_shapes_trunk: bool = True) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        num_values: int,
+        critic_shapes_trunk: bool = True,
+        adapter: Adapter | None = None,
+    ) -> None:
         super().__init__()
+        self.adapter = adapter
         _check_head(model)
         use_packed_attention(model)
         self.model, self.critic_shapes_trunk = model, critic_shapes_trunk

@@ -14,19 +14,22 @@ from torch.utils.data import DataLoader
 
 from pama_exp import distributed, sharing
 from pama_exp.alignment import Alignment, OptimizerSettings
-from pama_exp.callbacks import Checkpoints, Evaluator, Interrupted, RandomStates, Recorder, newest_checkpoint
+from pama_exp.callbacks import Checkpoints, Evaluator, RandomStates, Recorder, newest_checkpoint
 from pama_exp.comparison.yardstick import TrueFront
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
+from pama_exp.errors import Interrupted
 from pama_exp.gramian import GramianSettings
 from pama_exp.moo.solver import Solver
-from pama_exp.policy.loading import load_model, load_tokenizer, save
+from pama_exp.policy.loading import load_model, load_tokenizer
 from pama_exp.policy.policy import Policy, freeze
 from pama_exp.policy.sharding import checkpoint_activations, put_together
 from pama_exp.rewards.normalise import Frozen
 from pama_exp.rewards.objective import score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
 from pama_exp.schema import Config, build, solver_label
+from pama_exp.stages.base import load_policy
+from pama_exp.stages.exporting import export_run
 from pama_exp.stages.logging import finish_logging, start_logging
 from pama_exp.stages.parts import (
     evaluation_stream,
@@ -87,7 +90,7 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
     result = _conclude(config, record, task.world, module, evaluator, test)
     put_together(module.policy)
     if distributed.is_main():
-        save(module.policy.model, tokenizer, record.folder / "policy")
+        export_run(config, record, module, result)
     programs = gold_programs(config)
     front = task.world.true_front(list(programs.values()), "test").points if programs is not None else None
     finish_logging(config, record, wandb_run, result, front)
@@ -100,10 +103,12 @@ def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
     torch.manual_seed(random_state(config.seed, 0, "run"))  # in every process, whatever each has done before
     tokenizer = load_tokenizer(folder)
     solver, estimator = make_solver(config), make_estimator(config)
-    policy = Policy(load_model(folder), num_values=solver.num_channels, critic_shapes_trunk=t.critic_shapes_trunk)
+    model, adapter = load_policy(folder, config)
+    policy = Policy(model, solver.num_channels, t.critic_shapes_trunk, adapter)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(policy.model)
-    reference = freeze(load_model(folder))
+    m = config.model
+    reference = None if adapter is not None else freeze(load_model(folder, m.dtype, None, m.allow_pickle))
     sampling = make_sampling(config).for_training()
     engine = build(config.rollout.engine, "rollout.engine", model=policy.model, tokenizer=tokenizer)
     objectives = make_objectives(config, task.world)

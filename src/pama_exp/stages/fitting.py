@@ -51,7 +51,7 @@ def fit(
             bar.advance({"loss": losses[-1]})
     model.eval()
     tail = losses[-max(1, len(losses) // 10) :]
-    return sum(tail) / len(tail)
+    return sum(tail) / len(tail) if tail else float("nan")  # no steps: the model stays as it is
 
 
 def _epoch(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:

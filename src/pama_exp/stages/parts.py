@@ -11,7 +11,6 @@ import torch
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError, suggest
 from pama_exp.moo.solver import Solver
-from pama_exp.policy.loading import build_model, load_tokenizer, max_positions, positions_of
 from pama_exp.rewards.classifier import ClassifierScorer
 from pama_exp.rewards.factworld import GoldScorer
 from pama_exp.rewards.function import FunctionScorer
@@ -20,6 +19,7 @@ from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
 from pama_exp.schema import Config, ObjectiveConfig, build, locate, solver_label
+from pama_exp.stages.base import check_base
 from pama_exp.stages.strategies import check_trainer
 from pama_exp.stages.task import Task, make_task
 from pama_exp.stages.trained import reward_model
@@ -197,11 +197,13 @@ def check_before_work(config: Config) -> None:
     check_trainer(config)
     if t.gramian.sketch_dimension < 1:
         raise UserError(f"training.gramian.sketch_dimension={t.gramian.sketch_dimension}.", "It is at least 1.")
-    if t.gramian.target == "adapter" and config.adapter.get("name") == "none":
+    if t.gramian.target == "adapter" and config.adapter.name == "none":
         raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
     make_sampling(config).for_training()
     check_installed(config)
-    check_positions(config, task)
+    is_random = config.model.path is None and config.model.weights == "random"
+    if task.world is not None or not is_random:  # else a finished run's policy is evaluated
+        check_base(config, task.world.tokenizer() if is_random else None, task.longest())
 
 
 def check_installed(config: Config) -> None:
@@ -229,32 +231,3 @@ def scored_objectives(config: Config, task: Task) -> dict[str, ObjectiveConfig]:
     """The objectives that the stage scores by: none where it learns from the rows of a table."""
     learns_rows = task.world is None and config.stage.get("name") in ("sft", "reward_model")
     return {} if learns_rows else config.objectives
-
-
-def check_positions(config: Config, task: Task) -> None:
-    """The longest prompt and the longest response fit into the model's positions; the model is built without memory.
-
-    Raises:
-        UserError: if they do not, or the model's configuration is not valid.
-    """
-    if config.model.path is not None:
-        positions, tokenizer = positions_of(config.model.path), load_tokenizer(config.model.path)
-    elif task.world is not None:
-        tokenizer = task.world.tokenizer()
-        with torch.device("meta"):
-            positions = max_positions(build_model(config.model.architecture, config.model.config, tokenizer))
-    else:  # a finished run's policy is evaluated
-        return
-    longest = max(len(ids) for ids in tokenizer(task.longest())["input_ids"])
-    if positions is not None and longest >= positions:
-        raise UserError(
-            f"The longest prompt has {longest} tokens; the model '{config.model.name}' has {positions} positions.",
-            f"Set data.max_prompt_tokens to less than {positions}, or choose a model with more positions.",
-        )
-    wanted = longest + config.rollout.sampling.max_new_tokens
-    if positions is not None and wanted > positions:
-        raise UserError(
-            f"rollout.sampling.max_new_tokens={config.rollout.sampling.max_new_tokens} after prompts of up to "
-            f"{longest} tokens needs {wanted} positions; the model '{config.model.name}' has {positions}.",
-            f"Set rollout.sampling.max_new_tokens to at most {positions - longest}, or give the model more positions.",
-        )

@@ -12,6 +12,7 @@ from pama_exp.data.text import Reading, TextData
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_tokenizer
 from pama_exp.schema import Config, DataConfig, build
+from pama_exp.stages.base import base_folder
 from pama_exp.world import FactWorld
 
 
@@ -115,12 +116,13 @@ def _read(files: tuple[tuple[str, int], ...], cache: str, tokenizer_folder: str,
 def _tokenizer_folder(config: Config) -> str:
     if config.evaluate.run is not None:
         return str(Path(config.evaluate.run) / "policy")
-    if config.model.path is None:
+    base = base_folder(config.model)
+    if base is None:
         raise UserError(
             f"model={config.model.name} starts from random weights and has no tokenizer for text.",
             "Give model.path=FOLDER, a model with its tokenizer in Hugging Face format.",
         )
-    return config.model.path
+    return str(base)
 
 
 def _reading(d: DataConfig) -> Reading:

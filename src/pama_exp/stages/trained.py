@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pama_exp.data.streams import random_state
-from pama_exp.policy.loading import build_classifier, build_model, load_model, save
+from pama_exp.policy.loading import build_classifier, load_model, load_tokenizer, save
 from pama_exp.schema import Config, digest
+from pama_exp.stages.base import base_folder, random_model
 from pama_exp.stages.cache import cached
 from pama_exp.stages.fitting import fit
 from pama_exp.stages.supervised import encode, pair_scores, preference_loss, response_loss, room
@@ -26,14 +27,15 @@ _HELD_OUT = 512  # pairs that a reward model's accuracy is measured on
 
 
 def sft_policy(config: Config, world: FactWorld) -> Path:
-    """The SFT policy's folder in Hugging Face format: `model.path` where given, else the cache's."""
-    if config.model.path is not None:
-        return Path(config.model.path)
+    """The SFT policy's folder in Hugging Face format: the base where it is pretrained, else the cache's."""
+    base = base_folder(config.model)
+    if base is not None:
+        return base
 
     def make(folder: Path) -> None:
         tokenizer = world.tokenizer()
         torch.manual_seed(random_state(config.sft.seed, 0, "sft-initialisation"))
-        model = build_model(config.model.architecture, config.model.config, tokenizer)
+        model = random_model(config.model, tokenizer)
         demonstrations = world.demonstrations(config.sft.examples, config.sft.seed)
         examples = encode(demonstrations, tokenizer, room(model, config.sft.max_length))
 
@@ -54,8 +56,9 @@ def reward_model(config: Config, world: FactWorld, program: str) -> Path:
     settings = config.reward_model
 
     def make(folder: Path) -> None:
-        policy = load_model(sft_policy(config, world))
-        tokenizer = world.tokenizer()
+        folder_of_policy = sft_policy(config, world)
+        policy = load_model(folder_of_policy, allow_pickle=config.model.allow_pickle)
+        tokenizer = load_tokenizer(folder_of_policy)
         torch.manual_seed(random_state(settings.seed, 0, f"reward-initialisation-{program}"))
         model = build_classifier(policy, tokenizer)
         pairs = world.preference_pairs(program, settings.examples, settings.seed, label_noise=settings.label_noise)
@@ -76,7 +79,7 @@ def reward_model(config: Config, world: FactWorld, program: str) -> Path:
     key = {
         "program": program,
         "world": world.fingerprint,
-        "policy": config.model.path or digest(_sft_key(config, world), 12),
+        "policy": config.model.path or config.model.id or digest(_sft_key(config, world), 12),
         "reward_model": asdict(settings),
         "versions": _VERSIONS,
     }
@@ -84,5 +87,5 @@ def reward_model(config: Config, world: FactWorld, program: str) -> Path:
 
 
 def _sft_key(config: Config, world: FactWorld) -> dict[str, object]:
-    model = {"architecture": config.model.architecture, "config": config.model.config}
+    model = {key: getattr(config.model, key) for key in ("architecture", "config", "dtype")}
     return {"world": world.fingerprint, "model": model, "sft": asdict(config.sft), "versions": _VERSIONS}

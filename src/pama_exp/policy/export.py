@@ -1,0 +1,111 @@
+"""The aligned policy as others load it: weights or adapter, tokenizer, value heads beside them, and a model card."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerBase
+
+from pama_exp.policy.loading import save
+from pama_exp.policy.policy import Policy
+
+VALUE_HEADS = "value_heads.safetensors"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader of the exported folder is told."""
+
+    base: str  # a Hub id, or what the policy was before alignment
+    is_hub_id: bool
+    licence: str
+    objectives: Mapping[str, str]  # name: description
+    solver: str
+    settings: Mapping[str, Any]  # what else the reader should know: steps, seed, data, adapter
+    before_and_after: Mapping[str, Mapping[str, Any]]  # as in result.json
+    picture: str | None  # a file beside the card
+    command: Sequence[str]
+
+
+def export(
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    channels: Sequence[str],
+    merged: bool,
+    state: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the policy in Hugging Face's format (with an adapter that is not merged, in PEFT's), and its value heads.
+
+    Args:
+        policy: its adapter, if merged, is folded in for good.
+        tokenizer: the policy's.
+        folder: where to.
+        channels: what each value head estimates.
+        merged: whether an adapter is folded into the weights.
+        state: whole weights, where the model holds a part of them alone.
+    """
+    folder = Path(folder)
+    heads = {name: p.detach().cpu().contiguous() for name, p in policy.value_heads.state_dict().items()}
+    if policy.adapter is not None and not merged:
+        policy.adapter.save(folder)
+        tokenizer.save_pretrained(folder)
+    elif policy.adapter is not None:
+        save(policy.adapter.merge(), tokenizer, folder)
+    else:
+        policy.model.save_pretrained(folder, state_dict=state)
+        tokenizer.save_pretrained(folder)
+    save_file(heads, folder / VALUE_HEADS, metadata={"channels": json.dumps(list(channels))})
+
+
+def write_card(folder: str | Path, card: Card, adapter_only: bool) -> None:
+    """README.md, with the metadata that the Hub reads."""
+    base = [f"base_model: {card.base}"] if card.is_hub_id else []
+    head = [
+        "---",
+        *base,
+        f"library_name: {'peft' if adapter_only else 'transformers'}",
+        "pipeline_tag: text-generation",
+        "tags: [pama-exp, multi-objective, rlhf]",
+        "---",
+    ]
+    load = "PeftModel.from_pretrained(base, FOLDER)" if adapter_only else "AutoModelForCausalLM.from_pretrained(FOLDER)"
+    body = [
+        f"# {card.base.rpartition('/')[2]} aligned to {' + '.join(card.objectives)} with {card.solver}",
+        "",
+        f"Starts from {card.base}. Licence of the base: {card.licence or 'see there'}.",
+        f"Load with `{load}`; `{VALUE_HEADS}` holds the critic's heads.",
+        "",
+        "## Objectives",
+        "",
+        *(f"- **{name}**: {text}" for name, text in card.objectives.items()),
+        "",
+        "## Mean rewards on unseen prompts",
+        "",
+        "| objective | before | after | before (gold) | after (gold) |",
+        "|---|---|---|---|---|",
+        *(_row(name, means) for name, means in card.before_and_after.items()),
+        "",
+        *([f"![Before and after]({card.picture})", ""] if card.picture is not None else []),
+        "## How it was made",
+        "",
+        *(f"- {name}: {value}" for name, value in card.settings.items()),
+        "",
+        "```sh",
+        shlex.join(card.command),
+        "```",
+        "",
+    ]
+    (Path(folder) / "README.md").write_text("\n".join([*head, "", *body]))
+
+
+def _row(name: str, means: Mapping[str, Any]) -> str:
+    pairs = [((means[when] or {}).get(kind)) for kind in ("proxy", "gold") for when in ("before", "after")]
+    cells = ["–" if value is None else f"{value:.3f}" for value in pairs]
+    return f"| {name} | {' | '.join(cells)} |"

@@ -1,0 +1,126 @@
+"""How many bytes a policy's training takes, from a model without memory for its weights (on the meta device)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+# The head's part of a pass over response tokens, in float32: logits, log-probabilities, probabilities, and a gradient.
+_LOGIT_COPIES = 4
+_QUANTISED_BYTES = {8: 1.0, 4: 0.53}  # per weight of a linear layer, scales included
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a run asks of a model: the precision and the sizes that memory grows with."""
+
+    weight_bytes: int  # per parameter of the base
+    trained_bytes: int  # per parameter that is trained
+    bits: int | None
+    has_reference_copy: bool
+    recomputes: bool  # activation checkpointing
+    value_heads: int
+    rollout_rows: int
+    prompt_tokens: int
+    response_tokens: int
+    micro_batch_rows: int
+    shards: int  # devices that split parameters, gradients and optimiser state
+    mixed: bool  # computes in 16 bits on 32-bit weights
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """All parameters and those that are trained; tied ones count once."""
+    return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
+    """Bytes per device, by what they are for. The optimiser is AdamW: two moments for each trained parameter.
+
+    The update and the generation do not overlap: of activations with logits and the key-value cache, the larger counts.
+    """
+    total, trained = parameter_counts(model)
+    frozen = total - trained
+    weights = frozen * load.weight_bytes + trained * load.trained_bytes
+    if load.bits is not None:
+        linear = sum(m.weight.numel() for m in model.base_model.modules() if _is_frozen_linear(m))
+        weights -= linear * (load.weight_bytes - _QUANTISED_BYTES[load.bits])
+    width = model.get_output_embeddings().weight.shape[1]
+    length = load.prompt_tokens + load.response_tokens
+    layers = _text(model).num_hidden_layers
+    kept = activation_bytes_per_token(model, load.weight_bytes if not load.mixed else 2)
+    if load.recomputes:
+        inputs = layers * _text(model).hidden_size * min(load.weight_bytes, 2 if load.mixed else 4)
+        kept = inputs + kept / layers
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    return {
+        "weights": weights / load.shards + (total * 2 if load.mixed else 0) / load.shards,
+        "gradients": trained * load.trained_bytes / load.shards,
+        "optimiser": 2 * trained * load.trained_bytes / load.shards,
+        "reference": total * load.weight_bytes / load.shards if load.has_reference_copy else 0,
+        "value heads": load.value_heads * (width + 1) * load.trained_bytes * 4,
+        "key-value cache": load.rollout_rows * length * cache_bytes_per_token(model, load.weight_bytes),
+        "activations": load.micro_batch_rows * length * kept,
+        "logits": load.micro_batch_rows * load.response_tokens * vocabulary * 4 * _LOGIT_COPIES,
+    }
+
+
+def peak(parts: dict[str, float]) -> float:
+    """The most held at once."""
+    update = ("activations", "logits")
+    held = sum(size for name, size in parts.items() if name not in (*update, "key-value cache"))
+    return held + max(sum(parts[name] for name in update), parts["key-value cache"])
+
+
+def cache_bytes_per_token(model: PreTrainedModel, element_bytes: int) -> float:
+    """Keys and values of one token in every layer."""
+    config = _text(model)
+    heads = config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return float(2 * config.num_hidden_layers * kv_heads * head_width * element_bytes)
+
+
+def activation_bytes_per_token(model: PreTrainedModel, element_bytes: int) -> float:
+    """What the trunk keeps of a token for the backward pass.
+
+    Measured: the trunk runs on the meta device at two lengths, and the tensors that autograd saves are counted. The
+    part that grows with the length is the attention's scores, which fused attention does not keep: it is left out.
+    """
+    model = model.to(torch.float32 if element_bytes == 4 else torch.bfloat16)
+    short, long = (_saved_bytes(model, tokens) / tokens for tokens in (16, 32))
+    return 2 * short - long
+
+
+def _saved_bytes(model: PreTrainedModel, tokens: int) -> float:
+    was_training = model.training
+    model.eval()
+    saved: list[Tensor] = []  # kept alive, so that no two storages share an address
+    ids = torch.zeros(1, tokens, dtype=torch.long, device="meta")
+    extra = {}
+    if model.config.model_type != "opt":  # a mask of four dimensions is taken as it is, without a look at its values
+        mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device="meta")
+        extra = {"attention_mask": mask, "position_ids": torch.arange(tokens, device="meta")[None]}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.base_model(input_ids=ids, use_cache=False, **extra)
+    own = {p.untyped_storage()._cdata for p in model.parameters()}
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in saved}
+    model.train(was_training)
+    return float(sum(size for key, size in storages.items() if key not in own))
+
+
+def _is_frozen_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad
+
+
+def _text(model: PreTrainedModel) -> Any:
+    return model.config.get_text_config()

@@ -1,0 +1,129 @@
+"""The model that a run starts from: a local folder, the Hub's, or an architecture with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from pama_exp import hub
+from pama_exp.data.streams import random_state
+from pama_exp.errors import UserError
+from pama_exp.policy.adapters import Adapter, check_quantisation, check_targets
+from pama_exp.policy.loading import (
+    architecture_of,
+    build_model,
+    check_vocabulary,
+    check_weights,
+    load_model,
+    load_tokenizer,
+    max_positions,
+)
+from pama_exp.schema import AdapterConfig, Config, ModelConfig
+
+
+def base_folder(model: ModelConfig) -> Path | None:
+    """`model.path`, or the Hub's folder of `model.id`; None where the weights start at random.
+
+    Raises:
+        UserError: if the Hub's is neither cached nor to be had.
+    """
+    if model.path is not None:
+        return Path(model.path)
+    if model.weights == "random":
+        return None
+    return hub.resolve(str(model.id), model.revision)
+
+
+def random_model(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The architecture untrained, in `model.dtype`; its vocabulary is its own where stated, else the tokenizer's."""
+    built = build_model(str(model.architecture), model.config, tokenizer)
+    check_vocabulary(built.get_input_embeddings().num_embeddings, tokenizer, f"model={model.name}")
+    return built.to(getattr(torch, model.dtype))
+
+
+def load_policy(folder: str | Path, config: Config) -> tuple[PreTrainedModel, Adapter | None]:
+    """The model in `folder`, and what is trained of it where that is not the whole."""
+    m, a = config.model, config.adapter
+    model = load_model(folder, m.dtype, a.bits, m.allow_pickle)
+    if a.name == "none":
+        return model, None
+    if m.path is None and m.weights == "pretrained" and Path(folder) == base_folder(m):
+        model.name_or_path = str(m.id)  # what the saved adapter names as its base
+    with torch.random.fork_rng():
+        torch.manual_seed(random_state(config.seed, 0, "adapter-initialisation"))
+        return model, Adapter(model, lora_targets(m, a), a.rank, a.alpha, a.dropout)
+
+
+def lora_targets(model: ModelConfig, adapter: AdapterConfig) -> list[str] | None:
+    """The names of the layers to adapt: the adapter's own, else the model's; None for all linear ones.
+
+    A local folder may hold any architecture, so the preset's names do not count there.
+    """
+    return adapter.targets or (model.lora_targets if model.path is None else None)
+
+
+def skeleton(model: ModelConfig, folder: Path | None) -> PreTrainedModel:
+    """The model without memory for its weights (on the meta device), from its folder or from the preset."""
+    with torch.device("meta"):
+        if folder is not None:
+            return architecture_of(folder)
+        return build_model(str(model.architecture), model.config)
+
+
+def check_base(config: Config, tokenizer: PreTrainedTokenizerBase | None, prompts: list[str]) -> None:
+    """What can be known of the model before any of it is loaded.
+
+    Args:
+        config: of the run.
+        tokenizer: of a model with random weights; None where its folder holds one.
+        prompts: all that the policy will be given.
+
+    Raises:
+        UserError: for a folder without model or tokenizer, pickled weights, a vocabulary beyond the embedding, prompts
+            beyond the positions, adapter targets that match nothing, or bits that cannot be had here.
+    """
+    m, a = config.model, config.adapter
+    if a.bits is not None:
+        check_quantisation(a.bits)
+    if a.rank < 1:
+        raise UserError(f"adapter.rank={a.rank}.", "It is at least 1.")
+    folder = base_folder(m)
+    if folder is not None:
+        check_weights(folder, m.allow_pickle)
+        tokenizer = load_tokenizer(folder)
+        rows = AutoConfig.from_pretrained(str(folder), local_files_only=True).get_text_config().vocab_size
+        check_vocabulary(rows, tokenizer, str(folder))
+        model = skeleton(m, folder)
+    else:
+        with torch.device("meta"):
+            model = build_model(str(m.architecture), m.config, tokenizer)
+    if a.name != "none":
+        check_targets(model, lora_targets(m, a))
+    check_positions(config, tokenizer, max_positions(model), prompts)
+
+
+def check_positions(
+    config: Config, tokenizer: PreTrainedTokenizerBase, positions: int | None, prompts: list[str]
+) -> None:
+    """The longest prompt and the longest response fit into the model's positions.
+
+    Raises:
+        UserError: if they do not.
+    """
+    if positions is None or not prompts:
+        return
+    longest = max(len(ids) for ids in tokenizer(prompts)["input_ids"])
+    if longest >= positions:
+        raise UserError(
+            f"The longest prompt has {longest} tokens; the model '{config.model.name}' has {positions} positions.",
+            f"Set data.max_prompt_tokens to less than {positions}, or choose a model with more positions.",
+        )
+    wanted = longest + config.rollout.sampling.max_new_tokens
+    if wanted > positions:
+        raise UserError(
+            f"rollout.sampling.max_new_tokens={config.rollout.sampling.max_new_tokens} after prompts of up to "
+            f"{longest} tokens needs {wanted} positions; the model '{config.model.name}' has {positions}.",
+            f"Set rollout.sampling.max_new_tokens to at most {positions - longest}, or give the model more positions.",
+        )

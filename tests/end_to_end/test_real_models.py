@@ -1,0 +1,154 @@
+"""Folders as the Hub has them, tiny: alignment starts from them, and what it exports loads with transformers and PEFT."""
+
+import json
+
+import peft
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import folders
+from commands import run_here
+from pama_exp.policy.loading import load_model
+from pama_exp.stages import align
+
+# Rewards that differ between untrained models' texts.
+FUNCTIONS = {"helpful": "folders:share_of_vowels", "concise": "folders:distinct_characters"}
+REWARDS = [
+    override
+    for name, function in FUNCTIONS.items()
+    for where in [f"objectives.{name}.scorers.factworld"]
+    for override in (f"~{where}.program", f"+{where}.function={function}")
+]
+QUICK = [*REWARDS, "reward=gold", "training.steps=2", "training.evaluate_every=0", "data.evaluation_prompts=8"]
+
+
+@pytest.fixture(scope="module", params=folders.CLASSES)
+def folder(request, tmp_path_factory):
+    return folders.save_folder(tmp_path_factory.mktemp(request.param) / "model", request.param)
+
+
+@pytest.fixture
+def aligned(monkeypatch):
+    """The modules that runs leave behind, to compare with what they exported."""
+    modules, export = [], align.export_run
+
+    def remember(config, record, module, *rest):
+        ids = torch.tensor([[5, 90, 200, 300, 17, 41]])
+        module.policy.eval()
+        with torch.no_grad():
+            modules.append((ids, module.policy.model(input_ids=ids).logits.log_softmax(-1)))
+        export(config, record, module, *rest)
+
+    monkeypatch.setattr(align, "export_run", remember)
+    return modules
+
+
+def log_probs(model, ids):
+    with torch.no_grad():
+        return model.eval()(input_ids=ids).logits.log_softmax(-1)
+
+
+def test_the_whole_model_is_aligned_exported_and_loaded_again(folder, aligned, tmp_path, shared_cache):
+    chosen = ["training.learning_rate=0.01"]
+    run_here("model=hf", "data=factworld", f"model.path={folder}", *chosen, *QUICK, output=tmp_path, cache=shared_cache)
+    ids, expected = aligned[0]
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
+    torch.testing.assert_close(log_probs(exported, ids), expected, rtol=0, atol=1e-5)
+    assert (log_probs(AutoModelForCausalLM.from_pretrained(folder), ids) - expected).abs().max() > 1e-3
+    words = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    assert (
+        words("what is the name")["input_ids"] == AutoTokenizer.from_pretrained(folder)("what is the name")["input_ids"]
+    )
+    with safe_open(tmp_path / "policy" / "value_heads.safetensors", "pt") as heads:
+        assert json.loads(heads.metadata()["channels"]) == ["helpful", "concise"]
+        assert heads.get_tensor("weight").shape[0] == 2
+        assert heads.get_tensor("weight").abs().max() > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of peft's own loading
+@pytest.mark.parametrize("export", ["merged", "adapter"])
+def test_with_lora_too(folder, export, aligned, tmp_path, shared_cache):
+    chosen = ["adapter=lora", "adapter.rank=4", f"adapter.export={export}", "training.learning_rate=0.01"]
+    run_here("model=hf", "data=factworld", f"model.path={folder}", *chosen, *QUICK, output=tmp_path, cache=shared_cache)
+    ids, expected = aligned[0]
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    assert (log_probs(base, ids) - expected).abs().max() > 1e-3
+    loaded = {
+        "merged": lambda: AutoModelForCausalLM.from_pretrained(tmp_path / "policy"),
+        "adapter": lambda: peft.PeftModel.from_pretrained(base, str(tmp_path / "policy")),
+    }[export]()
+    torch.testing.assert_close(log_probs(loaded, ids), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(log_probs(load_model(tmp_path / "policy"), ids), expected, rtol=0, atol=1e-5)
+    card = (tmp_path / "policy" / "README.md").read_text()
+    assert f"library_name: {'peft' if export == 'adapter' else 'transformers'}" in card
+
+
+def test_only_what_is_trained_is_in_the_checkpoint_and_a_run_resumes_from_it(tmp_path, shared_cache):
+    base = folders.save_folder(tmp_path / "base", "gpt2")
+    chosen = ["model=hf", "data=factworld", f"model.path={base}", "adapter=lora", "reward=gold", *REWARDS]
+
+    def run(name, steps):
+        where = tmp_path / name
+        done = run_here(
+            *chosen, f"training.steps={steps}", "training.schedule=constant", output=where, cache=shared_cache
+        )
+        return where, done
+
+    whole, _ = run("whole", 2)
+    saved = torch.load(whole / "checkpoints" / "step-00000002.ckpt", weights_only=False)["state_dict"]
+    assert all("lora_" in name or "value_heads" in name for name in saved)
+    assert any("lora_" in name for name in saved)
+    # The same run cut off after its first step: the checkpoint of the second is dropped, and it goes on.
+    cut, record = run("cut", 2)
+    (cut / "result.json").unlink()
+    (cut / "checkpoints" / "step-00000002.ckpt").unlink()
+    _, record = run("cut", 2)
+    again = torch.load(cut / "checkpoints" / "step-00000002.ckpt", weights_only=False)["state_dict"]
+    assert saved.keys() == again.keys()
+    assert all(torch.equal(saved[name], again[name]) for name in saved)
+    assert record.is_complete
+
+
+def test_bfloat16_weights_with_lora(tmp_path, shared_cache):
+    base = folders.save_folder(tmp_path / "base", "qwen2")  # its head is tied
+    chosen = ["adapter=lora", "model.dtype=bfloat16", "training.critic_shapes_trunk=true"]
+    record = run_here(
+        "model=hf", "data=factworld", f"model.path={base}", *chosen, *QUICK, output=tmp_path / "run", cache=shared_cache
+    )
+    assert record.is_complete
+    assert load_model(tmp_path / "run" / "policy").dtype == torch.bfloat16
+    assert all(row["policy/grad_norm"] > 0 for row in record.read_metrics() if "policy/grad_norm" in row)
+
+
+def test_an_exported_adapter_is_evaluated_and_a_card_says_what_was_done(tmp_path, shared_cache):
+    chosen = ["adapter=lora", "adapter.export=adapter"]
+    run_here(*chosen, *QUICK, output=tmp_path / "run", cache=shared_cache)
+    evaluated = run_here(
+        "stage=evaluate",
+        f"evaluate.run={tmp_path / 'run'}",
+        "reward=gold",
+        output=tmp_path / "again",
+        cache=shared_cache,
+    ).read_result()
+    assert list(evaluated["objectives"]) == ["helpful", "concise"]
+    card = (tmp_path / "run" / "policy" / "README.md").read_text()
+    for said in ("helpful + concise with pama", "front.png", "seed: 0", "```sh"):
+        assert said in card
+    assert (tmp_path / "run" / "policy" / "front.png").is_file()
+
+
+def test_a_published_architecture_with_random_weights_runs_on_the_testbed_without_a_network(tmp_path, shared_cache):
+    shrunk = [
+        "model.config.n_embd=16",
+        "model.config.n_layer=2",
+        "model.config.n_head=2",
+        "sft.steps=0",
+        "rollout.sampling.max_new_tokens=4",
+    ]
+    record = run_here(
+        "model=gpt2", "model.weights=random", "data=factworld", *shrunk, *QUICK, output=tmp_path, cache=shared_cache
+    )
+    assert record.is_complete
+    assert load_model(tmp_path / "policy").config.vocab_size == 50257
