@@ -19,13 +19,11 @@ from moo import (
     test_fronts,
     test_gradient,
     test_group,
+    test_loss_scalarizers,
     test_pama,
     test_solver,
     test_tchebycheff,
     test_weighted,
-)
-from moo import (
-    test_losses as test_loss_scalarizers,
 )
 from rl import test_advantages, test_kl, test_losses, test_masks
 

@@ -7,8 +7,10 @@ B responses, T response tokens.
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,4 +128,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most memory held so far: by the device's allocator, or the process's resident set on a processor."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage's count begins at what the parent had
+        return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
