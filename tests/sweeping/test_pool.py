@@ -182,10 +182,11 @@ def test_finished_jobs_are_left_alone(make):
     assert [(job.state, job.attempts) for job in jobs] == [(State.FINISHED, 0), (State.FINISHED, 1)]
 
 
-def test_each_worker_has_its_own_devices(make, monkeypatch):
+@pytest.mark.parametrize("asked", [2, -1])
+def test_each_worker_has_its_own_devices(asked, make, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
     show = f"(folder / 'devices').write_text(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(0.5); {FINISH}"
-    jobs = [make(0, show, devices=2), make(1, show, devices=2)]
+    jobs = [make(0, show, devices=asked), make(1, show, devices=asked)]
     run(jobs, workers=2)
     assert sorted((job.folder / "devices").read_text() for job in jobs) == ["3,5", "6,7"]
 

@@ -35,7 +35,7 @@ class Job:
         folder: its run folder.
         log: the file that holds what it printed.
         steps: optimisation steps when it is finished.
-        devices: accelerator devices that it asks for; 0 on processors.
+        devices: accelerator devices that it asks for; 0 on processors, -1 for all there are.
         forced: whether it runs although it has a result.
         state: where it stands.
         reason: why it failed.

@@ -92,8 +92,8 @@ class Workers:
         if self.workers > 1:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.workers)))
         if self._visible and job.devices:
-            first = slot * job.devices
-            mine = [self._visible[(first + i) % len(self._visible)] for i in range(job.devices)]
+            count = job.devices if job.devices > 0 else max(1, len(self._visible) // self.workers)
+            mine = [self._visible[(slot * count + i) % len(self._visible)] for i in range(count)]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
         return environment
 

@@ -75,7 +75,7 @@ class RayRunner:
         import ray
 
         job.attempts += 1
-        task = ray.remote(num_cpus=self.cpus, num_gpus=max(self.gpus, job.devices), max_retries=0)(_run_process)
+        task = ray.remote(num_cpus=self.cpus, num_gpus=max(self.gpus, job.devices, 0), max_retries=0)(_run_process)
         return task.remote(job, os.getcwd(), {k: v for k, v in os.environ.items() if k.startswith(_OURS)})
 
 
