@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub: found in the cache, fetched where the Hub answers, else named with the command."""
+"""Repositories of the Hugging Face Hub: found in the cache, fetched where the Hub answers, else named."""
 
 from __future__ import annotations
 

@@ -31,10 +31,11 @@ def sft(config: Config, record: RunRecord, task: TextTask) -> dict[str, Any]:
         UserError: if there are no demonstrations, or all are too long.
     """
     settings, folder = config.sft, record.folder / "policy"
+    learned, held_out = task.data.demonstrations("train"), task.data.demonstrations("test")
     model, tokenizer = _on_device(load_model(config.model.path), config), load_tokenizer(config.model.path)
     limit = supervised.room(model, settings.max_length)
-    train = supervised.encode(task.data.demonstrations("train")[: settings.examples], tokenizer, limit)
-    test = supervised.encode(task.data.demonstrations("test")[: config.evaluate.prompts], tokenizer, limit)
+    train = supervised.encode(learned[: settings.examples], tokenizer, limit)
+    test = supervised.encode(held_out[: config.evaluate.prompts], tokenizer, limit)
     torch.manual_seed(random_state(settings.seed, 0, "sft"))  # of dropout
     loss = {"before": _test_loss(model, tokenizer, test, settings.batch_size)}
     lengths = [len(ids) for _, ids in train]
@@ -60,12 +61,13 @@ def reward_model(config: Config, record: RunRecord, task: TextTask) -> dict[str,
         UserError: if there are no pairs, or all are too long.
     """
     settings, folder = config.reward_model, record.folder / "reward_model"
+    learned, held_out = task.data.preference_pairs("train"), task.data.preference_pairs("test")
     tokenizer = load_tokenizer(config.model.path)
     torch.manual_seed(random_state(settings.seed, 0, "reward-initialisation"))
     model = _on_device(build_classifier(load_model(config.model.path), tokenizer), config)
     limit = supervised.room(model, settings.max_length)
-    train, lengths = _short(task.data.preference_pairs("train")[: settings.examples], tokenizer, limit)
-    test, _ = _short(task.data.preference_pairs("test")[: config.evaluate.prompts], tokenizer, limit)
+    train, lengths = _short(learned[: settings.examples], tokenizer, limit)
+    test, _ = _short(held_out[: config.evaluate.prompts], tokenizer, limit)
     fit(
         model,
         settings,
