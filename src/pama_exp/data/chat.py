@@ -20,8 +20,7 @@ def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
         UserError: for a message without role and content, or a conversation that the template refuses.
     """
     for message in messages:
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            raise UserError(f"The message {str(dict(message))[:80]} has no role and content.", "Both are texts.")
+        content_of(message)
     if tokenizer.chat_template is None:
         return "".join(_turn(message["role"], message["content"]) for message in messages) + ASSISTANT
     try:
@@ -32,10 +31,21 @@ def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
     return text.removeprefix(tokenizer.bos_token) if _adds_bos(tokenizer) else text
 
 
+def content_of(message: Mapping[str, Any]) -> str:
+    """What a message says.
+
+    Raises:
+        UserError: if it has no role and content.
+    """
+    if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+        raise UserError(f"The message {str(dict(message))[:80]} has no role and content.", "Both are texts.")
+    return str(message["content"])
+
+
 def split_conversation(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str | None]:
     """What comes before the assistant's last turn, and that turn; all and None where another speaks last."""
     if messages and messages[-1].get("role") == "assistant":
-        return list(messages[:-1]), str(messages[-1].get("content") or "")
+        return list(messages[:-1]), content_of(messages[-1])
     return list(messages), None
 
 

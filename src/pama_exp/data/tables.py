@@ -76,16 +76,16 @@ def read(files: Sequence[Path], cache: Path) -> Table:
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it would log is the error below
     try:
         rows = datasets.load_dataset(
-            _BUILDERS[suffix], data_files=[str(f) for f in files], split="train", cache_dir=str(cache), **extra
+            _BUILDERS[suffix], data_files=[str(file) for file in files], split="train", cache_dir=str(cache), **extra
         )
         table: Table = rows.to_dict()
-    except StopIteration:  # what `datasets` says of a file without rows
-        table = {}
     except Exception as error:  # each format fails in its own way
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(
-            f"{_some(files)} cannot be read as {suffix.removeprefix('.')} ({reason}).", "Is each file whole?"
-        ) from None
+        if not _is_of_no_rows(error):
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise UserError(
+                f"{_some(files)} cannot be read as {suffix.removeprefix('.')} ({reason}).", "Is each file whole?"
+            ) from None
+        table = {}
     if not any(table.values()):
         raise UserError(f"{_some(files)} holds no rows.", "Give a file with at least one row.")
     return table
@@ -105,6 +105,11 @@ def column(table: Table, name: str, setting: str) -> list[Any]:
 def _suffix(file: Path) -> str:
     suffixes = [s for s in file.suffixes if s not in _COMPRESSED]
     return suffixes[-1] if suffixes else ""
+
+
+def _is_of_no_rows(error: Exception) -> bool:
+    """Whether this is how `datasets` says that a JSON or a CSV file is empty."""
+    return isinstance(error, StopIteration) or "corresponds to no data" in str(error)
 
 
 def _some(files: Sequence[Path]) -> str:

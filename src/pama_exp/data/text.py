@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class TextData:
         found = [(prompt, _content(responses[i])) for prompt, i in self._of(split, doubles=True) if responses[i]]
         if not found:
             raise UserError(
-                f"No row of the {split} split has a response to learn.", "Demonstrations are what sft needs."
+                f"No row of the {split} split has a response to learn.", "Name its column: data.completion."
             )
         return found
 
@@ -223,17 +224,14 @@ def _check(reading: Reading) -> None:
     if not 1 <= low <= high:
         raise UserError(f"data.prefix_tokens=[{low},{high}].", "Give the least and the most, at least 1.")
     shares = dict(reading.splits)
-    if (
-        set(shares) != {"train", "validation", "test"}
-        or min(shares.values()) <= 0
-        or abs(sum(shares.values()) - 1) > 1e-9
-    ):
+    is_whole = set(shares) == {"train", "validation", "test"} and math.isclose(sum(shares.values()), 1.0)
+    if not is_whole or min(shares.values()) <= 0:
         raise UserError(f"data.splits={shares}.", "Give shares of train, validation and test that sum to 1.")
 
 
 def _content(value: Any) -> str:
     """A response as text: itself, or the last message of a conversation."""
-    return str(value[-1]["content"]) if isinstance(value, list) else str(value)
+    return chat.content_of(value[-1]) if isinstance(value, list) else str(value)
 
 
 def _place(prompt: str, seed: int) -> tuple[float, str]:

@@ -1,4 +1,4 @@
-"""`stage=sft` and `stage=reward_model` on real text: from `model.path` to a folder of the run, with its card."""
+"""`stage=sft` and `stage=reward_model` on real text: from the base model to a folder of the run, with its card."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pama_exp.errors import UserError
 from pama_exp.policy.loading import build_classifier, load_model, load_tokenizer, save
 from pama_exp.schema import Config
 from pama_exp.stages import supervised
+from pama_exp.stages.base import base_folder
 from pama_exp.stages.fitting import fit
 from pama_exp.stages.task import TextTask
 from pama_exp.tracking.console import note
@@ -30,11 +31,12 @@ def sft(config: Config, record: RunRecord, task: TextTask) -> dict[str, Any]:
     Raises:
         UserError: if there are no demonstrations, or all are too long.
     """
-    settings, folder = config.sft, record.folder / "policy"
-    model, tokenizer = _on_device(load_model(config.model.path), config), load_tokenizer(config.model.path)
+    settings, folder, base = config.sft, record.folder / "policy", base_folder(config.model)
+    learned, held_out = task.data.demonstrations("train"), task.data.demonstrations("test")
+    model, tokenizer = _on_device(_load(base, config), config), load_tokenizer(base)
     limit = supervised.room(model, settings.max_length)
-    train = supervised.encode(task.data.demonstrations("train")[: settings.examples], tokenizer, limit)
-    test = supervised.encode(task.data.demonstrations("test")[: config.evaluate.prompts], tokenizer, limit)
+    train = supervised.encode(learned[: settings.examples], tokenizer, limit)
+    test = supervised.encode(held_out[: config.evaluate.prompts], tokenizer, limit)
     torch.manual_seed(random_state(settings.seed, 0, "sft"))  # of dropout
     loss = {"before": _test_loss(model, tokenizer, test, settings.batch_size)}
     lengths = [len(ids) for _, ids in train]
@@ -59,13 +61,14 @@ def reward_model(config: Config, record: RunRecord, task: TextTask) -> dict[str,
     Raises:
         UserError: if there are no pairs, or all are too long.
     """
-    settings, folder = config.reward_model, record.folder / "reward_model"
-    tokenizer = load_tokenizer(config.model.path)
+    settings, folder, base = config.reward_model, record.folder / "reward_model", base_folder(config.model)
+    learned, held_out = task.data.preference_pairs("train"), task.data.preference_pairs("test")
+    tokenizer = load_tokenizer(base)
     torch.manual_seed(random_state(settings.seed, 0, "reward-initialisation"))
-    model = _on_device(build_classifier(load_model(config.model.path), tokenizer), config)
+    model = _on_device(build_classifier(_load(base, config), tokenizer), config)
     limit = supervised.room(model, settings.max_length)
-    train, lengths = _short(task.data.preference_pairs("train")[: settings.examples], tokenizer, limit)
-    test, _ = _short(task.data.preference_pairs("test")[: config.evaluate.prompts], tokenizer, limit)
+    train, lengths = _short(learned[: settings.examples], tokenizer, limit)
+    test, _ = _short(held_out[: config.evaluate.prompts], tokenizer, limit)
     fit(
         model,
         settings,
@@ -122,6 +125,10 @@ def _short(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, limit: int
     return [pairs[i] for i in kept], [longer[i] for i in kept]
 
 
+def _load(base: Path, config: Config) -> PreTrainedModel:
+    return load_model(base, config.model.dtype, allow_pickle=config.model.allow_pickle)
+
+
 def _write_card(folder: Path, config: Config, purpose: str, made: str, load: str) -> None:
     data = config.data
     lines = [
@@ -133,7 +140,7 @@ def _write_card(folder: Path, config: Config, purpose: str, made: str, load: str
         "",
         f"# {config.model.name}: {config.stage.get('name', purpose)}",
         "",
-        f"Starts from {config.model.path}. {made}",
+        f"Starts from {config.model.path or config.model.id}. {made}",
         f"Data: {data.path or data.id}, read as `{data.format}`.",
         f"Load with `{load}`.",
         "",

@@ -114,7 +114,7 @@ def _read(files: tuple[tuple[str, int], ...], cache: str, tokenizer_folder: str,
 
 
 def _tokenizer_folder(config: Config) -> str:
-    if config.evaluate.run is not None:
+    if config.stage.get("name") == "evaluate" and config.evaluate.run is not None:
         return str(Path(config.evaluate.run) / "policy")
     base = base_folder(config.model)
     if base is None:

@@ -1,0 +1,246 @@
+"""Real text end to end: a policy's local folder, a local table, a Python function as objective."""
+
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+
+from commands import composed, learning, run_here
+from pama_exp.data.prompts import collate
+from pama_exp.errors import UserError
+from pama_exp.policy.loading import load_model, load_tokenizer
+from pama_exp.rewards.classifier import ClassifierScorer
+from pama_exp.schema import typed
+from pama_exp.stages.task import make_task
+from texts import policy_folder, write_jsonl
+
+SCORES = """
+def vowels(prompts, completions, topic, **columns):
+    assert "prompt" not in columns
+    return [float(sum(letter in "aeiou" for letter in text)) + len(name) for text, name in zip(completions, topic)]
+
+def short(prompts, completions, **columns):
+    return [-float(len(text)) for text in completions]
+"""
+QUICK = [
+    "rollout.sampling.max_new_tokens=8",
+    "data.splits={train: 0.6, validation: 0.2, test: 0.2}",
+    "data.evaluation_prompts=8",
+]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return policy_folder(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture
+def scores(tmp_path, monkeypatch):
+    (tmp_path / "text_scores.py").write_text(SCORES)
+    monkeypatch.syspath_prepend(tmp_path)
+    objectives = []
+    for name, function in (("helpful", "vowels"), ("concise", "short")):
+        objectives.append(f"+objectives.{name}.scorers.any.function='text_scores:{function}'")
+        objectives.append(f"~objectives.{name}.scorers.factworld")
+        objectives.append(f"objectives.{name}.range=null")
+    return objectives
+
+
+def questions(path, count=120):
+    return write_jsonl(path, [{"prompt": f"q {i}", "topic": "ab" * (i % 4)} for i in range(count)])
+
+
+def on_file(path, policy, *overrides):
+    return ["data=file", f"data.path={path}", f"model.path={policy}", *QUICK, *overrides]
+
+
+def test_align_runs_on_a_local_table_and_leaves_a_whole_record(tmp_path, policy, scores):
+    path = questions(tmp_path / "questions.jsonl")
+    records = [
+        run_here(*on_file(path, policy, *scores), output=tmp_path / name, cache=tmp_path / "cache") for name in "ab"
+    ]
+    result = records[0].read_result()
+    json.dumps(result, allow_nan=False)
+    assert result["status"] == "complete"
+    for means in result["objectives"].values():
+        assert means["before"]["gold"] is means["after"]["gold"] is None
+        assert isinstance(means["after"]["proxy"], float)
+    assert result["true_hypervolume_share"] == result["true_front"] == {"before": None, "after": None}
+    rows = [row for row in records[0].read_generations() if row.get("split") == "test"]
+    assert {row["prompt"] for row in rows} <= {f"q {i}" for i in range(120)}
+    topics = {f"q {i}": 2 * (i % 4) for i in range(120)}
+    for row in rows:  # each score is of its own prompt's columns
+        assert row["proxy/helpful"] == sum(letter in "aeiou" for letter in row["response"]) + topics[row["prompt"]]
+    assert (records[0].folder / "policy" / "config.json").exists()
+    assert (records[0].folder / "front.png").exists()
+    assert learning(records[0].read_metrics()) == learning(records[1].read_metrics())
+
+
+def test_a_run_on_text_is_evaluated_on_the_same_prompts_again(tmp_path, policy, scores):
+    path = questions(tmp_path / "questions.jsonl")
+    base = on_file(path, policy, "advantage=group", *scores)
+    run = run_here(*base, output=tmp_path / "run", cache=tmp_path / "cache")
+    again = run_here(
+        *base,
+        "stage=evaluate",
+        f"evaluate.run={run.folder}",
+        "evaluate.prompts=8",
+        "model.path=null",
+        output=tmp_path / "again",
+        cache=tmp_path / "cache",
+    )
+    after = {name: means["after"] for name, means in run.read_result()["objectives"].items()}
+    assert {name: means["after"] for name, means in again.read_result()["objectives"].items()} == after
+
+
+def test_hh_rlhf_from_a_local_copy_takes_the_subsets_asked_for(tmp_path, policy, scores):
+    for folder, name in (("helpful-base", "u"), ("helpful-online", "w"), ("harmless-base", "v")):
+        dialogue = f"\n\nHuman: {name}%d\n\nAssistant: %s"
+        rows = [{"chosen": dialogue % (i, "yes"), "rejected": dialogue % (i, "no")} for i in range(60)]
+        write_jsonl(tmp_path / "hh" / folder / "train.jsonl.gz", rows)
+    seen = {}
+    scores = [override.replace("vowels", "short") for override in scores]
+    for subsets in ("[helpful]", "[helpful,harmless]"):
+        record = run_here(
+            "data=hh-rlhf",
+            f"data.path={tmp_path / 'hh'}",
+            f"data.subsets={subsets}",
+            f"model.path={policy}",
+            "stage=evaluate",
+            "evaluate.prompts=24",
+            *QUICK,
+            *scores,
+            output=tmp_path / str(len(seen)),
+            cache=tmp_path / "cache",
+        )
+        prompts = [row["prompt"] for row in record.read_generations()]
+        assert all(prompt.startswith("\n\nHuman: ") and prompt.endswith("\n\nAssistant:") for prompt in prompts)
+        seen[subsets] = {prompt[9] for prompt in prompts}
+    assert seen == {"[helpful]": set("uw"), "[helpful,harmless]": set("uvw")}
+
+
+@pytest.mark.parametrize(
+    ("option", "files", "column", "rows"),
+    [
+        ("imdb", ["plain_text/train-0.parquet", "plain_text/test-0.parquet"], "text", {"label": 1}),
+        ("tldr", ["data/train-0.parquet", "data/validation-0.parquet"], "prompt", {"completion": " short."}),
+    ],
+)
+def test_published_layouts_are_read(option, files, column, rows, tmp_path, policy):
+    bodies = [f"{name} {i:02d} " + "went on and on " * 20 + "TL;DR:" for name in ("a", "b") for i in range(60)]
+    for file, part in zip(files, (bodies[:60], bodies[60:]), strict=True):
+        table = {column: part, **{name: [value] * 60 for name, value in rows.items()}}
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / file)
+    (tmp_path / files[0]).with_name("unsupervised-0.txt").write_text("not read")
+    overrides = [f"data={option}", f"data.path={tmp_path}", f"model.path={policy}", f"cache_dir={tmp_path / 'cache'}"]
+    task = make_task(
+        typed(composed(*overrides, "data.prefix_tokens=[6,9]") if option == "imdb" else composed(*overrides))
+    )
+    texts = [text for split in ("train", "validation", "test") for text in task.texts(split)]
+    if option == "tldr":
+        assert sorted(texts) == bodies
+        assert set(task.columns("train")) == {"completion"}
+    else:
+        assert {len(text) for text in texts} == {6, 7, 8, 9}
+        assert all(any(body.startswith(text) for body in bodies) for text in texts)
+        assert set(task.columns("train")) == {"text", "label"}
+
+
+FIT = ["evaluate.prompts=64", "data.splits={train: 0.6, validation: 0.2, test: 0.2}"]
+
+
+def test_sft_learns_its_demonstrations_and_saves_the_policy(tmp_path, policy):
+    rows = [{"prompt": f"say {i % 50}: ", "completion": "abcabc"} for i in range(100)]
+    path = write_jsonl(tmp_path / "demonstrations.jsonl", rows)
+    record = run_here(
+        "stage=sft",
+        *on_file(path, policy, *FIT, "sft.steps=60", "sft.learning_rate=1e-2"),
+        output=tmp_path / "run",
+        cache=tmp_path / "cache",
+    )
+    result = record.read_result()
+    assert result["held_out_loss"]["before"] > 3.0
+    assert result["held_out_loss"]["after"] < 0.5
+    folder = Path(result["policy"])
+    assert folder == record.folder / "policy"
+    assert "Fine-tuned on" in (folder / "README.md").read_text()
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    ids = tokenizer("say 7: ", return_tensors="pt")
+    response = model.generate(**ids, max_new_tokens=10, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    assert tokenizer.decode(response) == "abcabc<eos>"
+
+
+def test_sft_leaves_out_what_is_too_long_and_says_if_that_is_all(tmp_path, policy):
+    path = write_jsonl(tmp_path / "d.jsonl", [{"prompt": f"p {i}", "completion": "x" * 200} for i in range(60)])
+    with pytest.raises(UserError, match="longer than 96 tokens"):
+        run_here("stage=sft", *on_file(path, policy, *FIT), output=tmp_path / "run", cache=tmp_path / "cache")
+
+
+def test_a_reward_model_ranks_separable_pairs_and_is_a_scorer(tmp_path, policy):
+    rows = [
+        {"prompt": f"q {i}", "chosen": "good" + "!" * (i % 3), "rejected": "bad" + "!" * (i % 2)} for i in range(120)
+    ]
+    path = write_jsonl(tmp_path / "pairs.jsonl", rows)
+    record = run_here(
+        "stage=reward_model",
+        *on_file(path, policy, *FIT, "reward_model.steps=40", "reward_model.learning_rate=5e-3"),
+        output=tmp_path / "run",
+        cache=tmp_path / "cache",
+    )
+    found = record.read_result()["reward_models"]["preferences"]
+    assert found["held_out_accuracy"] > 0.95
+    assert found["pairs"] > 10
+    folder = Path(found["folder"])
+    assert "preference pairs" in (folder / "README.md").read_text()
+    prompts = collate(load_tokenizer(folder), ["q 500", "q 501"])
+    scorer = ClassifierScorer(folder)
+    assert torch.all(scorer.score(prompts, ["good", "good!"]) > scorer.score(prompts, ["bad", "bad!"]))
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward_model"])
+def test_supervised_stages_need_their_columns(stage, tmp_path, policy):
+    path = questions(tmp_path / "questions.jsonl")
+    with pytest.raises(UserError, match="no such column") as caught:
+        run_here(f"stage={stage}", *on_file(path, policy), output=tmp_path / "run", cache=tmp_path / "cache")
+    assert "prompt, topic" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model.path=null"], ["model=micro", "tokenizer", "model.path=FOLDER"]),
+        (["data.column=promt"], ["promt", "prompt, topic"]),
+        (["data.format=chat"], ["data.format=chat", "transcript"]),
+        (["data.path=/nowhere.jsonl"], ["/nowhere.jsonl"]),
+        (["data.max_prompt_tokens=2"], ["none is left", "max_prompt_tokens=2"]),
+        (["data.prefix_tokens=[3]"], ["prefix_tokens=[3]"]),
+        (["rollout.sampling.max_new_tokens=95"], ["max_new_tokens=95", "96", "at most 91"]),
+        (["+objectives.helpful.scorers.any.program=helpful"], ["text", "no program 'helpful'"]),
+        (["data=imdb", "data.path=null"], ["stanfordnlp/imdb", "hf download stanfordnlp/imdb --repo-type dataset"]),
+        (["data=hub"], ["neither data.path nor data.id"]),
+        (["data=tldr", "data.path=null"], ["trl-lib/tldr", "hf download"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_named_before_any_work(overrides, said, tmp_path, policy, scores):
+    path = questions(tmp_path / "questions.jsonl")
+    base = on_file(path, policy, *([] if "program" in overrides[0] else scores))
+    if overrides[0] in ("data=imdb", "data=hub", "data=tldr"):
+        base = [word for word in base if not word.startswith(("data=", "data.path="))]
+    with pytest.raises(UserError) as caught:
+        run_here(*base, *overrides, output=tmp_path / "run", cache=tmp_path / "cache")
+    assert "\n" not in caught.value.message + caught.value.hint
+    for words in said:
+        assert words in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prompt_beyond_the_positions_is_named(tmp_path, policy, scores):
+    path = write_jsonl(tmp_path / "long.jsonl", [{"prompt": "x" * (50 + i), "topic": ""} for i in range(60)])
+    with pytest.raises(UserError, match="96 positions") as caught:
+        run_here(*on_file(path, policy, *scores), output=tmp_path / "run", cache=tmp_path / "cache")
+    assert "data.max_prompt_tokens" in caught.value.hint
