@@ -26,12 +26,24 @@ def is_the_papers_pama(solver):
     return solver["_target_"] == "pama_exp.moo.pama.PAMA" and solver["noon"] is True and solver["weights"] is None
 
 
+def assert_length(config, low, high):
+    """The paper's clip(l/140, low/140, high/140)."""
+    node = config.objectives["length"].scorers["any"]
+    assert (node["scale"], node["low"], node["high"]) == (140, low, high)
+    assert config.objectives["length"].range == [low / 140, high / 140]
+
+
+def scorer_ids(config):
+    return {name: o.scorers["text"]["id"] for name, o in config.objectives.items() if "text" in o.scorers}
+
+
 def test_gpt2_on_imdb():
     config = typed("paper-gpt2-imdb")
     assert config.model.id == "openai-community/gpt2"
     assert chosen("paper-gpt2-imdb")["data"] == "imdb"
     assert list(config.objectives) == ["sentiment", "length"]
-    assert config.objectives["length"].range == [70 / 140, 210 / 140]
+    assert scorer_ids(config) == {"sentiment": "lvwerra/distilbert-imdb"}
+    assert_length(config, 70, 210)
     assert config.training.batch_size == 128
     assert config.training.steps == pytest.approx(25_000 / 128, abs=1)  # one epoch
     assert config.adapter.name == "none"
@@ -43,7 +55,9 @@ def test_gpt2_xl_for_humor():
     assert config.model.id == "openai-community/gpt2-xl"
     assert chosen("paper-gpt2-xl-humor")["data"] == "hh-rlhf"
     assert list(config.objectives) == ["humor", "length"]
-    assert config.objectives["length"].range == [0, 4096 / 140]
+    assert scorer_ids(config) == {"humor": "mohameddhiab/humor-no-humor"}
+    assert config.data.subsets == ["helpful"]
+    assert_length(config, 0, 4096)
     assert config.training.evaluate_every == 50
     assert is_the_papers_pama(config.solver)
 
@@ -53,7 +67,9 @@ def test_llama_2_for_harmlessness():
     assert config.model.id == "meta-llama/Llama-2-7b-hf"
     assert chosen("paper-llama2-7b-harmless")["data"] == "hh-rlhf"
     assert list(config.objectives) == ["harmless", "length"]
-    assert config.objectives["length"].range == [0, 4096 / 140]
+    assert scorer_ids(config) == {"harmless": "Ray2333/gpt2-large-harmless-reward_model"}
+    assert config.data.subsets == ["helpful"]
+    assert_length(config, 0, 4096)
     a, t = config.adapter, config.training
     assert (a.bits, a.rank, a.alpha, a.dropout) == (8, 64, 128.0, 0.05)
     assert (t.learning_rate, t.weight_decay, t.clip) == (1e-5, 0.0, 0.2)
