@@ -99,6 +99,7 @@ class Alignment(LightningModule):
         self.loss = MiniBatchLoss(policy, solver, update, self.names, estimator.needs_critic)
         self.diagnostics_every, self.seed, self.distribute = diagnostics_every, seed, distribute
         self.step = 0
+        self.is_between_steps = False  # all of `step` steps is done, evaluation included, and nothing of the next
         self.bill = Bill()
         self.metrics: dict[str, float] = {}
 
@@ -130,6 +131,7 @@ class Alignment(LightningModule):
         mask = rollout.response_mask
         with self._timed("score"):
             scores = sharing.score(partial(score_all, self.objectives), rollout).to(mask.device)
+            self.is_between_steps = False
             rewards = torch.stack(
                 [o.normaliser.update_and_apply(row) for o, row in zip(self.objectives, scores, strict=True)]
             )
@@ -294,6 +296,10 @@ class Alignment(LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=s.learning_rate, weight_decay=s.weight_decay, betas=(0.9, 0.95))
         name = "constant_with_warmup" if s.schedule == "constant" else s.schedule
         return {"optimizer": optimizer, "lr_scheduler": get_scheduler(name, optimizer, s.warmup_steps, s.steps)}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Nothing of the step has been done yet."""
+        self.is_between_steps = True
 
     def on_fit_start(self) -> None:
         """The frozen models follow the policy to its device."""

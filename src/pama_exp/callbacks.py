@@ -134,6 +134,13 @@ class Checkpoints(Callback):
         if self.signum is not None:
             trainer.should_stop = True
 
+    def on_exception(self, trainer: Trainer, pl_module: Alignment, exception: BaseException) -> None:
+        """Keep the finished steps where the user can mend what stopped the run, such as a reward server that died."""
+        if not isinstance(exception, UserError) or not pl_module.is_between_steps or distributed.size() > 1:
+            return  # one of several processes cannot save alone
+        if pl_module.step > max((step_of(path) for path in self.folder.glob("step-*.ckpt")), default=0):
+            self.save(trainer, pl_module.step)
+
     def save(self, trainer: Trainer, step: int) -> None:
         """Write step-<n>.ckpt by way of a temporary file, then drop all but the newest two."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -155,6 +162,11 @@ class Checkpoints(Callback):
         if self.signum is not None:  # asked twice: stop at once
             raise Interrupted(signum)
         self.signum = signum
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that the file's name says."""
+    return int(checkpoint.stem.removeprefix("step-"))
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub: found in the cache, fetched where the Hub answers, else named."""
+"""Repositories of the Hugging Face Hub: from the cache, else fetched, else named with the command that would."""
 
 from __future__ import annotations
 

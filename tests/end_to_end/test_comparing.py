@@ -118,6 +118,12 @@ def test_comparing_real_runs_leaves_tables_and_pictures(experts, tmp_path, share
     assert float(row["gold/helpful/after"]) == own["objectives"]["helpful"]["after"]["gold"]
     assert float(row["share"]) == pytest.approx(own["true_hypervolume_share"]["after"])
     assert float(row["regret"]) == own["true_front"]["after"]["regret"]
+    # The units for worlds without a front: the SFT policy's own rewards, whatever was trained afterwards.
+    for name, means in own["objectives"].items():
+        assert own["calibration"][name]["gold"]["mean"] == means["before"]["gold"]
+    assert own["calibration"]["concise"]["proxy"]["deviation"] > 0
+    other = json.loads((runs / "linear1" / "result.json").read_text())
+    assert other["calibration"] == own["calibration"]
     for picture in ("operating_points.png", "attainment.png", "gradients.png"):
         assert (done.folder / picture).read_bytes().startswith(b"\x89PNG")
     # Asked again, it is made again: runs may have gone on in the meantime.

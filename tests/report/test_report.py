@@ -28,6 +28,9 @@ def report(tmp_path_factory):
     return output
 
 
+SCORES = {f"{kind}/{name}": 1.0 for kind in ("gold", "proxy") for name in ("helpful", "concise")}
+
+
 def embedded(folder):
     found = re.search(r'<script id="data" type="application/json">(.*?)</script>', (folder / "index.html").read_text())
     return json.loads(found[1])
@@ -65,10 +68,10 @@ def test_pictures_and_tables_lie_beside_the_page(report):
     for name in ("points", "training-rewards", "gold-rewards", "kl", "proxy-gold", "weights", "binding-shares"):
         assert (report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (report / f"{name}.svg").read_text()
-    rows = list(csv.DictReader((report / "runs.csv").open()))
+    rows = list(csv.DictReader((report / "runs.csv").read_text().splitlines()))
     assert len(rows) == 7
     assert {row["status"] for row in rows} == {"complete", "interrupted", "failed", "dead"}
-    curves = [r for r in csv.DictReader((report / "curves.csv").open()) if r["name"] == "pama-s0"]
+    curves = [r for r in csv.DictReader((report / "curves.csv").read_text().splitlines()) if r["name"] == "pama-s0"]
     assert [float(r["value"]) for r in curves if r["metric"] == "kl/response"][:2] == pytest.approx([0.05, 0.1])
     assert list(report.glob("table-gold-rewards*.csv"))
     assert (report / "comparison.csv").exists()
@@ -76,7 +79,7 @@ def test_pictures_and_tables_lie_beside_the_page(report):
 
 def test_text_that_looks_like_a_tag_stays_text(tmp_path):
     record = write_whole(tmp_path / "runs" / "one", "seed=0")
-    record.log_generations(60, [{"split": "test", "prompt": "</script><b>", "response": "<!--", "gold/helpful": 1.0}])
+    record.log_generations(60, [{"split": "test", "prompt": "</script><b>", "response": "<!--", **SCORES}])
     assert main([str(tmp_path / "runs"), "--output", str(tmp_path / "out")]) == 0
     assert "</script><b>" in embedded(tmp_path / "out")["sections"][0]["prompts"]
 

@@ -1,11 +1,12 @@
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 from transformers import AutoModelForSequenceClassification, DistilBertConfig
 
 import tiny
 from pama_exp.errors import UserError
-from pama_exp.policy.loading import build_classifier, save
-from pama_exp.rewards.classifier import ClassifierScorer
+from pama_exp.policy.loading import build_classifier, build_model, save
+from pama_exp.rewards.classifier import ClassifierScorer, published
 
 WORDS = tiny.tokenizer()
 RESPONSES = ["a b", "c d e f g h i j k", "", "p"]  # unequal lengths, so that batches by length are out of order
@@ -112,9 +113,61 @@ def test_several_labels_need_one_of_them_chosen(three_labels, label_index):
 
 
 def test_a_head_that_would_be_random_is_refused(tmp_path):
-    save(tiny.language_model(), WORDS, tmp_path)
+    save(tiny.language_model().base_model, WORDS, tmp_path)
     with pytest.raises(UserError, match=r"score\.weight, which would be random"):
         ClassifierScorer(tmp_path, label_index=0)
+
+
+def test_a_language_model_is_no_classifier(tmp_path):
+    save(tiny.language_model(), WORDS, tmp_path)
+    with pytest.raises(UserError, match="causal language model") as caught:
+        ClassifierScorer(tmp_path, label_index=0)
+    assert "stage=reward_model" in caught.value.hint
+
+
+def test_pickled_weights_are_refused_unless_asked_for(tmp_path):
+    model = classifier()
+    save(model, WORDS, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickled"):
+        ClassifierScorer(tmp_path)
+    trusted = ClassifierScorer(tmp_path, allow_pickle=True).score(tiny.prompts(), RESPONSES)
+    assert torch.equal(trusted, ClassifierScorer(model, WORDS).score(tiny.prompts(), RESPONSES))
+
+
+def test_golden_scores_are_checked_when_the_model_is_loaded(folder):
+    score = ClassifierScorer(folder).score(tiny.prompts(), RESPONSES)[0].item()
+    example = {"prompt": tiny.prompts().texts[0], "response": RESPONSES[0]}
+    published(path=str(folder), golden=[example | {"score": score}])
+    with pytest.raises(UserError, match="golden score is") as caught:
+        published(path=str(folder), golden=[example | {"score": score + 0.5}])
+    assert "template" in caught.value.hint
+
+
+def test_white_space_around_a_text_is_kept_where_asked_for(tmp_path):
+    # A tokenizer for which a line end is a token, as it is for GPT-2's.
+    words = tiny.tokenizer()
+    words.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
+    words.add_tokens(["\n"])
+    model = tiny.sharpen(build_classifier(build_model("opt", tiny.CONFIGS["opt"], words), words), seed=4)
+    save(model, words, tmp_path)
+    stripped, kept = (
+        ClassifierScorer(tmp_path, template="\n {prompt} {response}", strip=strip).score(tiny.prompts(), ["a"] * 4)
+        for strip in (True, False)
+    )
+    assert (stripped - kept).abs().min() > 1e-4
+    ids = torch.tensor([words(f"\n {tiny.prompts().texts[0]} a")["input_ids"]])
+    assert words.convert_tokens_to_ids("\n") == ids[0, 0]
+    torch.testing.assert_close(kept[0], model(ids).logits[0, 0].detach(), atol=1e-5, rtol=0)
+
+
+def test_a_classifier_of_the_hub_that_is_not_here_is_named_with_how_to_fetch_it():
+    with pytest.raises(UserError, match=r"nobody/nothing.*not in the cache") as caught:
+        published(id="nobody/nothing")
+    assert "hf download nobody/nothing" in caught.value.hint
+    with pytest.raises(UserError, match="neither id nor path"):
+        published()
 
 
 def test_folders_without_a_classifier_or_a_tokenizer_are_named(tmp_path):

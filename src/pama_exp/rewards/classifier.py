@@ -6,16 +6,21 @@ Legend: B responses.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from pama_exp import hub
 from pama_exp.errors import UserError
 from pama_exp.types import PromptBatch
+
+GOLDEN_TOLERANCE = 0.02  # processors and precisions differ by less
 
 
 class ClassifierScorer:
@@ -24,16 +29,18 @@ class ClassifierScorer:
     Args:
         path_or_model: a local folder in Hugging Face format, or a classifier already loaded.
         tokenizer: the classifier's; read from the folder where None.
-        template: how prompt and response become one text; white space around the result is dropped.
+        template: how prompt and response become one text.
+        strip: drop white space around that text; a model that was trained on texts beginning with it needs it kept.
         label_index: which logit; may be None where there is only one.
         sign: −1 where a higher logit is worse.
         max_length: tokens kept of each text; None keeps all, and a text beyond the model's positions is an error.
         truncation_side: where tokens are dropped; `left` keeps the response.
         batch_size: responses per forward pass.
+        golden: texts with the scores that the model's authors, or an earlier run, got: {prompt, response, score} each.
 
     Raises:
         UserError: if the folder holds no trained classifier with a tokenizer that can pad, the label is not one of the
-            classifier's, or the template does not place the response.
+            classifier's, the template does not place the response, or a golden score comes out otherwise.
     """
 
     def __init__(
@@ -41,14 +48,17 @@ class ClassifierScorer:
         path_or_model: str | Path | PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         template: str = "{prompt} {response}",
+        strip: bool = True,
         label_index: int | None = None,
         sign: float = 1.0,
         max_length: int | None = None,
         truncation_side: str = "left",
         batch_size: int = 64,
+        golden: Sequence[Mapping[str, Any]] = (),
+        allow_pickle: bool = False,
     ) -> None:
         if isinstance(path_or_model, str | Path):
-            self.model = _load(path_or_model)
+            self.model = _load(path_or_model, allow_pickle)
             source = str(path_or_model)
         else:
             self.model, source = path_or_model, type(path_or_model).__name__
@@ -60,9 +70,14 @@ class ClassifierScorer:
             raise UserError(f"The tokenizer of {source} has no padding token.", "Set pad_token and save it again.")
         if self.model.config.pad_token_id is None:
             self.model.config.pad_token_id = self.tokenizer.pad_token_id  # decoders look for the last token before it
-        self.template, self.sign = _checked_template(template), sign
+        self.template, self.strip, self.sign = _checked_template(template), strip, sign
         self.label_index = _checked_label(label_index, self.model.config.num_labels, source)
         self.max_length, self.batch_size = max_length, batch_size
+        self._check_golden(golden, source)
+
+    def to(self, device: torch.device) -> None:
+        """Score there from now on."""
+        self.model.to(device)
 
     @torch.no_grad()
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
@@ -72,7 +87,8 @@ class ClassifierScorer:
             UserError: for a text longer than the classifier's positions.
         """
         pairs = zip(prompts.texts, responses, strict=True)
-        texts = [self.template.format(prompt=prompt, response=response).strip() for prompt, response in pairs]
+        texts = [self.template.format(prompt=prompt, response=response) for prompt, response in pairs]
+        texts = [text.strip() for text in texts] if self.strip else texts
         encoded = self.tokenizer(texts, truncation=self.max_length is not None, max_length=self.max_length)
         rows = [row or [self.tokenizer.eos_token_id] for row in encoded["input_ids"]]  # a text of no tokens has an end
         self._check_lengths(rows)
@@ -86,6 +102,20 @@ class ClassifierScorer:
             scores[index] = self.sign * logits[:, self.label_index].float().cpu()
         return scores
 
+    def _check_golden(self, golden: Sequence[Mapping[str, Any]], source: str) -> None:
+        if not golden:
+            return
+        prompts = [str(example["prompt"]) for example in golden]
+        batch = PromptBatch(torch.zeros(len(golden), 1, dtype=torch.long), torch.ones(len(golden), 1).bool(), prompts)
+        found = self.score(batch, [str(example["response"]) for example in golden]).tolist()
+        for example, score in zip(golden, found, strict=True):
+            if abs(score - float(example["score"])) > GOLDEN_TOLERANCE:
+                said = str(example["response"])[:40]
+                raise UserError(
+                    f"{source} scores {said!r} {score:.3f}; the golden score is {example['score']}.",
+                    "Is it that revision, and are template, label_index, sign and truncation those of its card?",
+                )
+
     def _check_lengths(self, rows: Sequence[Sequence[int]]) -> None:
         positions = getattr(self.model.config, "max_position_embeddings", None)
         longest = max((len(row) for row in rows), default=0)
@@ -96,9 +126,44 @@ class ClassifierScorer:
             )
 
 
-def _load(folder: str | Path) -> PreTrainedModel:
+def published(
+    id: str | None = None,
+    revision: str | None = None,
+    path: str | None = None,
+    parameters: int | None = None,
+    **settings: Any,
+) -> ClassifierScorer:
+    """A classifier of the Hub, from its cache or fetched into it, or from a local folder.
+
+    Args:
+        id: owner/name on the Hub.
+        revision: commit, tag or branch; the newest where None.
+        path: a local folder in Hugging Face format, in place of the Hub's.
+        parameters: as published, for the preflight's estimate of memory.
+        settings: those of `ClassifierScorer`.
+
+    Raises:
+        UserError: if neither is given, the repository cannot be had, or as `ClassifierScorer` does.
+    """
+    if path is None and id is None:
+        raise UserError("A classifier has neither id nor path.", "Give id: owner/name on the Hub, or path: FOLDER.")
+    return ClassifierScorer(path if path is not None else hub.resolve(str(id), revision), **settings)
+
+
+def _load(folder: str | Path, allow_pickle: bool) -> PreTrainedModel:
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder} holds no classifier (no config.json).", "Give a folder in Hugging Face format.")
+    kinds = json.loads((Path(folder) / "config.json").read_text()).get("architectures") or []
+    if any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
+        raise UserError(
+            f"{folder} holds a causal language model ({kinds[0]}), which scores no text.",
+            "Give a sequence classifier; stage=reward_model trains one from preference pairs.",
+        )
+    if hub.weights_format(folder) == "pickle" and not allow_pickle:
+        raise UserError(
+            f"The weights in {folder} are pickled, and unpickling can run any code.",
+            "Where you trust them, set allow_pickle: true for this scorer; safetensors need no such trust.",
+        )
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True

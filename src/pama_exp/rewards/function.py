@@ -23,7 +23,9 @@ class FunctionScorer:
         UserError: if it cannot be imported or called.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str | None) -> None:
+        if source is None:
+            raise UserError("A reward function is not named.", "Write function: module:name.")
         self.source = source
         module, _, name = source.partition(":")
         try:

@@ -66,10 +66,8 @@ def make_objectives(config: Config, world: FactWorld | None) -> list[Objective]:
             scorer = ClassifierScorer(reward_model(config, world, program))
         elif gold is not None:
             scorer = gold
-        elif "function" in source:
-            scorer = FunctionScorer(source["function"])
         else:
-            scorer = build(source, f"objectives.{name}.scorers.{config.data.domain}")
+            scorer = make_scorer(source, f"objectives.{name}.scorers.{config.data.domain}")
         objectives.append(
             Objective(
                 name=name,
@@ -82,6 +80,11 @@ def make_objectives(config: Config, world: FactWorld | None) -> list[Objective]:
             )
         )
     return objectives
+
+
+def make_scorer(node: dict[str, Any], where: str) -> Scorer:
+    """A scorer that is not a FactWorld program: a Python function, or whatever `_target_` names."""
+    return FunctionScorer(node["function"]) if "function" in node else build(node, where)
 
 
 def make_solver(config: Config) -> Solver:
@@ -136,7 +139,10 @@ def check_before_work(config: Config) -> None:
     task = make_task(config)
     for name, node in scored_objectives(config, task).items():
         where = f"objectives.{name}"
-        program = scorer_node(name, node, config.data.domain).get("program")
+        source = scorer_node(name, node, config.data.domain)
+        program = source.get("program")
+        if program is None and not {"id", "path"} & set(source):  # there is nothing to load
+            make_scorer(source, f"{where}.scorers.{config.data.domain}")
         if program is not None and program not in task.programs:
             raise UserError(
                 f"{where}: the domain '{config.data.domain}' has no program '{program}'.",

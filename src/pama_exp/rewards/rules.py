@@ -1,0 +1,144 @@
+"""Scorers that are formulas of the response's text: length, brevity, readability, patterns.
+
+Legend: B responses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pama_exp.errors import UserError, suggest
+from pama_exp.types import PromptBatch
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
+_VOWELS = re.compile(r"[aeiouy]+")
+
+UNITS: Mapping[str, Callable[[str], int]] = {"characters": len, "words": lambda text: len(text.split())}
+
+
+class Length:
+    """clip(l / scale, low / scale, high / scale): longer is better between two bounds (He & Maghsudi 2025, section 5).
+
+    The paper does not say what l counts; see `unit`.
+
+    Args:
+        scale: l's unit of reward.
+        low: responses shorter than this score as if they had this length.
+        high: likewise for longer ones.
+        unit: characters or words.
+
+    Raises:
+        UserError: for an unknown unit, a scale that is not positive, or bounds in the wrong order.
+    """
+
+    def __init__(self, scale: float = 140.0, low: float = 0.0, high: float = 4096.0, unit: str = "characters") -> None:
+        if not (scale > 0 and 0 <= low < high):
+            raise UserError(f"length: scale={scale}, low={low}, high={high}.", "scale > 0 and 0 ≤ low < high.")
+        self.scale, self.low, self.high, self.count = scale, low, high, _counter(unit)
+
+    def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
+        """Between low / scale and high / scale."""
+        return _scores([min(max(self.count(text), self.low), self.high) / self.scale for text in responses])
+
+
+class Brevity:
+    """max(0, 1 − l / limit): FactWorld's `concise`, on real text.
+
+    Args:
+        limit: length from which the score is 0.
+        unit: characters or words.
+
+    Raises:
+        UserError: for an unknown unit, or a limit that is not positive.
+    """
+
+    def __init__(self, limit: float = 200.0, unit: str = "words") -> None:
+        if not limit > 0:
+            raise UserError(f"concise: limit={limit}.", "It is positive.")
+        self.limit, self.count = limit, _counter(unit)
+
+    def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
+        """In [0, 1]."""
+        return _scores([max(0.0, 1.0 - self.count(text) / self.limit) for text in responses])
+
+
+class FleschReadingEase:
+    """206.835 − 1.015 · words / sentences − 84.6 · syllables / words (Flesch 1948), for English text.
+
+    About 100 for the easiest prose and 0 for the hardest; clipped to [low, high], since a text of one long word has
+    no lower bound. A text without a word scores `low`.
+
+    Args:
+        low: least score.
+        high: greatest score.
+
+    Raises:
+        UserError: for bounds in the wrong order.
+    """
+
+    def __init__(self, low: float = 0.0, high: float = 100.0) -> None:
+        if not low < high:
+            raise UserError(f"readability: low={low}, high={high}.", "low lies below high.")
+        self.low, self.high = low, high
+
+    def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
+        """Between low and high; higher is easier."""
+        return _scores([min(max(reading_ease(text), self.low), self.high) for text in responses])
+
+
+class Pattern:
+    """1 where a regular expression is found in the response, else 0.
+
+    Args:
+        pattern: Python's syntax; `^` and `$` match at line ends.
+        whole: the expression must match the whole response.
+        forbidden: 1 where it is not found.
+
+    Raises:
+        UserError: for an expression that is not valid.
+    """
+
+    def __init__(self, pattern: str, whole: bool = False, forbidden: bool = False) -> None:
+        try:
+            self.pattern = re.compile(pattern, re.MULTILINE)
+        except re.error as error:
+            raise UserError(f"pattern={pattern!r} is no regular expression ({error}).", "Mend it.") from None
+        self.whole, self.forbidden = whole, forbidden
+
+    def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
+        """0 or 1."""
+        match = self.pattern.fullmatch if self.whole else self.pattern.search
+        return _scores([float((match(text) is None) == self.forbidden) for text in responses])
+
+
+def reading_ease(text: str) -> float:
+    """Flesch's score; −inf for a text without a word."""
+    words = _WORD.findall(text)
+    if not words:
+        return float("-inf")
+    sentences = max(1, len(_SENTENCE_END.findall(text)))
+    return 206.835 - 1.015 * len(words) / sentences - 84.6 * sum(map(syllables, words)) / len(words)
+
+
+def syllables(word: str) -> int:
+    """Groups of vowels, less a silent final e; at least 1. An estimate, as all counts from spelling are."""
+    lower = word.lower()
+    count = len(_VOWELS.findall(lower))
+    is_silent = lower.endswith("e") and not lower.endswith(("le", "ee", "ye")) and count > 1
+    return max(1, count - is_silent)
+
+
+def _counter(unit: str) -> Callable[[str], int]:
+    if unit not in UNITS:
+        raise UserError(f"unit={unit} is not one of its values.", suggest(unit, UNITS))
+    return UNITS[unit]
+
+
+def _scores(values: Sequence[float]) -> Float[Tensor, " B"]:
+    return torch.tensor(values, dtype=torch.float32)

@@ -1,0 +1,61 @@
+"""A real reward server on loopback whose behaviour a test chooses request by request."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+
+class Server:
+    """`behave(number, request) -> (status, body)`; None in place of them closes the connection without an answer."""
+
+    def __init__(self, behave: Callable[[int, dict[str, Any]], tuple[int, bytes] | None]) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                server.requests.append(request)
+                server.headers.append(dict(self.headers))
+                answer = behave(len(server.requests), request)
+                if answer is None:
+                    self.close_connection = True
+                    return
+                self.send_response(answer[0])
+                self.send_header("Content-Length", str(len(answer[1])))
+                self.end_headers()
+                self.wfile.write(answer[1])
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}/score"
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        thread = Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._http.shutdown()
+            thread.join()
+            self._http.server_close()
+
+
+def lengths(request: dict[str, Any]) -> tuple[int, bytes]:
+    """A reward model that likes short answers."""
+    return 200, json.dumps({"scores": [-float(len(text)) for text in request["completions"]]}).encode()
+
+
+def slow(seconds: float, request: dict[str, Any]) -> tuple[int, bytes]:
+    time.sleep(seconds)
+    return lengths(request)

@@ -1,0 +1,84 @@
+"""The scorer against a real server on loopback: slow, failing for a while, answering garbage, dead."""
+
+import pytest
+
+import tiny
+from pama_exp.errors import UserError
+from pama_exp.rewards.http import HttpScorer
+from pama_exp.rewards.scorer import checked_score
+from reward_server import Server, lengths, slow
+
+RESPONSES = ["a", "b b", "c c c", "d d d d"]
+EXPECTED = [-1.0, -3.0, -5.0, -7.0]
+
+
+def test_scores_come_back_in_order_with_prompts_and_columns_sent_in_batches():
+    with Server(lambda _, request: lengths(request)).running() as server:
+        assert HttpScorer(server.url, batch_size=3).score(tiny.prompts(), RESPONSES).tolist() == EXPECTED
+    assert [len(request["completions"]) for request in server.requests] == [3, 1]
+    assert server.requests[0]["prompts"] == list(tiny.prompts().texts)[:3]
+    assert server.requests[1]["columns"] == {"row": [3]}
+
+
+def test_a_server_that_fails_twice_is_asked_a_third_time():
+    def behave(number, request):
+        return {1: (503, b"starting"), 2: None}.get(number, lengths(request))
+
+    with Server(behave).running() as server:
+        assert HttpScorer(server.url, backoff=0.01).score(tiny.prompts(), RESPONSES).tolist() == EXPECTED
+    assert len(server.requests) == 3
+
+
+def test_a_slow_answer_is_waited_for_up_to_the_timeout():
+    with Server(lambda _, request: slow(0.3, request)).running() as server:
+        assert HttpScorer(server.url, timeout=20.0).score(tiny.prompts(), RESPONSES).tolist() == EXPECTED
+        with pytest.raises(UserError, match=r"failed 2 times \(ReadTimeout"):
+            HttpScorer(server.url, timeout=0.05, retries=1, backoff=0.01).score(tiny.prompts(), RESPONSES)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((200, b"<html>oops</html>"), "oops"),
+        ((200, b'{"score": [1]}'), "score"),
+        ((200, b'{"scores": [1, 2, "many", 4]}'), "many"),
+        ((200, b'{"scores": [1, 2]}'), "2 scores for 4"),
+        ((404, b"no such page"), "404"),
+    ],
+)
+def test_garbage_is_named_and_not_asked_for_again(answer, said):
+    with Server(lambda *_: answer).running() as server, pytest.raises(UserError, match=said) as caught:
+        HttpScorer(server.url).score(tiny.prompts(), RESPONSES)
+    assert "scores" in caught.value.hint
+    assert len(server.requests) == 1
+
+
+def test_a_score_that_is_not_finite_names_the_sample():
+    with Server(lambda *_: (200, b'{"scores": [1, NaN, 2, 3]}')).running() as server:
+        scorer = HttpScorer(server.url)
+        with pytest.raises(UserError, match="response 1: 'b b'"):
+            checked_score("mine", scorer, tiny.prompts(), RESPONSES)
+
+
+def test_a_dead_server_is_named_with_what_to_do():
+    with Server(lambda _, request: lengths(request)).running() as server:
+        url = server.url
+    with pytest.raises(UserError, match=url) as caught:
+        HttpScorer(url, retries=1, backoff=0.01).score(tiny.prompts(), RESPONSES)
+    assert "same command" in caught.value.hint
+
+
+def test_the_token_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MY_REWARD_TOKEN", "sesame")
+    with Server(lambda _, request: lengths(request)).running() as server:
+        HttpScorer(server.url, token_variable="MY_REWARD_TOKEN").score(tiny.prompts(), RESPONSES)
+    assert server.headers[0]["Authorization"] == "Bearer sesame"
+    monkeypatch.delenv("MY_REWARD_TOKEN")
+    with pytest.raises(UserError, match="MY_REWARD_TOKEN"):
+        HttpScorer(server.url, token_variable="MY_REWARD_TOKEN")
+
+
+@pytest.mark.parametrize("settings", [{"url": None}, {"url": "localhost:80"}, {"batch_size": 0}, {"timeout": 0.0}])
+def test_settings_that_make_no_sense_are_named(settings):
+    with pytest.raises(UserError, match=str(next(iter(settings.values())))):
+        HttpScorer(**{"url": "http://127.0.0.1:1/", **settings})
