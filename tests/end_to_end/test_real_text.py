@@ -43,8 +43,8 @@ def scores(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     objectives = []
     for name, function in (("helpful", "vowels"), ("concise", "short")):
-        objectives.append(f"+objectives.{name}.scorers.any.function='text_scores:{function}'")
-        objectives.append(f"~objectives.{name}.scorers.factworld")
+        objectives.append(f"~objectives.{name}.scorers")
+        objectives.append(f"+objectives.{name}.scorers={{any: {{function: 'text_scores:{function}'}}}}")
         objectives.append(f"objectives.{name}.range=null")
     return objectives
 
@@ -219,7 +219,7 @@ def test_supervised_stages_need_their_columns(stage, tmp_path, policy):
         (["data.max_prompt_tokens=2"], ["none is left", "max_prompt_tokens=2"]),
         (["data.prefix_tokens=[3]"], ["prefix_tokens=[3]"]),
         (["rollout.sampling.max_new_tokens=95"], ["max_new_tokens=95", "96", "at most 91"]),
-        (["+objectives.helpful.scorers.any.program=helpful"], ["text", "no program 'helpful'"]),
+        (["+objectives.helpful.scorers.text.program=helpful"], ["text", "no program 'helpful'"]),
         (["data=imdb", "data.path=null"], ["stanfordnlp/imdb", "hf download stanfordnlp/imdb --repo-type dataset"]),
         (["data=hub"], ["neither data.path nor data.id"]),
         (["data=tldr", "data.path=null"], ["trl-lib/tldr", "hf download"]),
@@ -228,7 +228,7 @@ def test_supervised_stages_need_their_columns(stage, tmp_path, policy):
 )
 def test_a_mistake_is_named_before_any_work(overrides, said, tmp_path, policy, scores):
     path = questions(tmp_path / "questions.jsonl")
-    base = on_file(path, policy, *([] if "program" in overrides[0] else scores))
+    base = on_file(path, policy, *scores)
     if overrides[0] in ("data=imdb", "data=hub", "data=tldr"):
         base = [word for word in base if not word.startswith(("data=", "data.path="))]
     with pytest.raises(UserError) as caught:
