@@ -18,7 +18,8 @@ from pama_exp.policy.memory import Load, memory_parts, parameter_counts, peak
 from pama_exp.schema import Config
 from pama_exp.stages.assets import assets_of, check_named, whereabouts
 from pama_exp.stages.base import lora_targets, skeleton
-from pama_exp.stages.parts import make_solver, make_world
+from pama_exp.stages.parts import make_solver
+from pama_exp.stages.task import make_world
 from pama_exp.tracking.console import note, table
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -186,13 +187,13 @@ def _load(config: Config, model: PreTrainedModel) -> Load:
     processes = _processes(config)
     prompt, response = _prompt_tokens(config, model), config.rollout.sampling.max_new_tokens
     rows = min(t.mini_batch_size, max(1, t.micro_batch_tokens // (prompt + response)))
-    is_sharded = getattr(trainer, "strategy", "") == "fsdp"
+    is_sharded = trainer.strategy == "fsdp"
     return Load(
         weight_bytes=weight_bytes,
         trained_bytes=4 if is_adapted and not is_half else weight_bytes,
         bits=config.adapter.bits,
         has_reference_copy=not is_adapted,
-        recomputes=bool(getattr(trainer, "activation_checkpointing", False)),
+        recomputes=trainer.activation_checkpointing,
         value_heads=make_solver(config).num_channels,
         rollout_rows=-(-t.batch_size // processes),
         prompt_tokens=prompt,
@@ -204,14 +205,13 @@ def _load(config: Config, model: PreTrainedModel) -> Load:
 
 
 def _prompt_tokens(config: Config, model: PreTrainedModel) -> int:
-    """The longest prompt: FactWorld's own, what the data allows, else what the positions leave."""
+    """The longest prompt: FactWorld's own, else what the data allows and the positions leave."""
     if config.data.domain == "factworld":
         world = make_world(config)
         texts = [prompt.text for prompt in world.prompts("train")]
         return max(len(ids) for ids in world.tokenizer()(texts)["input_ids"])
-    stated = getattr(config.data, "max_prompt_tokens", None)
     room = (max_positions(model) or 2048) - config.rollout.sampling.max_new_tokens
-    return min(int(stated), room) if stated is not None else min(512, room)
+    return min(config.data.max_prompt_tokens, room)
 
 
 def _reward_models(config: Config, policy_parameters: int) -> tuple[float, list[str]]:
