@@ -45,7 +45,8 @@ def test_gpt2_on_imdb():
     assert scorer_ids(config) == {"sentiment": "lvwerra/distilbert-imdb"}
     assert_length(config, 70, 210)
     assert config.training.batch_size == 128
-    assert config.training.steps == pytest.approx(25_000 / 128, abs=1)  # one epoch
+    assert config.training.steps == pytest.approx(config.data.splits["train"] * 25_000 / 128, abs=1)  # one epoch
+    assert config.data.files == ["plain_text/train-*.parquet"]
     assert config.adapter.name == "none"
     assert is_the_papers_pama(config.solver)
 
@@ -56,7 +57,7 @@ def test_gpt2_xl_for_humor():
     assert chosen("paper-gpt2-xl-humor")["data"] == "hh-rlhf"
     assert list(config.objectives) == ["humor", "length"]
     assert scorer_ids(config) == {"humor": "mohameddhiab/humor-no-humor"}
-    assert config.data.subsets == ["helpful"]
+    assert config.data.subsets == ["helpful-base"]
     assert_length(config, 0, 4096)
     assert config.training.evaluate_every == 50
     assert is_the_papers_pama(config.solver)
@@ -68,7 +69,7 @@ def test_llama_2_for_harmlessness():
     assert chosen("paper-llama2-7b-harmless")["data"] == "hh-rlhf"
     assert list(config.objectives) == ["harmless", "length"]
     assert scorer_ids(config) == {"harmless": "Ray2333/gpt2-large-harmless-reward_model"}
-    assert config.data.subsets == ["helpful"]
+    assert config.data.subsets == ["helpful-base"]
     assert_length(config, 0, 4096)
     a, t = config.adapter, config.training
     assert (a.bits, a.rank, a.alpha, a.dropout) == (8, 64, 128.0, 0.05)

@@ -29,7 +29,8 @@ def assets_of(config: Config) -> list[Asset]:
     found = []
     if m.path is None and m.weights == "pretrained" and m.id is not None and config.evaluate.run is None:
         found.append(Asset("policy", m.id, m.revision, "model", m.parameters, m.gated))
-    for name, objective in config.objectives.items():
+    learns_rows = config.data.domain != "factworld" and config.stage.get("name") in ("sft", "reward_model")
+    for name, objective in ({} if learns_rows else config.objectives).items():
         node = objective.scorers.get(config.data.domain, objective.scorers.get("any")) or {}
         if node.get("id") is not None and node.get("path") is None:
             found.append(Asset(f"objective {name}", node["id"], node.get("revision"), "model", node.get("parameters")))
