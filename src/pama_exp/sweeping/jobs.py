@@ -85,7 +85,8 @@ class Job:
         evaluations = [means for row in rows if (means := _evaluated(row))]
         if step > 0 and evaluations:
             return step, _numbers(evaluations[-1])
-        return step, (self.last_lines(1) or [""])[0].strip() if self.state is State.RUNNING else ""
+        lines = [line for line in self.last_lines(1) if not line.startswith("$ ")]  # the command itself is no news
+        return step, lines[0].strip() if lines and self.state is State.RUNNING else ""
 
     def seconds_left(self, step: int) -> float | None:
         """What the present pace means for the steps that are left; None before the first of them."""

@@ -53,8 +53,10 @@ class Workers:
         self._running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
         self._told_to_stop: dict[int, float] = {}  # job number: when
         self._timed_out: set[int] = set()
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        previous = {signum: signal.signal(signum, self._on_signal) for signum in signals}
+        heeded = [
+            s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN
+        ]
+        previous = {signum: signal.signal(signum, self._on_signal) for signum in heeded}  # nohup has SIGHUP ignored
         try:
             while self._running or (self._queue and self._signum is None):
                 self._start_waiting()

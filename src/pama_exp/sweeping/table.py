@@ -71,11 +71,12 @@ class Watch:
 
     def _table(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in ("#", "job", "state"):
-            table.add_column(name, no_wrap=True)
-        for name in ("step", "left"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("", overflow="ellipsis", no_wrap=True)
+        table.add_column("#", min_width=2, justify="right", no_wrap=True)
+        table.add_column("job", no_wrap=True, max_width=self.console.width // 2)
+        table.add_column("state", min_width=8, no_wrap=True)
+        table.add_column("step", min_width=7, justify="right", no_wrap=True)
+        table.add_column("left", min_width=5, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True, max_width=max(20, self.console.width // 2 - 28))
         for job in _most_telling(self.jobs):
             step, shown = job.progress()
             table.add_row(
