@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import pama_exp
 from pama_exp import schema
-from pama_exp.errors import Interrupted, UserError, suggest
+from pama_exp.errors import Interrupted, UserError, WorkerCrashed, suggest
 from pama_exp.stages.assets import check_assets
 from pama_exp.sweeping import search_path
 from pama_exp.sweeping.process import stop_with_sweep
@@ -207,7 +207,6 @@ def _guarded(composed: DictConfig) -> dict[str, Any]:
 
     A worker that runs several jobs may be ended by neither: there both are raised, and the sweep says so.
     """
-    from pama_exp.launching import WorkerCrashed
 
     _prepare()
     in_worker = HydraConfig.get().mode is RunMode.MULTIRUN

@@ -27,6 +27,10 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+class WorkerCrashed(Exception):
+    """One of several processes of a run met with a bug, whose traceback it has printed."""
+
+
 def suggest(word: str, choices: Iterable[str]) -> str:
     """The nearest valid name, if one is near, and all the valid ones."""
     valid = list(choices)

@@ -25,17 +25,12 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from pama_exp.callbacks import Interrupted
-from pama_exp.errors import UserError
+from pama_exp.errors import Interrupted, UserError, WorkerCrashed
 
 _WORKER = "PAMA_EXP_WORKER"  # what a worker is told of itself, as JSON
 _PATIENCE = timedelta(days=1)  # with a process that is at work; of one that has died, the starter knows
 _GRACE = 60.0  # seconds that the others have to end in once the first has
 _LEAVE = 5.0  # seconds to leave at once in, asked to a second time
-
-
-class WorkerCrashed(Exception):
-    """A worker met with a bug, whose traceback it has printed."""
 
 
 @dataclass

@@ -13,7 +13,8 @@ from pama_exp.app import CONF
 from pama_exp.callbacks import Checkpoints, RandomStates
 from pama_exp.errors import UserError
 from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.stages.parts import check_before_work, make_world
+from pama_exp.stages.parts import check_before_work
+from pama_exp.stages.task import make_world
 from pama_exp.stages.trained import sft_policy
 
 SOLVERS = sorted(path.stem for path in CONF.glob("solver/*.yaml"))

@@ -40,13 +40,14 @@ def sweep_here(*words: str, monkeypatch) -> int:
     from pama_exp import app
 
     monkeypatch.setattr(sys, "argv", ["run.py", *words])
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     try:
         app.main()
     except SystemExit as left:
         return int(left.code or 0)
     finally:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            assert signal.getsignal(signum) in (signal.default_int_handler, signal.SIG_DFL), "handlers are given back"
+        after = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+        assert after == before, "handlers are given back"
     return 0
 
 
