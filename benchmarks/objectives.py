@@ -24,15 +24,14 @@ from turns import Contender, median_ratio, medians, report, take_turns, wait_for
 
 from pama_exp import app, schema
 from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.stages.parts import make_world
+from pama_exp.stages.task import make_task
 from pama_exp.stages.trained import sft_policy
 
-METHODS = {"pama": "PAMA", "mgda": "MGDA", "mgda-ub": "MGDA-UB"}
+METHODS = {"pama": "PAMA", "linear": "linear", "mgda": "MGDA", "mgda-ub": "MGDA-UB"}
 PROGRAMS = ["helpful", "concise", "harmless", "honest", "humor", "polite"]
 STEPS = {
     "ppo 1": ("pama", 1, ["solver.noon=false"]),
-    **{f"pama {n}": ("pama", n, []) for n in (2, 4, 8, 16)},
-    **{f"{solver} {n}": (solver, n, []) for solver in ("mgda", "mgda-ub") for n in (2, 8)},
+    **{f"{solver} {n}": (solver, n, []) for solver in METHODS for n in (2, 4, 8)},
 }
 
 
@@ -63,16 +62,35 @@ def config_of(solver: str, count: int, cache: str, overrides: list[str]) -> sche
 def contend(name: str, cache: str, rounds: str) -> None:
     solver, count, overrides = STEPS[name]
     config = config_of(solver, count, cache, overrides)
-    world = make_world(config)
-    module = build_alignment(config, world, str(sft_policy(config, world)))
+    task = make_task(config)
+    module = build_alignment(config, task, str(sft_policy(config, task.world)))
     trainer = make_trainer(config, [Turns()], [])
     trainer.fit(module, DataLoader(range(int(rounds) + 2), batch_size=None))
+
+
+def write_table(command: str, table: list[dict]) -> None:
+    """A row a method, a column a number of objectives."""
+    plain, *rows = table
+    cell = {(row["solver"], row["objectives"]): row for row in rows}
+    counts = sorted({count for _, count in cell})
+    lines = [
+        f"Made by `{command}`. Plain PPO, which is N = 1 of each: {plain['seconds']['step']:.2f} s a step.",
+        "",
+        f"| solver | {' | '.join(f'N = {n}' for n in counts)} | solve's share of a step at N = {counts[-1]} |",
+        "|---|" + "---|" * (len(counts) + 1),
+    ]
+    for solver in METHODS:
+        times = [f"{cell[solver, n]['seconds']['step']:.2f} s ({cell[solver, n]['ratio_to_ppo']:.2f}×)" for n in counts]
+        is_in_update = solver.startswith("mgda")
+        share = "in the update" if is_in_update else f"{cell[solver, counts[-1]]['solve_share']:.3%}"
+        lines.append(f"| {solver} | {' | '.join(times)} | {share} |")
+    (machine.RESULTS / "objectives.md").write_text("\n".join(lines) + "\n")
 
 
 def main(rounds: str = "15") -> None:
     with tempfile.TemporaryDirectory() as cache:
         config = config_of("pama", 1, cache, [])
-        sft_policy(config, make_world(config))  # once, for all
+        sft_policy(config, make_task(config).world)  # once, for all
         contenders = {name: Contender(__file__, ["--contender", name, cache, rounds]) for name in STEPS}
         rows = take_turns(contenders, int(rounds))
     plain = rows["ppo 1"]
@@ -105,6 +123,7 @@ def main(rounds: str = "15") -> None:
     right.set(xlabel="objectives N", ylabel="peak memory / PPO's", ylim=(0, None))
     left.legend(frameon=False)
     command = f"python benchmarks/objectives.py {rounds}"
+    write_table(command, table)
     machine.save(
         "objectives", {"command": command, "machine": machine.describe(), "rows": table, "rounds": rows}, figure
     )
