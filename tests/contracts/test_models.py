@@ -12,7 +12,7 @@ from pama_exp.stages.base import lora_targets
 
 TRAINERS = sorted(path.stem for path in CONF.glob("trainer/*.yaml"))
 MODELS = sorted(p.stem for p in CONF.glob("model/*.yaml") if "\nparameters: null" not in p.read_text())
-PUBLISHED = [name for name in MODELS if name not in ("micro", "tiny", "tiny-gpt2")]
+PUBLISHED = [name for name in MODELS if name not in ("micro", "mini", "small", "tiny", "tiny-gpt2")]
 
 
 def typed(*overrides):

@@ -14,7 +14,7 @@ from pama_exp.callbacks import Checkpoints, RandomStates
 from pama_exp.errors import UserError
 from pama_exp.stages.align import build_alignment, make_trainer
 from pama_exp.stages.parts import check_before_work
-from pama_exp.stages.task import make_world
+from pama_exp.stages.task import make_task
 from pama_exp.stages.trained import sft_policy
 
 SOLVERS = sorted(path.stem for path in CONF.glob("solver/*.yaml"))
@@ -42,8 +42,8 @@ def configured(solver, *overrides, cache="unused"):
 def start(cache):
     """The testbed and the SFT policy that all runs of this module start from."""
     config = configured("linear", cache=cache)
-    world = make_world(config)
-    return world, str(sft_policy(config, world))
+    task = make_task(config)
+    return task, str(sft_policy(config, task.world))
 
 
 def trained(module, config, steps, callbacks=(), **options):
@@ -62,8 +62,8 @@ def test_there_are_at_least_25():
 def test_trains_for_three_steps(solver, shared_cache):
     config = configured(solver, cache=shared_cache)
     check_before_work(config)
-    world, folder = start(shared_cache)
-    module = build_alignment(config, world, folder)
+    task, folder = start(shared_cache)
+    module = build_alignment(config, task, folder)
     before = parameters(module)
     module.solver.on_validation(torch.tensor([0.5, 0.5]))
     trained(module, config, 3)
@@ -78,8 +78,8 @@ def test_trains_for_three_steps(solver, shared_cache):
 def test_what_a_solver_remembers_travels_with_the_checkpoint(solver, shared_cache, tmp_path):
     """A fresh module that goes on from the checkpoint of step 2 ends with the same policy and weights as one run."""
     config = configured(solver, "objectives=[harmless,concise,polite]", cache=shared_cache)
-    world, folder = start(shared_cache)
-    whole, resumed = (build_alignment(config, world, folder) for _ in range(2))
+    task, folder = start(shared_cache)
+    whole, resumed = (build_alignment(config, task, folder) for _ in range(2))
     trained(whole, config, 3, [RandomStates(), Checkpoints(tmp_path, every=2, steps=3)])
     trained(resumed, config, 3, [RandomStates()], ckpt_path=tmp_path / "step-00000002.ckpt", weights_only=False)
     assert resumed.step == 3
