@@ -315,7 +315,9 @@ class Alignment(LightningModule):
         self.is_between_steps = True
 
     def on_fit_start(self) -> None:
-        """The frozen models follow the policy to its device."""
+        """The frozen models, those that score among them, follow the policy to its device."""
+        for objective in self.objectives:
+            objective.to(self.device)
         if self._frozen[0] is not None:
             self._frozen[0].to(self.device)
 

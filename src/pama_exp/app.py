@@ -23,15 +23,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import pama_exp
 from pama_exp import schema
 from pama_exp.errors import Interrupted, UserError, WorkerCrashed, suggest
 from pama_exp.stages.assets import check_assets
 from pama_exp.sweeping import search_path
 from pama_exp.sweeping.process import stop_with_sweep
 
-_PACKAGE = Path(pama_exp.__file__).parent
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
+CONF = schema.CONF
 _LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's, as extras
 
 

@@ -8,12 +8,17 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp.errors import UserError, suggest
+
+_PACKAGE = Path(__file__).parent
+# The shipped configuration: beside the package in a checkout, within it in a wheel.
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
 
 
 @dataclass
@@ -103,6 +108,7 @@ class FitConfig:
     seed: int = 0
     label_noise: float = 0.0
     max_length: int = 512
+    packing: bool = False
 
 
 @dataclass

@@ -11,11 +11,11 @@ import torch
 from commands import composed, learning, run_here
 from pama_exp.data.prompts import collate
 from pama_exp.errors import UserError
-from pama_exp.policy.loading import load_model, load_tokenizer
+from pama_exp.policy.loading import load_model, load_tokenizer, save
 from pama_exp.rewards.classifier import ClassifierScorer
 from pama_exp.schema import typed
 from pama_exp.stages.task import make_task
-from texts import policy_folder, write_jsonl
+from texts import TEMPLATE, policy_folder, write_jsonl
 
 SCORES = """
 def vowels(prompts, completions, topic, **columns):
@@ -172,6 +172,48 @@ def test_sft_learns_its_demonstrations_and_saves_the_policy(tmp_path, policy):
     ids = tokenizer("say 7: ", return_tensors="pt")
     response = model.generate(**ids, max_new_tokens=10, do_sample=False)[0, ids["input_ids"].shape[1] :]
     assert tokenizer.decode(response) == "abcabc<eos>"
+
+
+def test_sft_with_packing_learns_too_and_with_an_adapter_trains_the_adapter_alone(tmp_path, policy):
+    rows = [{"prompt": f"say {i % 50}: ", "completion": "abcabc"} for i in range(100)]
+    path = write_jsonl(tmp_path / "demonstrations.jsonl", rows)
+    base = load_model(policy).state_dict()
+    for name, chosen in (("packed", ["sft.packing=true"]), ("adapted", ["adapter=lora", "adapter.rank=8"])):
+        record = run_here(
+            "stage=sft",
+            *on_file(path, policy, *FIT, "sft.steps=60", "sft.learning_rate=1e-2", *chosen),
+            output=tmp_path / name,
+            cache=tmp_path / "cache",
+        )
+        loss = record.read_result()["held_out_loss"]
+        # An adapter leaves the random output layer as it is, which bounds what it can learn.
+        assert loss["after"] < {"packed": 0.1, "adapted": 0.95}[name] * loss["before"]
+        learned = load_model(record.folder / "policy").state_dict()
+        assert learned.keys() == base.keys()
+        is_base = [torch.equal(learned[key], base[key]) for key in base if "wte" in key or "ln_" in key]
+        assert all(is_base) == (name == "adapted")
+
+
+def test_conversations_are_written_in_the_template_only_where_the_model_says_so(tmp_path, policy, scores):
+    words = load_tokenizer(policy)
+    words.chat_template = TEMPLATE
+    templated = tmp_path / "templated"
+    save(load_model(policy), words, templated)
+    rows = [{"talk": [{"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": "a"}]} for i in range(90)]
+    path = write_jsonl(tmp_path / "talks.jsonl", rows)
+    for choice, start in (("tokenizer", "<user>q"), ("none", "\n\nHuman: q")):
+        chosen = ["model=hf", "data.format=messages", "data.column=talk", f"model.chat_template={choice}"]
+        task = make_task(typed(composed(*on_file(path, templated, *chosen), f"cache_dir={tmp_path / 'cache'}")))
+        assert all(text.startswith(start) for text in task.texts("train"))
+
+
+def test_an_objective_that_text_cannot_be_scored_by_names_those_that_can(tmp_path, policy):
+    path = questions(tmp_path / "questions.jsonl")
+    with pytest.raises(UserError, match="'polite' has no scorer") as caught:
+        run_here(*on_file(path, policy), "objectives=[polite]", output=tmp_path / "run", cache=tmp_path / "cache")
+    for name in ("helpful", "readability", "http"):
+        assert name in caught.value.hint
+    assert "honest" not in caught.value.hint
 
 
 def test_sft_leaves_out_what_is_too_long_and_says_if_that_is_all(tmp_path, policy):

@@ -181,6 +181,28 @@ def test_folders_without_a_classifier_or_a_tokenizer_are_named(tmp_path):
         ClassifierScorer(tmp_path / "bare")
 
 
+def test_padding_is_what_the_tokenizer_pads_with_whatever_the_models_configuration_says(tmp_path):
+    made = classifier("gpt2")
+    made.config.pad_token_id = WORDS.convert_tokens_to_ids("p")  # which texts end with, too
+    save(made, WORDS, tmp_path)
+    responses = ["a b", "c d e f g h i j k", "b", "d"]
+    found = ClassifierScorer(tmp_path).score(tiny.prompts(), responses)
+    alone = [
+        ClassifierScorer(tmp_path).score(tiny.prompts([prompt]), [response])
+        for prompt, response in zip(tiny.prompts().texts, responses, strict=True)
+    ]
+    torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+def test_a_padding_token_is_given_to_a_tokenizer_that_has_none(tmp_path):
+    words = tiny.tokenizer()
+    words.pad_token = None
+    save(classifier("gpt2"), words, tmp_path)
+    found = ClassifierScorer(tmp_path, pad_token="<eos>").score(tiny.prompts(), RESPONSES)
+    expected = [by_hand(tmp_path, [text])[0] for text in joined()]
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
+
+
 def test_a_tokenizer_that_cannot_pad_is_refused():
     words = tiny.tokenizer()
     words.pad_token = None

@@ -1,5 +1,8 @@
 """The scorer against a real server on loopback: slow, failing for a while, answering garbage, dead."""
 
+from dataclasses import replace
+from datetime import date
+
 import pytest
 
 import tiny
@@ -18,6 +21,14 @@ def test_scores_come_back_in_order_with_prompts_and_columns_sent_in_batches():
     assert [len(request["completions"]) for request in server.requests] == [3, 1]
     assert server.requests[0]["prompts"] == list(tiny.prompts().texts)[:3]
     assert server.requests[1]["columns"] == {"row": [3]}
+
+
+def test_columns_that_json_has_no_form_for_are_sent_as_text():
+    prompts = replace(tiny.prompts(), columns={"day": [date(2025, 8, n) for n in (1, 2, 3, 4)]})
+    with Server(lambda _, request: lengths(request)).running() as server:
+        assert HttpScorer(server.url).score(prompts, RESPONSES).tolist() == EXPECTED
+    assert server.requests[0]["columns"] == {"day": ["2025-08-01", "2025-08-02", "2025-08-03", "2025-08-04"]}
+    assert server.headers[0]["Content-Type"] == "application/json"
 
 
 def test_a_server_that_fails_twice_is_asked_a_third_time():

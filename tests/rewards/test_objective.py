@@ -3,7 +3,10 @@ import torch
 
 import tiny
 from pama_exp.errors import UserError
+from pama_exp.policy.loading import build_classifier
+from pama_exp.rewards.classifier import ClassifierScorer
 from pama_exp.rewards.factworld import GoldScorer
+from pama_exp.rewards.function import FunctionScorer
 from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.types import PromptBatch
 from pama_exp.world import FactWorld
@@ -57,3 +60,10 @@ def test_gold_is_the_worlds_own_program():
         scores = GoldScorer(world, name).score(batch, responses)
         assert scores.tolist() == pytest.approx(world.gold(name, prompts, responses))
         assert len(set(scores.tolist())) > 1
+
+
+def test_a_classifier_moves_to_where_it_is_to_compute_and_a_function_stays(tmp_path):
+    classifier = ClassifierScorer(build_classifier(tiny.language_model(), tiny.tokenizer()), tiny.tokenizer())
+    Objective(name="one", scorer=classifier).to(torch.device("meta"))
+    assert {parameter.device.type for parameter in classifier.model.parameters()} == {"meta"}
+    Objective(name="two", scorer=FunctionScorer("folders:share_of_vowels")).to(torch.device("meta"))

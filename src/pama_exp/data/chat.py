@@ -13,15 +13,20 @@ ASSISTANT = "\n\nAssistant:"  # ends a prompt of HH-RLHF (Bai et al. 2022)
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "human": "Human"}
 
 
-def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> str:
+def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, by_template: bool = True) -> str:
     """The conversation so far, up to where the assistant's next turn begins.
+
+    Args:
+        messages: role and content each.
+        tokenizer: the policy's.
+        by_template: write it in the tokenizer's chat template if it has one.
 
     Raises:
         UserError: for a message without role and content, or a conversation that the template refuses.
     """
     for message in messages:
         content_of(message)
-    if tokenizer.chat_template is None:
+    if tokenizer.chat_template is None or not by_template:
         return "".join(_turn(message["role"], message["content"]) for message in messages) + ASSISTANT
     try:
         text = str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))

@@ -38,6 +38,7 @@ class Reading:
     max_prompt_tokens: int = 512
     splits: tuple[tuple[str, float], ...] = (("train", 0.9), ("validation", 0.05), ("test", 0.05))
     seed: int = 0
+    chat_template: bool = True  # conversations are written in the tokenizer's template if it has one
 
 
 class TextData:
@@ -116,7 +117,7 @@ class TextData:
     def read_prompts(self) -> Iterator[tuple[str | None, str | None]]:
         """A prompt as it stands, or the conversation that leads to it."""
         for value in column(self.table, self.reading.column, "data.column"):
-            yield (chat.render(value, self.tokenizer) if isinstance(value, list) else self._text(value)), None
+            yield (self._render(value) if isinstance(value, list) else self._text(value)), None
 
     def read_messages(self) -> Iterator[tuple[str | None, str | None]]:
         """A whole conversation: the assistant's last turn answers the prompt."""
@@ -124,7 +125,7 @@ class TextData:
             if value is not None and not isinstance(value, list):
                 raise self._wrong_kind(value, "a list of messages")
             before, answer = chat.split_conversation(value or [])
-            yield (chat.render(before, self.tokenizer) if before else None), answer
+            yield (self._render(before) if before else None), answer
 
     def read_transcripts(self) -> Iterator[tuple[str | None, str | None]]:
         """A dialogue in one text, as HH-RLHF has them."""
@@ -143,6 +144,9 @@ class TextData:
             count = random.Random(f"prefix/{self.reading.seed}/{text}").randint(low, high)
             end = spans[count - 1][1]
             yield text[:end], text[end:]
+
+    def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        return chat.render(messages, self.tokenizer, self.reading.chat_template)
 
     def _filtered(self, prompts: Sequence[str | None]) -> Rows:
         r = self.reading

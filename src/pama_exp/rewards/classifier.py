@@ -36,6 +36,7 @@ class ClassifierScorer:
         max_length: tokens kept of each text; None keeps all, and a text beyond the model's positions is an error.
         truncation_side: where tokens are dropped; `left` keeps the response.
         batch_size: responses per forward pass.
+        pad_token: given to a tokenizer that has none.
         golden: texts with the scores that the model's authors, or an earlier run, got: {prompt, response, score} each.
 
     Raises:
@@ -54,6 +55,7 @@ class ClassifierScorer:
         max_length: int | None = None,
         truncation_side: str = "left",
         batch_size: int = 64,
+        pad_token: str | None = None,
         golden: Sequence[Mapping[str, Any]] = (),
         allow_pickle: bool = False,
     ) -> None:
@@ -66,10 +68,15 @@ class ClassifierScorer:
         # A copy: the caller's tokenizer keeps its own sides.
         self.tokenizer = _load_tokenizer(source) if tokenizer is None else copy.deepcopy(tokenizer)
         self.tokenizer.padding_side, self.tokenizer.truncation_side = "right", truncation_side
+        if self.tokenizer.pad_token_id is None and pad_token is not None:
+            self.tokenizer.pad_token = pad_token
         if self.tokenizer.pad_token_id is None:
-            raise UserError(f"The tokenizer of {source} has no padding token.", "Set pad_token and save it again.")
-        if self.model.config.pad_token_id is None:
-            self.model.config.pad_token_id = self.tokenizer.pad_token_id  # decoders look for the last token before it
+            raise UserError(
+                f"The tokenizer of {source} has no padding token.",
+                "Set the scorer's pad_token to a token it knows, or save the tokenizer with one.",
+            )
+        # Decoders look for the last token before the padding: the two have to agree on what that is.
+        self.model.config.pad_token_id = self.tokenizer.pad_token_id
         self.template, self.strip, self.sign = _checked_template(template), strip, sign
         self.label_index = _checked_label(label_index, self.model.config.num_labels, source)
         self.max_length, self.batch_size = max_length, batch_size

@@ -1,13 +1,14 @@
 """A reward server as a scorer: responses in batches over HTTP, transient failures retried.
 
 Protocol: POST {"prompts": [...], "completions": [...], "columns": {name: [...]}}, answered by {"scores": [...]}, one
-finite number per completion, in order.
+finite number per completion, in order. Values of columns that JSON has no form for (dates, say) are sent as text.
 
 Legend: B responses.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -55,7 +56,7 @@ class HttpScorer:
                 f"http: batch_size={batch_size}, timeout={timeout}, retries={retries}, backoff={backoff}.",
                 "batch_size ≥ 1, timeout > 0, retries ≥ 0, backoff ≥ 0.",
             )
-        headers = {}
+        headers = {"Content-Type": "application/json"}
         if token_variable is not None:
             if not os.environ.get(token_variable):
                 raise UserError(
@@ -89,7 +90,7 @@ class HttpScorer:
             if attempt > 0:
                 time.sleep(self.backoff * 2 ** (attempt - 1))
             try:
-                answer = self.client.post(self.url, json=request)
+                answer = self.client.post(self.url, content=json.dumps(request, default=str))
             except httpx.TransportError as error:
                 reason = f"{type(error).__name__}: {error}".rstrip(": ")
                 continue

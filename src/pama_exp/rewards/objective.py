@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pama_exp.rewards.classifier import ClassifierScorer
 from pama_exp.rewards.normalise import Identity, Normaliser
 from pama_exp.rewards.scorer import Scorer, checked_score
 from pama_exp.types import PromptBatch
@@ -33,6 +34,11 @@ class Objective:
     def scores(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
         """What training sees, before normalisation."""
         return self._sign * checked_score(self.name, self.scorer, prompts, responses)
+
+    def to(self, device: torch.device) -> None:
+        """Compute there from now on, where the scorer has a model of its own."""
+        if isinstance(self.scorer, ClassifierScorer):
+            self.scorer.to(device)
 
     def gold_scores(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
         """The truth, where there is one."""

@@ -112,6 +112,11 @@ def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
     sampling = make_sampling(config).for_training()
     engine = build(config.rollout.engine, "rollout.engine", model=policy.model, tokenizer=tokenizer)
     objectives = make_objectives(config, task.world)
+    if config.trainer.accelerator in ("gpu", "cuda") and config.trainer.strategy == "single":
+        # Calibration and stage=evaluate come without Lightning, which would move it all.
+        for part in (policy, reference, *objectives):
+            if part is not None:
+                part.to(torch.device("cuda"))
     group = estimator.group_size
     prompts = PromptStream(
         task.texts("train"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pama_exp.errors import UserError
 from pama_exp.policy.loading import build_classifier, load_model, load_tokenizer, save
 from pama_exp.schema import Config
 from pama_exp.stages import supervised
-from pama_exp.stages.base import base_folder
+from pama_exp.stages.base import base_folder, load_policy
 from pama_exp.stages.fitting import fit
 from pama_exp.stages.task import TextTask
 from pama_exp.tracking.console import note
@@ -33,23 +34,37 @@ def sft(config: Config, record: RunRecord, task: TextTask) -> dict[str, Any]:
     """
     settings, folder, base = config.sft, record.folder / "policy", base_folder(config.model)
     learned, held_out = task.data.demonstrations("train"), task.data.demonstrations("test")
-    model, tokenizer = _on_device(_load(base, config), config), load_tokenizer(base)
+    model, adapter = load_policy(base, config)
+    model, tokenizer = _on_device(model, config), load_tokenizer(base)
     limit = supervised.room(model, settings.max_length)
     train = supervised.encode(learned[: settings.examples], tokenizer, limit)
     test = supervised.encode(held_out[: config.evaluate.prompts], tokenizer, limit)
     torch.manual_seed(random_state(settings.seed, 0, "sft"))  # of dropout
-    loss = {"before": _test_loss(model, tokenizer, test, settings.batch_size)}
     lengths = [len(ids) for _, ids in train]
-    fit(
-        model,
-        settings,
-        "SFT",
-        lengths,
-        lambda rows: supervised.response_loss(model, tokenizer, [train[i] for i in rows]),
-    )
-    loss["after"] = _test_loss(model, tokenizer, test, settings.batch_size)
+    with _precision(config):
+        loss = {"before": _test_loss(model, tokenizer, test, settings.batch_size)}
+        if settings.packing:
+            packs = supervised.pack(lengths, limit)
+            fit(
+                model,
+                settings,
+                "SFT",
+                [sum(lengths[i] for i in pack) for pack in packs],
+                lambda rows: supervised.packed_response_loss(
+                    model, tokenizer, [[train[i] for i in packs[r]] for r in rows]
+                ),
+            )
+        else:
+            fit(
+                model,
+                settings,
+                "SFT",
+                lengths,
+                lambda rows: supervised.response_loss(model, tokenizer, [train[i] for i in rows]),
+            )
+        loss["after"] = _test_loss(model, tokenizer, test, settings.batch_size)
     note(f"Loss on {len(test)} held-out demonstrations: {loss['before']:.3f} → {loss['after']:.3f} nats per token.")
-    save(model, tokenizer, folder)
+    save(model if adapter is None else adapter.merge(), tokenizer, folder)
     made = f"Fine-tuned on {len(train)} demonstrations; loss on {len(test)} held-out ones {loss['after']:.3f} nats."
     _write_card(folder, config, "text-generation", made, "AutoModelForCausalLM.from_pretrained(FOLDER)")
     return {"status": "complete", "policy": str(folder), "held_out_loss": loss, "run_dir": str(record.folder)}
@@ -69,20 +84,28 @@ def reward_model(config: Config, record: RunRecord, task: TextTask) -> dict[str,
     limit = supervised.room(model, settings.max_length)
     train, lengths = _short(learned[: settings.examples], tokenizer, limit)
     test, _ = _short(held_out[: config.evaluate.prompts], tokenizer, limit)
-    fit(
-        model,
-        settings,
-        "Reward model",
-        lengths,
-        lambda rows: supervised.preference_loss(model, tokenizer, [train[i] for i in rows]),
-    )
-    accuracy = _accuracy(model, tokenizer, test, settings.batch_size)
+    with _precision(config):
+        fit(
+            model,
+            settings,
+            "Reward model",
+            lengths,
+            lambda rows: supervised.preference_loss(model, tokenizer, [train[i] for i in rows]),
+        )
+        accuracy = _accuracy(model, tokenizer, test, settings.batch_size)
     save(model, tokenizer, folder)
     made = f"Trained on {len(train)} preference pairs; ranks {accuracy:.1%} of {len(test)} held-out ones as they do."
     load = 'ClassifierScorer("FOLDER")` of pama_exp.rewards.classifier, or `AutoModelForSequenceClassification'
     _write_card(folder, config, "text-classification", made, load)
     found = {"held_out_accuracy": accuracy, "pairs": len(test), "folder": str(folder)}
     return {"status": "complete", "reward_models": {"preferences": found}, "run_dir": str(record.folder)}
+
+
+def _precision(config: Config) -> AbstractContextManager[Any]:
+    """bfloat16 where the trainer computes in it; weights stay in `model.dtype`."""
+    is_half = "bf16" in config.trainer.precision
+    device = "cuda" if config.trainer.accelerator in ("gpu", "cuda") else "cpu"
+    return torch.autocast(device, torch.bfloat16) if is_half else nullcontext()
 
 
 def _on_device(model: PreTrainedModel, config: Config) -> PreTrainedModel:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError, suggest
@@ -18,7 +19,7 @@ from pama_exp.rewards.normalise import Frozen, Identity, Running
 from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
-from pama_exp.schema import Config, ObjectiveConfig, build, locate, solver_label
+from pama_exp.schema import CONF, Config, ObjectiveConfig, build, locate, solver_label
 from pama_exp.stages.base import check_base
 from pama_exp.stages.strategies import check_trainer
 from pama_exp.stages.task import Task, make_task
@@ -40,7 +41,7 @@ def scorer_node(name: str, objective: ObjectiveConfig, domain: str) -> dict[str,
         known = ", ".join(objective.scorers) or "none"
         raise UserError(
             f"The objective '{name}' has no scorer for the data domain '{domain}' (it has: {known}).",
-            f"Add scorers.{domain} to its yaml, or choose another objective.",
+            f"Add scorers.{domain} to its yaml, or choose one of: {', '.join(objectives_of(domain))}.",
         )
     if not {"program", "function", "_target_"} & set(node):
         raise UserError(
@@ -48,6 +49,12 @@ def scorer_node(name: str, objective: ObjectiveConfig, domain: str) -> dict[str,
             "Write program: NAME (a gold program), function: module:name, or _target_: package.Class.",
         )
     return dict(node)
+
+
+def objectives_of(domain: str) -> list[str]:
+    """The shipped objectives that this domain can score."""
+    shipped = [yaml.safe_load(path.read_text()) for path in sorted((CONF / "objectives").glob("*.yaml"))]
+    return [name for file in shipped for name, o in file.items() if {domain, "any"} & set(o.get("scorers") or {})]
 
 
 def program_of(objective: ObjectiveConfig, domain: str) -> str | None:

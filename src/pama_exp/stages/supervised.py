@@ -48,6 +48,47 @@ def response_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ex
     return functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100)
 
 
+def packed_response_loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[Example]]
+) -> Tensor:
+    """`response_loss` with several examples to a row: each attends to itself alone and counts its positions from 0."""
+    ids, _ = pad_right([[token for _, ids in row for token in ids] for row in rows], tokenizer)
+    labels, segments, positions = torch.full_like(ids, -100), torch.full_like(ids, -1), torch.zeros_like(ids)
+    for r, row in enumerate(rows):
+        at = 0
+        for number, (start, example) in enumerate(row):
+            stop = at + len(example)
+            segments[r, at:stop], positions[r, at:stop] = number, torch.arange(len(example))
+            labels[r, at + start : stop] = ids[r, at + start : stop]
+            at = stop
+    causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    # Padding is a segment of its own, so that every position attends to something.
+    is_allowed = causal & (segments[:, :, None] == segments[:, None, :])
+    bias = torch.zeros(is_allowed.shape, dtype=model.dtype).masked_fill(~is_allowed, torch.finfo(model.dtype).min)
+    logits = model(
+        input_ids=ids.to(model.device),
+        attention_mask=bias[:, None].to(model.device),
+        position_ids=positions.to(model.device),
+        use_cache=False,
+    ).logits[:, :-1]
+    labels = labels[:, 1:].to(model.device)
+    return functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100)
+
+
+def pack(lengths: Sequence[int], max_length: int) -> list[list[int]]:
+    """Rows of at most `max_length` tokens, as indices of examples: each goes into the first row with room for it."""
+    rows: list[list[int]] = []
+    free: list[int] = []
+    for index, length in enumerate(lengths):
+        row = next((r for r, tokens in enumerate(free) if tokens >= length), len(rows))
+        if row == len(rows):
+            rows.append([])
+            free.append(max_length)
+        rows[row].append(index)
+        free[row] -= length
+    return rows
+
+
 def pair_texts(pairs: Sequence[tuple[str, str, str]]) -> list[str]:
     """The texts of all chosen responses, then of all rejected ones, as `ClassifierScorer` puts them by default."""
     texts = [f"{prompt} {chosen}" for prompt, chosen, _ in pairs]

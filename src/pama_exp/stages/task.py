@@ -11,7 +11,7 @@ from pama_exp.data import tables
 from pama_exp.data.text import Reading, TextData
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_tokenizer
-from pama_exp.schema import Config, DataConfig, build
+from pama_exp.schema import Config, build
 from pama_exp.stages.base import base_folder
 from pama_exp.world import FactWorld
 
@@ -98,7 +98,7 @@ def make_task(config: Config) -> FactWorldTask | TextTask:
     patterns = [pattern.replace("{subset}", subset) for pattern in d.files for subset in d.subsets or [""]]
     found = tables.find(d.path, d.id, d.revision, list(dict.fromkeys(patterns)))
     files = tuple((str(file), file.stat().st_mtime_ns) for file in found)
-    return TextTask(_read(files, str(Path(config.cache_dir) / "datasets"), tokenizer_folder, _reading(d)))
+    return TextTask(_read(files, str(Path(config.cache_dir) / "datasets"), tokenizer_folder, _reading(config)))
 
 
 def make_world(config: Config) -> FactWorld:
@@ -125,7 +125,8 @@ def _tokenizer_folder(config: Config) -> str:
     return str(base)
 
 
-def _reading(d: DataConfig) -> Reading:
+def _reading(config: Config) -> Reading:
+    d = config.data
     if len(d.prefix_tokens) != 2:
         raise UserError(f"data.prefix_tokens={d.prefix_tokens}.", "Give the least and the most, at least 1.")
     return Reading(
@@ -140,4 +141,5 @@ def _reading(d: DataConfig) -> Reading:
         max_prompt_tokens=d.max_prompt_tokens,
         splits=tuple(d.splits.items()),
         seed=d.seed,
+        chat_template=config.model.chat_template == "tokenizer",
     )
