@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pama_exp import distributed
 from pama_exp.errors import UserError
 from pama_exp.schema import digest
+from pama_exp.tracking.console import note
 
 _MANIFEST = "manifest.json"
 _POLL_SECONDS = 0.1
@@ -24,7 +26,8 @@ _POLL_SECONDS = 0.1
 def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
     """The folder `<root>/<kind>-<hash of key>`; `make(folder)` fills a temporary one first if it is missing.
 
-    In a run of several processes the main one makes it, and the others wait.
+    Of several runs that want it at the same time one makes it, and of a run of several processes the main one; the
+    others wait.
 
     Raises:
         UserError: if the cache cannot be written, or what it holds is not what was put there.
@@ -40,22 +43,36 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path],
 
 
 def _fill(folder: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> None:
-    root = folder.parent
+    with _turn(folder):
+        if folder.exists():  # another run made it meanwhile
+            return
+        temporary = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=folder.parent))
+        try:
+            make(temporary)
+            hashes = {str(p.relative_to(temporary)): _sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
+            (temporary / _MANIFEST).write_text(json.dumps({"key": key, "sha256": hashes}, indent=1, default=str))
+            os.rename(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Hold `folder`'s lock, which the system frees however the process ends."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=root))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = (folder.parent / f".{folder.name}.lock").open("w")
     except OSError as error:
         raise UserError(
-            f"The cache folder {root} cannot be written ({error.strerror}).", "Set cache_dir=FOLDER."
+            f"The cache folder {folder.parent} cannot be written ({error.strerror}).", "Set cache_dir=FOLDER."
         ) from None
-    try:
-        make(temporary)
-        hashes = {str(p.relative_to(temporary)): _sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
-        (temporary / _MANIFEST).write_text(json.dumps({"key": key, "sha256": hashes}, indent=1, default=str))
-        with suppress(OSError):  # another run was quicker; its result is the same
-            os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note(f"Another run is making {folder.name}; waiting for it.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def is_cached(root: Path, kind: str, key: Mapping[str, Any]) -> bool:
