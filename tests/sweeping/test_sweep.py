@@ -78,31 +78,15 @@ def test_a_sweep_of_a_preset_of_ones_own_with_a_value_from_the_command_line(tmp_
     assert not (tmp_path / "app.log").exists(), "nothing is left beside the runs"
 
 
-PROCESSES = '''
-import os
-import torch
-
-def run(config, record):
-    """Two processes that add up their ranks over the loopback."""
-    torch.multiprocessing.spawn(add, args=(str(record.folder),), nprocs=2)
-    total = float((record.folder / "sum").read_text())
-    return {"status": "complete", "objectives": {}, "sum": total}
-
-def add(rank, folder):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    value = torch.tensor(float(rank + 1))
-    torch.distributed.all_reduce(value)
-    if rank == 0:
-        open(folder + "/sum", "w").write(str(value.item()))
-'''
-
-
-def test_a_job_of_several_processes(tmp_path, monkeypatch):
-    prepare(tmp_path, monkeypatch)
-    (tmp_path / "several.py").write_text(PROCESSES)
-    line = ["--multirun", *TOY, "stage._target_=several.run", "seed=0"]
-    assert sweep_here(*line, monkeypatch=monkeypatch) == 0
-    assert [RunRecord(tmp_path / job["folder"]).read_result()["sum"] for job in jobs(tmp_path)] == [3.0]
+@pytest.mark.slow
+def test_a_job_of_several_processes(tmp_path, shared_cache, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    processes = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
+    line = ["--multirun", *FAST, *processes, "seed=0", "reward=gold", f"cache_dir={shared_cache}"]
+    assert sweep_here(*line, "logger=none", monkeypatch=monkeypatch) == 0
+    [run] = [RunRecord(tmp_path / "runs" / job["folder"]) for job in jobs(tmp_path)]
+    assert run.is_complete
+    assert run.read_config()["trainer"]["devices"] == 2
 
 
 MISTAKES = [
