@@ -23,12 +23,11 @@ def test_csv_and_tensorboard_at_once(tmp_path, shared_cache):
     assert not (record.folder / "wandb").exists()
 
 
-def test_trackio_holds_the_run(tmp_path, shared_cache, monkeypatch):
-    try:
-        from trackio.sqlite_storage import SQLiteStorage
-    except ImportError as error:
-        pytest.skip(f"trackio cannot be imported: {error}")
+def test_trackio_holds_the_run(tmp_path, shared_cache):
     record = run_here("reward=gold", "logger=trackio", output=tmp_path / "run", cache=shared_cache)
+    assert list((record.folder / "trackio").glob("*.db")), "beside the run, not in the home folder"
+    from trackio.sqlite_storage import SQLiteStorage  # which reads its folder once, at import
+
     rows = SQLiteStorage.get_logs("pama-exp", record.folder.name)
     assert len([row for row in rows if "kl/response" in row]) == 3
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,13 +24,11 @@ def check(kinds: Sequence[str]) -> None:
         if kind not in KINDS:
             raise UserError(f"logger.kinds={list(kinds)}: there is no logger '{kind}'.", suggest(kind, KINDS))
         module, extra = _NEEDED.get(kind, ("json", ""))
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
+        if importlib.util.find_spec(module) is None:  # not imported: trackio reads its folder when it is
             raise UserError(
-                f"logger={kind} needs a package that cannot be imported ({error}).",
+                f"logger={kind} needs the package {module}, which is not installed.",
                 f"pip install 'pama-exp[{extra}]', or choose another logger.",
-            ) from None
+            )
 
 
 class Trackio:
