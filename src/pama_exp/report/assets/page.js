@@ -78,7 +78,10 @@ function scatter(body) {
   const lines = [], areas = [];
   const start = starts.length ? [mean(starts.map((p) => p[0])), mean(starts.map((p) => p[1]))] : null;
   if (start) { dots.push({ x: start[0], y: start[1], color: "var(--soft)", shape: 0, r: 6, hollow: true }); labels.push({ x: start[0], y: start[1], text: "SFT policy", color: "var(--soft)" }); }
-  const spots = dots.map((d) => [d.x, d.y]), wide = state.zoom ? spots : [...spots, ...front, [0, 0]];
+  const spots = dots.map((d) => [d.x, d.y]);
+  const gap = (p) => Math.min(...spots.map((q) => Math.hypot(p[0] - q[0], p[1] - q[1])));
+  const nearest = front.length && spots.length ? [front.reduce((a, b) => (gap(b) < gap(a) ? b : a))] : [];
+  const wide = [...spots, ...(state.zoom ? nearest : [...front, [0, 0]])]; // in every view some of the front
   const x = extent(wide.map((p) => p[0]), 0.14), y = extent(wide.map((p) => p[1]), 0.14);
   if (front.length) {
     const low = [Math.min(0, x[0]), Math.min(0, y[0])];
