@@ -1,17 +1,24 @@
 """Folders as the Hub has them, tiny: alignment starts from them, and what it exports loads with transformers and PEFT."""
 
 import json
+from functools import cache
 
 import peft
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+import classifiers
 import folders
-from commands import run_here
-from pama_exp.policy.loading import load_model
+from commands import composed, run_here
+from pama_exp.data.prompts import collate
+from pama_exp.policy.loading import load_model, load_tokenizer
+from pama_exp.rewards.objective import score_all
+from pama_exp.schema import typed
 from pama_exp.stages import align
+from pama_exp.stages.parts import make_objectives
+from texts import write_jsonl
 
 # Rewards that differ between untrained models' texts.
 FUNCTIONS = {"helpful": "folders:share_of_vowels", "concise": "folders:distinct_characters"}
@@ -21,7 +28,9 @@ REWARDS = [
     for where in [f"objectives.{name}.scorers.factworld"]
     for override in (f"~{where}.program", f"+{where}.function={function}")
 ]
-QUICK = [*REWARDS, "reward=gold", "training.steps=2", "training.evaluate_every=0", "data.evaluation_prompts=8"]
+BRIEF = ["training.steps=2", "training.evaluate_every=0", "data.evaluation_prompts=8"]
+QUICK = [*REWARDS, "reward=gold", *BRIEF]
+PROMPT = "\n\nHuman: what is the name of number %d?\n\nAssistant:"
 
 
 @pytest.fixture(scope="module", params=folders.CLASSES)
@@ -45,14 +54,62 @@ def aligned(monkeypatch):
     return modules
 
 
+@pytest.fixture(scope="session")
+def reward_folders(tmp_path_factory):
+    """Reward models of two classes, neither of which has the policies' tokenizer."""
+    root = tmp_path_factory.mktemp("rewards")
+    return {"helpful": classifiers.gpt2(root / "gpt2"), "sentiment": classifiers.distilbert(root / "distilbert")}
+
+
+@pytest.fixture(scope="session")
+def on_text(tmp_path_factory, reward_folders):
+    """Prompts in a file, and the shipped objectives with these reward models in place of the Hub's."""
+    path = write_jsonl(tmp_path_factory.mktemp("data") / "prompts.jsonl", [{"prompt": PROMPT % i} for i in range(60)])
+    scorers = [f"objectives.{name}.scorers.text.path={folder}" for name, folder in reward_folders.items()]
+    splits = "data.splits={train: 0.6, validation: 0.2, test: 0.2}"
+    return ["data=file", f"data.path={path}", splits, "objectives=[helpful,sentiment]", *scorers]
+
+
+@cache
+def classifier(folder):
+    return AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+
+@torch.no_grad()
+def rewards_by_hand(reward_folders, prompt, response):
+    """As the reward models' cards have it: GPT-2's only output; the positive label of DistilBERT's two."""
+    words, model = classifier(reward_folders["helpful"])
+    helpful = model(**words(prompt + response, return_tensors="pt")).logits[0, 0].item()
+    words, model = classifier(reward_folders["sentiment"])
+    sentiment = model(**words((prompt + response).strip(), return_tensors="pt")).logits[0, 1].item()
+    return {"helpful": helpful, "sentiment": sentiment}
+
+
+def assert_rewards_are_the_classifiers(record, reward_folders):
+    rows = [row for row in record.read_generations() if row.get("split") == "test"]
+    assert len(rows) == 8
+    for row in rows:
+        expected = rewards_by_hand(reward_folders, row["prompt"], row["response"])
+        assert {name: row[f"proxy/{name}"] for name in expected} == pytest.approx(expected, abs=1e-4)
+    after = record.read_result()["objectives"]
+    for name in reward_folders:
+        found = [row[f"proxy/{name}"] for row in rows]
+        assert max(found) - min(found) > 1e-2
+        assert after[name]["after"]["proxy"] == pytest.approx(sum(found) / len(found), abs=1e-4)
+
+
 def log_probs(model, ids):
     with torch.no_grad():
         return model.eval()(input_ids=ids).logits.log_softmax(-1)
 
 
-def test_the_whole_model_is_aligned_exported_and_loaded_again(folder, aligned, tmp_path, shared_cache):
+def test_the_whole_model_is_aligned_exported_and_loaded_again(
+    folder, aligned, on_text, reward_folders, tmp_path, shared_cache
+):
     chosen = ["training.learning_rate=0.01"]
-    run_here("model=hf", "data=factworld", f"model.path={folder}", *chosen, *QUICK, output=tmp_path, cache=shared_cache)
+    record = run_here(
+        "model=hf", f"model.path={folder}", *on_text, *chosen, *BRIEF, output=tmp_path, cache=shared_cache
+    )
     ids, expected = aligned[0]
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
     torch.testing.assert_close(log_probs(exported, ids), expected, rtol=0, atol=1e-5)
@@ -62,16 +119,19 @@ def test_the_whole_model_is_aligned_exported_and_loaded_again(folder, aligned, t
         words("what is the name")["input_ids"] == AutoTokenizer.from_pretrained(folder)("what is the name")["input_ids"]
     )
     with safe_open(tmp_path / "policy" / "value_heads.safetensors", "pt") as heads:
-        assert json.loads(heads.metadata()["channels"]) == ["helpful", "concise"]
+        assert json.loads(heads.metadata()["channels"]) == ["helpful", "sentiment"]
         assert heads.get_tensor("weight").shape[0] == 2
         assert heads.get_tensor("weight").abs().max() > 0
+    assert_rewards_are_the_classifiers(record, reward_folders)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of peft's own loading
 @pytest.mark.parametrize("export", ["merged", "adapter"])
-def test_with_lora_too(folder, export, aligned, tmp_path, shared_cache):
+def test_with_lora_too(folder, export, aligned, on_text, reward_folders, tmp_path, shared_cache):
     chosen = ["adapter=lora", "adapter.rank=4", f"adapter.export={export}", "training.learning_rate=0.01"]
-    run_here("model=hf", "data=factworld", f"model.path={folder}", *chosen, *QUICK, output=tmp_path, cache=shared_cache)
+    record = run_here(
+        "model=hf", f"model.path={folder}", *on_text, *chosen, *BRIEF, output=tmp_path, cache=shared_cache
+    )
     ids, expected = aligned[0]
     base = AutoModelForCausalLM.from_pretrained(folder)
     assert (log_probs(base, ids) - expected).abs().max() > 1e-3
@@ -83,6 +143,16 @@ def test_with_lora_too(folder, export, aligned, tmp_path, shared_cache):
     torch.testing.assert_close(log_probs(load_model(tmp_path / "policy"), ids), expected, rtol=0, atol=1e-5)
     card = (tmp_path / "policy" / "README.md").read_text()
     assert f"library_name: {'peft' if export == 'adapter' else 'transformers'}" in card
+    assert_rewards_are_the_classifiers(record, reward_folders)
+
+
+def test_the_reward_of_a_fixed_text_is_the_classifiers(on_text, reward_folders, folder, tmp_path):
+    config = typed(composed("model=hf", f"model.path={folder}", *on_text, f"cache_dir={tmp_path}"))
+    responses = [" It is Ann.", "no", "", " a b c d" * 40, "\n\nHuman: <|endoftext|>"]
+    prompts = [PROMPT % i for i in range(len(responses))]
+    scores = score_all(make_objectives(config, None), collate(load_tokenizer(folder), prompts), responses)
+    for text, found in zip(zip(prompts, responses, strict=True), scores.T.tolist(), strict=True):
+        assert found == pytest.approx(list(rewards_by_hand(reward_folders, *text).values()), abs=1e-4)
 
 
 def test_only_what_is_trained_is_in_the_checkpoint_and_a_run_resumes_from_it(tmp_path, shared_cache):
