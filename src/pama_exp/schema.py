@@ -30,6 +30,7 @@ class ModelConfig:
     revision: str | None = None
     path: str | None = None
     weights: str = "random"
+    tokenizer: str | None = None
     architecture: str | None = "opt"
     config: dict[str, Any] = field(default_factory=dict)
     parameters: int | None = None

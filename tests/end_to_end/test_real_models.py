@@ -13,6 +13,7 @@ import classifiers
 import folders
 from commands import composed, run_here
 from pama_exp.data.prompts import collate
+from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_model, load_tokenizer
 from pama_exp.rewards.objective import score_all
 from pama_exp.schema import typed
@@ -222,3 +223,36 @@ def test_a_published_architecture_with_random_weights_runs_on_the_testbed_withou
     )
     assert record.is_complete
     assert load_model(tmp_path / "policy").config.vocab_size == 50257
+
+
+@pytest.mark.parametrize("reads", ["bytes", "folder"])
+def test_a_published_architecture_with_random_weights_reads_text(reads, on_text, tmp_path):
+    folder = folders.save_folder(tmp_path / "other", "gpt2")  # for its tokenizer
+    tokenizer = {"bytes": "bytes", "folder": str(folder)}[reads]
+    shrunk = ["model.config.n_embd=16", "model.config.n_layer=1", "model.config.n_head=2"]
+    chosen = ["model=gpt2", "model.weights=random", f"model.tokenizer={tokenizer}", *shrunk]
+    run_here(*chosen, *on_text, *BRIEF, "rollout.sampling.max_new_tokens=4", output=tmp_path / "a", cache=tmp_path)
+    exported, words = load_model(tmp_path / "a" / "policy"), load_tokenizer(tmp_path / "a" / "policy")
+    assert exported.config.vocab_size == 50257
+    assert exported.config.eos_token_id == words.eos_token_id
+    text = PROMPT % 3
+    assert len(words(text)["input_ids"]) == len(text if reads == "bytes" else load_tokenizer(folder)(text)["input_ids"])
+    assert "Starts from gpt2 with random weights." in (tmp_path / "a" / "policy" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model.weights=random"], ["no tokenizer for text", "model.tokenizer=bytes", "model.path=FOLDER"]),
+        (["model.weights=random", "model.tokenizer=byte"], ["model.tokenizer=byte is neither bytes nor a folder"]),
+        (["model.weights=random", "model.tokenizer=bytes", "model.config.vocab_size=100"], ["up to 257", "100 rows"]),
+        (["model.tokenizer=bytes"], ["openai-community/gpt2 has the tokenizer", "model.weights=random"]),
+    ],
+)
+def test_a_tokenizer_that_will_not_do_is_named_before_any_work(overrides, said, on_text, tmp_path):
+    with pytest.raises(UserError) as caught:
+        run_here("model=gpt2", *on_text, *overrides, output=tmp_path / "run", cache=tmp_path / "c")
+    for word in said:
+        assert word in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.glob("c/random-*"))

@@ -52,11 +52,17 @@ def whereabouts(assets: list[Asset]) -> list[str]:
 
 
 def check_named(model: ModelConfig) -> None:
-    """The preset says which model it is.
+    """The preset says which model it is, and gives no tokenizer to one that brings its own.
 
     Raises:
         UserError: if not.
     """
+    if model.tokenizer is not None and (model.path is not None or model.weights == "pretrained"):
+        source = model.path or model.id or model.name
+        raise UserError(
+            f"model.tokenizer={model.tokenizer}: {source} has the tokenizer that it was trained with.",
+            "Leave model.tokenizer out, or set model.weights=random.",
+        )
     if model.path is None and model.weights == "pretrained" and model.id is None:
         raise UserError(f"model={model.name} names no model.", "Give model.id=owner/name or model.path=FOLDER.")
 

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp import hub
+from pama_exp.data.byte_tokens import byte_tokenizer
 from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError
 from pama_exp.policy.adapters import Adapter, check_quantisation, check_targets
@@ -22,6 +23,8 @@ from pama_exp.policy.loading import (
 )
 from pama_exp.schema import AdapterConfig, Config, ModelConfig
 
+BYTES = "bytes"  # model.tokenizer: one token per byte
+
 
 def base_folder(model: ModelConfig) -> Path | None:
     """`model.path`, or the Hub's folder of `model.id`; None where the weights start at random.
@@ -34,6 +37,44 @@ def base_folder(model: ModelConfig) -> Path | None:
     if model.weights == "random":
         return None
     return hub.resolve(str(model.id), model.revision)
+
+
+def tokenizer_source(model: ModelConfig) -> str:
+    """Where the model's tokenizer of text is: its own folder, or for random weights what `model.tokenizer` names.
+
+    Raises:
+        UserError: if random weights are given none.
+    """
+    base = base_folder(model)
+    if base is not None:
+        return str(base)
+    if model.tokenizer is None:
+        raise UserError(
+            f"model={model.name} starts from random weights and has no tokenizer for text.",
+            "Set model.tokenizer=bytes (one token per byte) or model.tokenizer=FOLDER (one that is saved there), or "
+            "start from model.path=FOLDER, a model with its tokenizer.",
+        )
+    if model.tokenizer != BYTES and not Path(model.tokenizer).is_dir():
+        raise UserError(
+            f"model.tokenizer={model.tokenizer} is neither bytes nor a folder.",
+            "Give a folder that holds tokenizer.json, or bytes for one token per byte.",
+        )
+    return model.tokenizer
+
+
+def read_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """What `tokenizer_source` found.
+
+    Raises:
+        UserError: if the folder holds no tokenizer.
+    """
+    return byte_tokenizer() if source == BYTES else load_tokenizer(source)
+
+
+def base_name(model: ModelConfig) -> str:
+    """What a card says that the policy was before."""
+    is_random = model.path is None and model.weights == "random"
+    return f"{model.name} with random weights" if is_random else str(model.path or model.id)
 
 
 def random_model(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -99,6 +140,7 @@ def check_base(config: Config, tokenizer: PreTrainedTokenizerBase | None, prompt
     else:
         with torch.device("meta"):
             model = build_model(str(m.architecture), m.config, tokenizer)
+        check_vocabulary(model.get_input_embeddings().num_embeddings, tokenizer, f"model={m.name}")
     if a.name != "none":
         check_targets(model, lora_targets(m, a))
     check_positions(config, tokenizer, max_positions(model), prompts)

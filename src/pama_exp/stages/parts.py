@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import yaml
+from transformers import PreTrainedTokenizerBase
 
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError, suggest
@@ -20,7 +21,7 @@ from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
 from pama_exp.schema import CONF, Config, ObjectiveConfig, build, locate, solver_label
-from pama_exp.stages.base import check_base
+from pama_exp.stages.base import check_base, read_tokenizer, tokenizer_source
 from pama_exp.stages.strategies import check_trainer
 from pama_exp.stages.task import Task, make_task
 from pama_exp.stages.trained import reward_model
@@ -208,9 +209,15 @@ def check_before_work(config: Config) -> None:
         raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
     make_sampling(config).for_training()
     check_installed(config)
-    is_random = config.model.path is None and config.model.weights == "random"
-    if task.world is not None or not is_random:  # else a finished run's policy is evaluated
-        check_base(config, task.world.tokenizer() if is_random else None, task.longest())
+    if not (config.stage.get("name") == "evaluate" and config.evaluate.run is not None):
+        check_base(config, _random_models_tokenizer(config, task), task.longest())
+
+
+def _random_models_tokenizer(config: Config, task: Task) -> PreTrainedTokenizerBase | None:
+    """None where the model's folder holds one."""
+    if config.model.path is not None or config.model.weights == "pretrained":
+        return None
+    return task.world.tokenizer() if task.world is not None else read_tokenizer(tokenizer_source(config.model))
 
 
 def check_installed(config: Config) -> None:

@@ -17,7 +17,7 @@ from pama_exp.policy.loading import max_positions
 from pama_exp.policy.memory import Load, memory_parts, parameter_counts, peak
 from pama_exp.schema import Config
 from pama_exp.stages.assets import assets_of, check_named, whereabouts
-from pama_exp.stages.base import lora_targets, skeleton
+from pama_exp.stages.base import lora_targets, read_tokenizer, skeleton, tokenizer_source
 from pama_exp.stages.parts import make_solver
 from pama_exp.stages.task import make_world
 from pama_exp.tracking.console import note, table
@@ -173,9 +173,11 @@ def _skeleton(config: Config) -> PreTrainedModel | None:
     folder = hub.cached(m.id, m.revision) if m.weights == "pretrained" and m.id is not None else None
     if folder is None and m.architecture is None:
         return None
-    if folder is None and "vocab_size" not in m.config and config.data.domain == "factworld":
+    is_testbed = config.data.domain == "factworld"
+    if folder is None and "vocab_size" not in m.config and (is_testbed or m.tokenizer is not None):
+        tokenizer = make_world(config).tokenizer() if is_testbed else read_tokenizer(tokenizer_source(m))
         grown = copy.deepcopy(m)
-        grown.config = {"vocab_size": len(make_world(config).tokenizer()), **m.config}
+        grown.config = {"vocab_size": len(tokenizer), **m.config}
         return skeleton(grown, None)
     return skeleton(m, folder)
 
