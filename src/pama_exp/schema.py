@@ -40,6 +40,7 @@ class ModelConfig:
     lora_targets: list[str] | None = None
     chat_template: str = "none"
     allow_pickle: bool = False
+    pickled: bool = False
     licence: str = ""
     gated: bool = False
 

@@ -29,6 +29,7 @@ def test_the_table_of_a_published_model_offline(tmp_path):
         "facebook/opt-1.3b",
         "missing",
         "hf download",
+        "allow_pickle=true",
         "1,315,758,080",
         "optimiser",
         "reference",
@@ -51,6 +52,7 @@ def test_the_run_itself_names_what_is_missing_and_how_to_fetch_it(offline, tmp_p
     assert "facebook/opt-1.3b" in first
     assert str(tmp_path / "hub") in first
     assert "hf download facebook/opt-1.3b" in second
+    assert "model.allow_pickle=true" in second  # its main branch holds no safetensors
     assert not (tmp_path / "runs").exists()
 
 

@@ -204,6 +204,9 @@ def test_an_exported_adapter_is_evaluated_and_a_card_says_what_was_done(tmp_path
         cache=shared_cache,
     ).read_result()
     assert list(evaluated["objectives"]) == ["helpful", "concise"]
+    # It is a policy to start from, too.
+    further = ["data=factworld", f"model.path={tmp_path / 'run' / 'policy'}", "adapter=lora"]
+    assert run_here(*further, *QUICK, output=tmp_path / "further", cache=shared_cache).is_complete
     card = (tmp_path / "run" / "policy" / "README.md").read_text()
     for said in ("helpful + concise with pama", "front.png", "seed: 0", "```sh"):
         assert said in card

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForSequenceClassification, DistilBertConfig
+from transformers import AutoModelForSequenceClassification, DistilBertConfig, RobertaConfig
 
 import tiny
 from pama_exp.errors import UserError
@@ -81,6 +81,18 @@ def test_long_texts_lose_tokens_on_the_side_asked_for(folder, side, kept):
     scorer = ClassifierScorer(folder, max_length=4, truncation_side=side)
     texts = [" ".join(text.split()[kept]) for text in joined()]
     torch.testing.assert_close(scorer.score(tiny.prompts(), RESPONSES), by_hand(folder, texts), atol=1e-5, rtol=0)
+
+
+def test_positions_that_begin_after_the_padding_are_fewer():
+    # RoBERTa counts from pad_token_id + 1: of 12 positions it reads 10 tokens.
+    size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(vocab_size=20, max_position_embeddings=12, pad_token_id=1, num_labels=1, **size)
+    words = tiny.tokenizer()
+    words.pad_token = tiny.WORDS[1]
+    scorer = ClassifierScorer(AutoModelForSequenceClassification.from_config(config), words, template="{response}")
+    assert scorer.score(tiny.prompts(["a"]), ["a " * 10]).isfinite().all()
+    with pytest.raises(UserError, match="11 tokens exceeds the classifier's 10 positions"):
+        scorer.score(tiny.prompts(["a"]), ["a " * 11])
 
 
 def test_a_loaded_classifier_serves_as_well_and_the_callers_tokenizer_keeps_its_side(folder):

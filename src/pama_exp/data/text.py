@@ -124,6 +124,8 @@ class TextData:
         for value in column(self.table, self.reading.column, "data.column"):
             if value is not None and not isinstance(value, list):
                 raise self._wrong_kind(value, "a list of messages")
+            if value and not all(isinstance(message, Mapping) for message in value):
+                raise self._wrong_kind(value, "a list of messages")
             before, answer = chat.split_conversation(value or [])
             yield (self._render(before) if before else None), answer
 
@@ -145,7 +147,9 @@ class TextData:
             end = spans[count - 1][1]
             yield text[:end], text[end:]
 
-    def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def _render(self, messages: Sequence[Any]) -> str:
+        if not all(isinstance(message, Mapping) for message in messages):
+            raise self._wrong_kind(messages, "text or a list of messages")
         return chat.render(messages, self.tokenizer, self.reading.chat_template)
 
     def _filtered(self, prompts: Sequence[str | None]) -> Rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp import hub
 from pama_exp.data.byte_tokens import byte_tokenizer
@@ -20,6 +20,7 @@ from pama_exp.policy.loading import (
     load_model,
     load_tokenizer,
     max_positions,
+    whole_folder,
 )
 from pama_exp.schema import AdapterConfig, Config, ModelConfig
 
@@ -36,7 +37,8 @@ def base_folder(model: ModelConfig) -> Path | None:
         return Path(model.path)
     if model.weights == "random":
         return None
-    return hub.resolve(str(model.id), model.revision)
+    refused = None if model.allow_pickle else "model.allow_pickle"
+    return hub.resolve(str(model.id), model.revision, "model", refused)
 
 
 def tokenizer_source(model: ModelConfig) -> str:
@@ -109,7 +111,7 @@ def skeleton(model: ModelConfig, folder: Path | None) -> PreTrainedModel:
     """The model without memory for its weights (on the meta device), from its folder or from the preset."""
     with torch.device("meta"):
         if folder is not None:
-            return architecture_of(folder)
+            return architecture_of(whole_folder(folder))
         return build_model(str(model.architecture), model.config)
 
 
@@ -132,15 +134,13 @@ def check_base(config: Config, tokenizer: PreTrainedTokenizerBase | None, prompt
         raise UserError(f"adapter.rank={a.rank}.", "It is at least 1.")
     folder = base_folder(m)
     if folder is not None:
-        check_weights(folder, m.allow_pickle)
-        tokenizer = load_tokenizer(folder)
-        rows = AutoConfig.from_pretrained(str(folder), local_files_only=True).get_text_config().vocab_size
-        check_vocabulary(rows, tokenizer, str(folder))
-        model = skeleton(m, folder)
+        check_weights(whole_folder(folder), m.allow_pickle)
+        model, tokenizer = skeleton(m, folder), load_tokenizer(folder)
     else:
         with torch.device("meta"):
             model = build_model(str(m.architecture), m.config, tokenizer)
-        check_vocabulary(model.get_input_embeddings().num_embeddings, tokenizer, f"model={m.name}")
+    source = f"model={m.name}" if folder is None else str(folder)
+    check_vocabulary(model.get_input_embeddings().num_embeddings, tokenizer, source)
     if a.name != "none":
         check_targets(model, lora_targets(m, a))
     check_positions(config, tokenizer, max_positions(model), prompts)

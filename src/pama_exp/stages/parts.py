@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError, suggest
 from pama_exp.moo.solver import Solver
-from pama_exp.rewards.classifier import ClassifierScorer
+from pama_exp.rewards.classifier import ClassifierScorer, check_published, published
 from pama_exp.rewards.factworld import GoldScorer
 from pama_exp.rewards.function import FunctionScorer
 from pama_exp.rewards.normalise import Frozen, Identity, Running
@@ -175,8 +175,9 @@ def check_before_work(config: Config) -> None:
         where = f"objectives.{name}"
         source = scorer_node(name, node, config.data.domain)
         program = source.get("program")
-        if program is None and not {"id", "path"} & set(source):  # there is nothing to load
-            make_scorer(source, f"{where}.scorers.{config.data.domain}")
+        if program is None:
+            domain = config.data.domain if config.data.domain in node.scorers else "any"
+            _check_scorer(source, f"{where}.scorers.{domain}")
         if program is not None and program not in task.programs:
             raise UserError(
                 f"{where}: the domain '{config.data.domain}' has no program '{program}'.",
@@ -211,6 +212,14 @@ def check_before_work(config: Config) -> None:
     check_installed(config)
     if not (config.stage.get("name") == "evaluate" and config.evaluate.run is not None):
         check_base(config, _random_models_tokenizer(config, task), task.longest())
+
+
+def _check_scorer(node: dict[str, Any], where: str) -> None:
+    """A classifier by its folder; anything else that has nothing to load by making it."""
+    if "function" not in node and locate(node, where) is published:
+        check_published(node, where)
+    elif not {"id", "path"} & set(node):
+        make_scorer(node, where)
 
 
 def _random_models_tokenizer(config: Config, task: Task) -> PreTrainedTokenizerBase | None:

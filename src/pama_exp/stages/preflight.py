@@ -241,10 +241,11 @@ def _classifier_parameters(node: dict[str, Any]) -> int | None:
 
 
 def _state(asset: Any, state: str) -> str:
-    if state == "cached":
-        return state
+    pickled = f" (pickled: {asset.pickle_hint})" if state == "pickled" or (asset.pickled and asset.pickle_hint) else ""
+    if state in ("cached", "pickled"):
+        return "cached" + (pickled if state == "pickled" else "")
     gate = " (gated: ask for access, then `hf auth login`)" if asset.gated else ""
-    return f"{state}: {hub.fetch_command(asset.repo_id, asset.revision, asset.kind)}{gate}"
+    return f"{state}: {hub.fetch_command(asset.repo_id, asset.revision, asset.kind)}{gate}{pickled}"
 
 
 def _trainer(config: Config) -> str:
@@ -262,7 +263,7 @@ def _size(size: float) -> str:
 
 
 def _is_model(path: str) -> bool:
-    return (Path(path) / "config.json").is_file()
+    return any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def _lines(path: str) -> list[str]:
