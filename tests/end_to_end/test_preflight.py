@@ -4,7 +4,9 @@ import resource
 
 import pytest
 from huggingface_hub import constants
+from transformers import AutoModelForSequenceClassification
 
+import classifiers
 import folders
 from commands import composed, run_command, run_here
 from pama_exp import app, schema
@@ -68,6 +70,15 @@ def test_every_class_has_an_estimate(name):
         < estimate.peak
         < sum(estimate.parts.values()) + 2**30
     )
+
+
+def test_reward_models_in_local_folders_are_counted(tmp_path):
+    folder = classifiers.gpt2(tmp_path / "reward")
+    given = ["objectives=[classifier,concise]", f"objectives.classifier.scorers.any.path={folder}", "reward=gold"]
+    estimate = preflight.estimate_memory(schema.typed(composed("model=micro", *given)))
+    count = AutoModelForSequenceClassification.from_pretrained(folder).num_parameters()
+    assert estimate.parts["reward models"] == 4 * count
+    assert not estimate.unknown
 
 
 def test_suggestions_are_made_until_it_fits(capsys, monkeypatch):

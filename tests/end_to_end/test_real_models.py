@@ -149,7 +149,7 @@ def test_with_lora_too(folder, export, aligned, on_text, reward_folders, tmp_pat
 
 def test_the_reward_of_a_fixed_text_is_the_classifiers(on_text, reward_folders, folder, tmp_path):
     config = typed(composed("model=hf", f"model.path={folder}", *on_text, f"cache_dir={tmp_path}"))
-    responses = [" It is Ann.", "no", "", " a b c d" * 40, "\n\nHuman: <|endoftext|>"]
+    responses = [" It is Ann.", "no", "", " a b c d" * 40, "\n\nHuman: what [SEP"]
     prompts = [PROMPT % i for i in range(len(responses))]
     scores = score_all(make_objectives(config, None), collate(load_tokenizer(folder), prompts), responses)
     for text, found in zip(zip(prompts, responses, strict=True), scores.T.tolist(), strict=True):

@@ -92,7 +92,7 @@ class ClassifierScorer:
         Raises:
             UserError: for a text longer than the classifier's positions.
         """
-        pairs = zip(prompts.texts, responses, strict=True)
+        pairs = zip(prompts.texts, map(self._plain, responses), strict=True)
         texts = [self.template.format(prompt=prompt, response=response) for prompt, response in pairs]
         texts = [text.strip() for text in texts] if self.strip else texts
         encoded = self.tokenizer(texts, truncation=self.max_length is not None, max_length=self.max_length)
@@ -107,6 +107,12 @@ class ClassifierScorer:
             logits = self.model(input_ids=ids, attention_mask=mask).logits
             scores[index] = self.sign * logits[:, self.label_index].float().cpu()
         return scores
+
+    def _plain(self, response: str) -> str:
+        """The response without the classifier's own marks, which would end or divide a text where it does not end."""
+        for mark in self.tokenizer.all_special_tokens:
+            response = response.replace(mark, "")
+        return response
 
     def _check_golden(self, golden: Sequence[Mapping[str, Any]], source: str) -> None:
         if not golden:

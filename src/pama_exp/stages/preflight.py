@@ -223,18 +223,19 @@ def _reward_models(config: Config, policy_parameters: int) -> tuple[float, list[
         node = objective.scorers.get(config.data.domain, objective.scorers.get("any")) or {}
         if "program" in node and config.reward == "learned":
             total += policy_parameters * 4
-        elif node.get("id") is not None:
+        elif node.get("path") is not None or node.get("id") is not None:
             count = _classifier_parameters(node)
             if count is None:
-                unknown.append(f"the reward model of {name}, {node['id']}")
+                unknown.append(f"the reward model of {name}, {node.get('path') or node['id']}")
             total += (count or 0) * 4
     return total, unknown
 
 
 def _classifier_parameters(node: dict[str, Any]) -> int | None:
-    folder = hub.cached(node["id"], node.get("revision"))
-    if folder is None:
-        return node.get("parameters")
+    given = node.get("path")
+    folder = Path(given) if given is not None else hub.cached(node["id"], node.get("revision"))
+    if folder is None or not (folder / "config.json").is_file():
+        return node.get("parameters") if given is None else None
     with torch.device("meta"):
         settings = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         return parameter_counts(AutoModelForSequenceClassification.from_config(settings))[0]
