@@ -12,10 +12,11 @@ from typing import Any
 
 
 class Server:
-    """`behave(number, request) -> (status, body)`; None in place of them closes the connection without an answer."""
+    """`behave(number, request) -> (status, body[, headers])`; None closes the connection without an answer."""
 
-    def __init__(self, behave: Callable[[int, dict[str, Any]], tuple[int, bytes] | None]) -> None:
+    def __init__(self, behave: Callable[[int, dict[str, Any]], tuple[Any, ...] | None]) -> None:
         self.requests: list[dict[str, Any]] = []
+        self.times: list[float] = []
         self.headers: list[dict[str, str]] = []
         server = self
 
@@ -23,13 +24,15 @@ class Server:
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.requests.append(request)
+                server.times.append(time.monotonic())
                 server.headers.append(dict(self.headers))
                 answer = behave(len(server.requests), request)
                 if answer is None:
                     self.close_connection = True
                     return
                 self.send_response(answer[0])
-                self.send_header("Content-Length", str(len(answer[1])))
+                for name, value in {"Content-Length": str(len(answer[1])), **dict(*answer[2:])}.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(answer[1])
 

@@ -161,33 +161,57 @@ class serving:
         self.server.server_close()
 
 
+class PickledHub(Hub):
+    """Its repositories hold no safetensors, and say what was taken from them."""
+
+    files: ClassVar = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
+    taken: ClassVar = []
+
+    def do_GET(self):
+        if "/resolve/" in self.path and self.command == "GET":
+            self.taken.append(self.path.rpartition("/")[2])
+        super().do_GET()
+
+
 ASK = """
 import sys
 from pama_exp import hub
 from pama_exp.errors import UserError
 for name in sys.argv[1:]:
     try:
-        print(*sorted(path.name for path in hub.resolve(name).iterdir()))
+        refused = "model.allow_pickle" if name.endswith("refused") else None
+        print(*sorted(path.name for path in hub.resolve(name, None, "model", refused).iterdir()))
     except UserError as error:
         print(str(error).replace(chr(10), " "))
 """
 
 
-def test_where_the_hub_answers_it_is_fetched_once_without_what_nothing_reads(tmp_path):
-    def ask(endpoint, *names):
-        # In a process of its own: huggingface_hub reads its endpoint once.
-        settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-        command = [sys.executable, "-c", ASK, *names]
-        done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
+def ask(endpoint, home, *names):
+    # In a process of its own: huggingface_hub reads its endpoint once.
+    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-c", ASK, *names]
+    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
+
+def test_pickles_that_are_refused_are_not_fetched(tmp_path):
+    with serving(PickledHub) as endpoint:
+        (refused,) = ask(endpoint, tmp_path, "owner/refused")
+        assert "owner/refused are pickled" in refused
+        assert "model.allow_pickle=true" in refused
+        assert PickledHub.taken == []
+        assert ask(endpoint, tmp_path, "owner/asked-for") == ["config.json pytorch_model.bin"]
+        assert "pytorch_model.bin" in PickledHub.taken
+
+
+def test_where_the_hub_answers_it_is_fetched_once_without_what_nothing_reads(tmp_path):
     with serving(Hub) as endpoint:
-        fetched, gated, unknown = ask(endpoint, "owner/open", "owner/gated", "owner/unknown")
+        fetched, gated, unknown = ask(endpoint, tmp_path, "owner/open", "owner/gated", "owner/unknown")
     assert fetched == "config.json model.safetensors"
     assert "owner/gated is gated" in gated
     assert "hf auth login" in gated
     assert "no model owner/unknown" in unknown
-    again, other = ask(endpoint, "owner/open", "owner/other")  # the server is gone
+    again, other = ask(endpoint, tmp_path, "owner/open", "owner/other")  # the server is gone
     assert again == fetched
     assert f"{endpoint} does not answer" in other

@@ -17,7 +17,8 @@ Kind = Literal["model", "dataset"]
 
 # Weights of other frameworks, which nothing here reads.
 _FOREIGN = ("*.msgpack", "*.h5", "*.ot", "*.tflite", "*.onnx", "onnx/*", "coreml/*", "original/*", "openvino/*")
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_PICKLED = tuple(f"*{suffix}" for suffix in _PICKLES)
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _ANSWERS_WITHIN = 3.0  # seconds
 
@@ -34,12 +35,18 @@ def cached(repo_id: str, revision: str | None = None, kind: Kind = "model") -> P
     return folder if kind == "dataset" or _is_whole(folder) else None
 
 
-def resolve(repo_id: str, revision: str | None = None, kind: Kind = "model") -> Path:
+def resolve(repo_id: str, revision: str | None = None, kind: Kind = "model", refused_pickle: str | None = None) -> Path:
     """The repository's folder: from the cache, else fetched into it where the Hub can be reached.
+
+    Args:
+        repo_id: owner/name.
+        revision: commit, tag or branch; the newest where None.
+        kind: model or dataset.
+        refused_pickle: the setting that would allow pickled weights, where it is off: they are then not fetched.
 
     Raises:
         UserError: if it is in neither place (the id, the folder looked in and the command that fetches it, within a few
-            seconds), or it is gated, or there is no such repository or revision.
+            seconds), or it is gated, or there is no such repository or revision, or it holds pickles that are refused.
     """
     if not _ID.fullmatch(repo_id):
         raise UserError(f"'{repo_id}' is no Hub id.", "Write owner/name, or give a local folder.")
@@ -48,7 +55,15 @@ def resolve(repo_id: str, revision: str | None = None, kind: Kind = "model") -> 
         return folder
     if not is_reachable():
         raise missing(repo_id, revision, kind)
-    return _fetch(repo_id, revision, kind)
+    return _fetch(repo_id, revision, kind, refused_pickle)
+
+
+def pickled(source: str, setting: str) -> UserError:
+    """What to say of weights that are pickled while `setting` is off."""
+    return UserError(
+        f"The weights in {source} are pickled (pytorch_model.bin), which can hold code.",
+        f"{setting}=true reads them all the same, tensors alone; or give a revision or a folder with safetensors.",
+    )
 
 
 def missing(repo_id: str, revision: str | None = None, kind: Kind = "model") -> UserError:
@@ -113,10 +128,12 @@ def _is_whole(folder: Path) -> bool:
     return not any(folder.glob("*.index.json"))
 
 
-def _fetch(repo_id: str, revision: str | None, kind: Kind) -> Path:
+def _fetch(repo_id: str, revision: str | None, kind: Kind, refused_pickle: str | None) -> Path:
     try:
         files = HfApi().list_repo_files(repo_id, revision=revision, repo_type=kind)
         has_safetensors = any(name.endswith(".safetensors") for name in files)
+        if refused_pickle is not None and not has_safetensors and any(name.endswith(_PICKLES) for name in files):
+            raise pickled(repo_id, refused_pickle)
         ignored = [] if kind == "dataset" else [*_FOREIGN, *(_PICKLED if has_safetensors else ())]
         return Path(snapshot_download(repo_id, revision=revision, repo_type=kind, ignore_patterns=ignored))
     except errors.GatedRepoError:

@@ -30,6 +30,7 @@ class ModelConfig:
     revision: str | None = None
     path: str | None = None
     weights: str = "random"
+    tokenizer: str | None = None
     architecture: str | None = "opt"
     config: dict[str, Any] = field(default_factory=dict)
     parameters: int | None = None
@@ -39,6 +40,7 @@ class ModelConfig:
     lora_targets: list[str] | None = None
     chat_template: str = "none"
     allow_pickle: bool = False
+    pickled: bool = False
     licence: str = ""
     gated: bool = False
 

@@ -33,6 +33,19 @@ def assert_length(config, low, high):
     assert config.objectives["length"].range == [low / 140, high / 140]
 
 
+def assert_lengths_can_be_had(config, characters):
+    """Responses of that many characters, at about four to a token, after the longest prompts."""
+    answer, prompt = config.rollout.sampling.max_new_tokens, config.data.max_prompt_tokens
+    positions = config.model.config.get("n_positions") or config.model.config["max_position_embeddings"]
+    assert characters / 4 < answer <= positions - prompt
+
+
+def assert_one_epoch(config, prompts):
+    """The training split of the Hub's training file alone, of which the other splits are taken too."""
+    assert all("/train" in pattern for pattern in config.data.files)
+    assert config.training.steps == pytest.approx(config.data.splits["train"] * prompts / 128, abs=1)
+
+
 def scorer_ids(config):
     return {name: o.scorers["text"]["id"] for name, o in config.objectives.items() if "text" in o.scorers}
 
@@ -45,8 +58,8 @@ def test_gpt2_on_imdb():
     assert scorer_ids(config) == {"sentiment": "lvwerra/distilbert-imdb"}
     assert_length(config, 70, 210)
     assert config.training.batch_size == 128
-    assert config.training.steps == pytest.approx(config.data.splits["train"] * 25_000 / 128, abs=1)  # one epoch
-    assert config.data.files == ["plain_text/train-*.parquet"]
+    assert_one_epoch(config, 25_000)
+    assert_lengths_can_be_had(config, 210)
     assert config.adapter.name == "none"
     assert is_the_papers_pama(config.solver)
 
@@ -59,6 +72,8 @@ def test_gpt2_xl_for_humor():
     assert scorer_ids(config) == {"humor": "mohameddhiab/humor-no-humor"}
     assert config.data.subsets == ["helpful-base"]
     assert_length(config, 0, 4096)
+    assert_one_epoch(config, 43_500)
+    assert_lengths_can_be_had(config, 9.0842 * 140)
     assert config.training.evaluate_every == 50
     assert is_the_papers_pama(config.solver)
 
@@ -71,6 +86,8 @@ def test_llama_2_for_harmlessness():
     assert scorer_ids(config) == {"harmless": "Ray2333/gpt2-large-harmless-reward_model"}
     assert config.data.subsets == ["helpful-base"]
     assert_length(config, 0, 4096)
+    assert_one_epoch(config, 43_500)
+    assert_lengths_can_be_had(config, 9.0842 * 140)
     a, t = config.adapter, config.training
     assert (a.bits, a.rank, a.alpha, a.dropout) == (8, 64, 128.0, 0.05)
     assert (t.learning_rate, t.weight_decay, t.clip) == (1e-5, 0.0, 0.2)

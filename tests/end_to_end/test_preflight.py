@@ -4,7 +4,9 @@ import resource
 
 import pytest
 from huggingface_hub import constants
+from transformers import AutoModelForSequenceClassification
 
+import classifiers
 import folders
 from commands import composed, run_command, run_here
 from pama_exp import app, schema
@@ -29,6 +31,7 @@ def test_the_table_of_a_published_model_offline(tmp_path):
         "facebook/opt-1.3b",
         "missing",
         "hf download",
+        "allow_pickle=true",
         "1,315,758,080",
         "optimiser",
         "reference",
@@ -51,6 +54,7 @@ def test_the_run_itself_names_what_is_missing_and_how_to_fetch_it(offline, tmp_p
     assert "facebook/opt-1.3b" in first
     assert str(tmp_path / "hub") in first
     assert "hf download facebook/opt-1.3b" in second
+    assert "model.allow_pickle=true" in second  # its main branch holds no safetensors
     assert not (tmp_path / "runs").exists()
 
 
@@ -66,6 +70,15 @@ def test_every_class_has_an_estimate(name):
         < estimate.peak
         < sum(estimate.parts.values()) + 2**30
     )
+
+
+def test_reward_models_in_local_folders_are_counted(tmp_path):
+    folder = classifiers.gpt2(tmp_path / "reward")
+    given = ["objectives=[classifier,concise]", f"objectives.classifier.scorers.any.path={folder}", "reward=gold"]
+    estimate = preflight.estimate_memory(schema.typed(composed("model=micro", *given)))
+    count = AutoModelForSequenceClassification.from_pretrained(folder).num_parameters()
+    assert estimate.parts["reward models"] == 4 * count
+    assert not estimate.unknown
 
 
 def test_suggestions_are_made_until_it_fits(capsys, monkeypatch):

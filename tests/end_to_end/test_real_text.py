@@ -205,6 +205,19 @@ def test_conversations_are_written_in_the_template_only_where_the_model_says_so(
         chosen = ["model=hf", "data.format=messages", "data.column=talk", f"model.chat_template={choice}"]
         task = make_task(typed(composed(*on_file(path, templated, *chosen), f"cache_dir={tmp_path / 'cache'}")))
         assert all(text.startswith(start) for text in task.texts("train"))
+    # A plain prompt is a user's turn; other formats are not prompts to put into one.
+    plain = write_jsonl(tmp_path / "plain.jsonl", [{"prompt": f"q {i}", "completion": "a"} for i in range(90)])
+    for choice, kind, start, end in (
+        ("tokenizer", "prompt", "<user>q", "<assistant>"),
+        ("none", "prompt", "q ", ""),
+        ("tokenizer", "whole", "q ", ""),
+    ):
+        chosen = ["model=hf", f"data.format={kind}", f"model.chat_template={choice}"]
+        task = make_task(typed(composed(*on_file(plain, templated, *chosen), f"cache_dir={tmp_path / 'cache'}")))
+        texts = [text for split in ("train", "validation", "test") for text in task.texts(split)]
+        assert {text.removesuffix(end)[len(start) :].strip() for text in texts} == {str(i) for i in range(90)}
+        assert all(text.startswith(start) and text.endswith(end) for text in texts)
+        assert task.data.demonstrations("train")[0] == (task.texts("train")[0], "a")
 
 
 def test_an_objective_that_text_cannot_be_scored_by_names_those_that_can(tmp_path, policy):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForSequenceClassification, DistilBertConfig
+from transformers import AutoModelForSequenceClassification, BartConfig, DistilBertConfig, RobertaConfig
 
 import tiny
 from pama_exp.errors import UserError
@@ -81,6 +81,34 @@ def test_long_texts_lose_tokens_on_the_side_asked_for(folder, side, kept):
     scorer = ClassifierScorer(folder, max_length=4, truncation_side=side)
     texts = [" ".join(text.split()[kept]) for text in joined()]
     torch.testing.assert_close(scorer.score(tiny.prompts(), RESPONSES), by_hand(folder, texts), atol=1e-5, rtol=0)
+
+
+def test_positions_that_begin_after_the_padding_are_fewer():
+    # RoBERTa counts from pad_token_id + 1: of 12 positions it reads 10 tokens.
+    size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(vocab_size=20, max_position_embeddings=12, pad_token_id=1, num_labels=1, **size)
+    words = tiny.tokenizer()
+    words.pad_token = tiny.WORDS[1]
+    scorer = ClassifierScorer(AutoModelForSequenceClassification.from_config(config), words, template="{response}")
+    assert scorer.score(tiny.prompts(["a"]), ["a " * 10]).isfinite().all()
+    with pytest.raises(UserError, match="11 tokens exceeds the classifier's 10 positions"):
+        scorer.score(tiny.prompts(["a"]), ["a " * 11])
+
+
+def test_a_response_cannot_hold_the_classifiers_own_marks():
+    # BART is read at its last end mark, and refuses a batch of texts that differ in their number.
+    size = {"d_model": 16, "max_position_embeddings": 48, "vocab_size": len(WORDS), "num_labels": 2}
+    layers = {f"{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    ids = {"eos_token_id": WORDS.eos_token_id, "pad_token_id": WORDS.pad_token_id, "decoder_start_token_id": 1}
+    config = BartConfig(**size, **layers, **ids, encoder_ffn_dim=24, decoder_ffn_dim=24, bos_token_id=1)
+    model = tiny.sharpen(AutoModelForSequenceClassification.from_config(config), seed=4)
+    scorer = ClassifierScorer(model, WORDS, template="{response} <eos> {prompt} <eos>", label_index=1)
+    plain = scorer.score(tiny.prompts(), RESPONSES)
+    marked = scorer.score(tiny.prompts(), [f"<eos> {response}<pad>" for response in RESPONSES])
+    assert torch.equal(marked, plain)
+    texts = [f"{r} <eos> {p} <eos>".strip() for p, r in zip(tiny.prompts().texts, RESPONSES, strict=True)]
+    expected = [model(torch.tensor([WORDS(text)["input_ids"]])).logits[0, 1].detach() for text in texts]
+    torch.testing.assert_close(plain, torch.stack(expected), atol=1e-5, rtol=0)
 
 
 def test_a_loaded_classifier_serves_as_well_and_the_callers_tokenizer_keeps_its_side(folder):

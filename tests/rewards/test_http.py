@@ -1,7 +1,8 @@
 """The scorer against a real server on loopback: slow, failing for a while, answering garbage, dead."""
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -38,6 +39,52 @@ def test_a_server_that_fails_twice_is_asked_a_third_time():
     with Server(behave).running() as server:
         assert HttpScorer(server.url, backoff=0.01).score(tiny.prompts(), RESPONSES).tolist() == EXPECTED
     assert len(server.requests) == 3
+
+
+def busy(status, retry_after):
+    """A server that asks to be left alone, and answers the second time."""
+
+    def behave(number, request):
+        asked = retry_after() if callable(retry_after) else retry_after
+        return (status, b"busy", {"Retry-After": asked}) if number == 1 else lengths(request)
+
+    return Server(behave)
+
+
+def waited(server, **settings):
+    with server.running():
+        assert HttpScorer(server.url, **{"backoff": 0.01, **settings}).score(tiny.prompts(), RESPONSES).tolist() == (
+            EXPECTED
+        )
+    assert len(server.times) == 2
+    return server.times[1] - server.times[0]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_is_left_alone_for_the_seconds_it_asks_for(status):
+    assert 1.0 <= waited(busy(status, "1")) < 10.0
+
+
+def test_a_server_is_left_alone_until_the_date_it_names():
+    # The form has whole seconds: of the two at least one is left.
+    soon = waited(busy(503, lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)))
+    assert soon >= 0.5
+    for past in ("Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:00 -0000"):
+        assert waited(busy(503, past), backoff=0.2) >= 0.2
+
+
+@pytest.mark.parametrize("asked", ["3600", format_datetime(datetime(2999, 1, 1, tzinfo=UTC), usegmt=True)])
+def test_no_longer_than_the_timeout(asked):
+    assert 0.5 <= waited(busy(429, asked), timeout=0.5) < 10.0
+
+
+@pytest.mark.parametrize("asked", ["", "soon", "-3", "1.5", "²"])
+def test_what_cannot_be_read_leaves_the_back_off_as_it_is(asked):
+    assert 0.2 <= waited(busy(503, asked), backoff=0.2) < 1.2
+
+
+def test_the_back_off_is_the_least():
+    assert waited(busy(503, "0"), backoff=0.3) >= 0.3
 
 
 def test_a_slow_answer_is_waited_for_up_to_the_timeout():

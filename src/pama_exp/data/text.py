@@ -38,7 +38,7 @@ class Reading:
     max_prompt_tokens: int = 512
     splits: tuple[tuple[str, float], ...] = (("train", 0.9), ("validation", 0.05), ("test", 0.05))
     seed: int = 0
-    chat_template: bool = True  # conversations are written in the tokenizer's template if it has one
+    chat_template: bool = True  # conversations and single prompts are written in the tokenizer's template if it has one
 
 
 class TextData:
@@ -115,7 +115,12 @@ class TextData:
         return found
 
     def read_prompts(self) -> Iterator[tuple[str | None, str | None]]:
-        """A prompt as it stands, or the conversation that leads to it."""
+        """A prompt as it stands, or for a model with a chat template as a user's turn; or a conversation."""
+        for value in column(self.table, self.reading.column, "data.column"):
+            yield (self._render(value) if isinstance(value, list) else self._user_turn(self._text(value))), None
+
+    def read_whole(self) -> Iterator[tuple[str | None, str | None]]:
+        """A text as it stands, or a conversation."""
         for value in column(self.table, self.reading.column, "data.column"):
             yield (self._render(value) if isinstance(value, list) else self._text(value)), None
 
@@ -123,6 +128,8 @@ class TextData:
         """A whole conversation: the assistant's last turn answers the prompt."""
         for value in column(self.table, self.reading.column, "data.column"):
             if value is not None and not isinstance(value, list):
+                raise self._wrong_kind(value, "a list of messages")
+            if value and not all(isinstance(message, Mapping) for message in value):
                 raise self._wrong_kind(value, "a list of messages")
             before, answer = chat.split_conversation(value or [])
             yield (self._render(before) if before else None), answer
@@ -145,8 +152,14 @@ class TextData:
             end = spans[count - 1][1]
             yield text[:end], text[end:]
 
-    def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def _render(self, messages: Sequence[Any]) -> str:
+        if not all(isinstance(message, Mapping) for message in messages):
+            raise self._wrong_kind(messages, "text or a list of messages")
         return chat.render(messages, self.tokenizer, self.reading.chat_template)
+
+    def _user_turn(self, text: str | None) -> str | None:
+        has_template = self.reading.chat_template and self.tokenizer.chat_template is not None
+        return self._render([{"role": "user", "content": text}]) if has_template and text and text.strip() else text
 
     def _filtered(self, prompts: Sequence[str | None]) -> Rows:
         r = self.reading
@@ -214,7 +227,7 @@ class TextData:
 
 _FORMATS: Mapping[str, Callable[[TextData], Iterator[tuple[str | None, str | None]]]] = {
     "prompt": TextData.read_prompts,
-    "whole": TextData.read_prompts,  # of pairs: the texts compared have no prompt beside them
+    "whole": TextData.read_whole,  # of pairs: the texts compared have no prompt beside them
     "messages": TextData.read_messages,
     "transcript": TextData.read_transcripts,
     "prefix": TextData.read_prefixes,

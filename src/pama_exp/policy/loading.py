@@ -145,10 +145,26 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str
 
 
 def architecture_of(folder: str | Path) -> PreTrainedModel:
-    """The causal language model that the folder's config.json describes, with random weights."""
-    return AutoModelForCausalLM.from_config(
-        AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    )
+    """The causal language model that the folder's config.json describes, with random weights.
+
+    Raises:
+        UserError: if transformers has no such architecture, or it is another kind of model.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # each architecture refuses in its own way
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{folder} holds no causal language model that transformers builds ({reason}).",
+            "Its config.json names another kind, or a newer one, or code of its own, which is never run.",
+        ) from None
+    if any(kind.endswith("ForSequenceClassification") for kind in config.architectures or ()):
+        raise UserError(
+            f"{folder} holds a classifier ({config.architectures[0]}), which generates no text.",
+            "Give a causal language model; a classifier is for an objective.",
+        )
+    return model
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
@@ -192,10 +208,7 @@ def check_weights(folder: str | Path, allow_pickle: bool) -> None:
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
     if hub.weights_format(folder) == "pickle" and not allow_pickle:
-        raise UserError(
-            f"The weights in {folder} are pickled (pytorch_model.bin), which can hold code.",
-            "model.allow_pickle=true reads them all the same, tensors alone; or give a revision with safetensors.",
-        )
+        raise hub.pickled(str(folder), "model.allow_pickle")
 
 
 def _load(kind: Any, folder: str | Path, allow_pickle: bool = False, **extra: Any) -> PreTrainedModel:
@@ -218,14 +231,26 @@ def _load(kind: Any, folder: str | Path, allow_pickle: bool = False, **extra: An
     return model
 
 
+def whole_folder(folder: str | Path) -> Path:
+    """The folder itself, or where it holds an adapter that of its base.
+
+    Raises:
+        UserError: if the adapter names no base, or that is not to be had.
+    """
+    settings = Path(folder) / "adapter_config.json"
+    if not settings.is_file():
+        return Path(folder)
+    try:
+        base = str(json.loads(settings.read_text())["base_model_name_or_path"])
+    except (ValueError, KeyError):
+        raise UserError(f"{settings} names no base.", "Is the folder whole?") from None
+    return Path(base) if Path(base).is_dir() else hub.resolve(base)
+
+
 def _load_adapted(folder: Path, dtype: str | None, allow_pickle: bool) -> PreTrainedModel:
     from peft import PeftModel
 
-    try:
-        base = str(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])
-    except (ValueError, KeyError):
-        raise UserError(f"{folder}/adapter_config.json names no base.", "Is the folder whole?") from None
-    source = Path(base) if Path(base).is_dir() else hub.resolve(base)
+    source = whole_folder(folder)
     try:
         with quiet():
             adapted = PeftModel.from_pretrained(load_model(source, dtype, allow_pickle=allow_pickle), str(folder))

@@ -6,18 +6,19 @@ Legend: B responses.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp import hub
-from pama_exp.errors import UserError
+from pama_exp.errors import UserError, suggest
+from pama_exp.rewards import folders
 from pama_exp.types import PromptBatch
 
 GOLDEN_TOLERANCE = 0.02  # processors and precisions differ by less
@@ -38,10 +39,12 @@ class ClassifierScorer:
         batch_size: responses per forward pass.
         pad_token: given to a tokenizer that has none.
         golden: texts with the scores that the model's authors, or an earlier run, got: {prompt, response, score} each.
+        allow_pickle: read pickled weights where there are no safetensors; no code in them is run.
 
     Raises:
         UserError: if the folder holds no trained classifier with a tokenizer that can pad, the label is not one of the
-            classifier's, the template does not place the response, or a golden score comes out otherwise.
+            classifier's, the template does not place the response, another setting makes no sense, or a golden score
+            comes out otherwise.
     """
 
     def __init__(
@@ -59,26 +62,22 @@ class ClassifierScorer:
         golden: Sequence[Mapping[str, Any]] = (),
         allow_pickle: bool = False,
     ) -> None:
+        folders.check_settings(sign, max_length, truncation_side, batch_size)
         if isinstance(path_or_model, str | Path):
-            self.model = _load(path_or_model, allow_pickle)
+            self.model = folders.load_classifier(path_or_model, allow_pickle)
             source = str(path_or_model)
         else:
             self.model, source = path_or_model, type(path_or_model).__name__
         self.model.eval().requires_grad_(False)
         # A copy: the caller's tokenizer keeps its own sides.
-        self.tokenizer = _load_tokenizer(source) if tokenizer is None else copy.deepcopy(tokenizer)
+        self.tokenizer = folders.load_tokenizer(source) if tokenizer is None else copy.deepcopy(tokenizer)
         self.tokenizer.padding_side, self.tokenizer.truncation_side = "right", truncation_side
-        if self.tokenizer.pad_token_id is None and pad_token is not None:
-            self.tokenizer.pad_token = pad_token
-        if self.tokenizer.pad_token_id is None:
-            raise UserError(
-                f"The tokenizer of {source} has no padding token.",
-                "Set the scorer's pad_token to a token it knows, or save the tokenizer with one.",
-            )
+        folders.pad(self.tokenizer, pad_token, source)
+        self.positions = folders.positions(self.model.config)
         # Decoders look for the last token before the padding: the two have to agree on what that is.
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
-        self.template, self.strip, self.sign = _checked_template(template), strip, sign
-        self.label_index = _checked_label(label_index, self.model.config.num_labels, source)
+        self.template, self.strip, self.sign = folders.checked_template(template), strip, sign
+        self.label_index = folders.checked_label(label_index, self.model.config.num_labels, source)
         self.max_length, self.batch_size = max_length, batch_size
         self._check_golden(golden, source)
 
@@ -93,7 +92,7 @@ class ClassifierScorer:
         Raises:
             UserError: for a text longer than the classifier's positions.
         """
-        pairs = zip(prompts.texts, responses, strict=True)
+        pairs = zip(prompts.texts, map(self._plain, responses), strict=True)
         texts = [self.template.format(prompt=prompt, response=response) for prompt, response in pairs]
         texts = [text.strip() for text in texts] if self.strip else texts
         encoded = self.tokenizer(texts, truncation=self.max_length is not None, max_length=self.max_length)
@@ -108,6 +107,12 @@ class ClassifierScorer:
             logits = self.model(input_ids=ids, attention_mask=mask).logits
             scores[index] = self.sign * logits[:, self.label_index].float().cpu()
         return scores
+
+    def _plain(self, response: str) -> str:
+        """The response without the classifier's own marks, which would end or divide a text where it does not end."""
+        for mark in self.tokenizer.all_special_tokens:
+            response = response.replace(mark, "")
+        return response
 
     def _check_golden(self, golden: Sequence[Mapping[str, Any]], source: str) -> None:
         if not golden:
@@ -124,12 +129,11 @@ class ClassifierScorer:
                 )
 
     def _check_lengths(self, rows: Sequence[Sequence[int]]) -> None:
-        positions = getattr(self.model.config, "max_position_embeddings", None)
         longest = max((len(row) for row in rows), default=0)
-        if positions is not None and longest > positions:
+        if self.positions is not None and longest > self.positions:
             raise UserError(
-                f"A text of {longest} tokens exceeds the classifier's {positions} positions.",
-                f"Set max_length to at most {positions}; truncation_side says which end is dropped.",
+                f"A text of {longest} tokens exceeds the classifier's {self.positions} positions.",
+                f"Set max_length to at most {self.positions}; truncation_side says which end is dropped.",
             )
 
 
@@ -154,66 +158,35 @@ def published(
     """
     if path is None and id is None:
         raise UserError("A classifier has neither id nor path.", "Give id: owner/name on the Hub, or path: FOLDER.")
-    return ClassifierScorer(path if path is not None else hub.resolve(str(id), revision), **settings)
+    refused = None if settings.get("allow_pickle", False) else "allow_pickle"
+    return ClassifierScorer(path if path is not None else hub.resolve(str(id), revision, "model", refused), **settings)
 
 
-def _load(folder: str | Path, allow_pickle: bool) -> PreTrainedModel:
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"{folder} holds no classifier (no config.json).", "Give a folder in Hugging Face format.")
-    kinds = json.loads((Path(folder) / "config.json").read_text()).get("architectures") or []
-    if any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
-        raise UserError(
-            f"{folder} holds a causal language model ({kinds[0]}), which scores no text.",
-            "Give a sequence classifier; stage=reward_model trains one from preference pairs.",
-        )
-    if hub.weights_format(folder) == "pickle" and not allow_pickle:
-        raise UserError(
-            f"The weights in {folder} are pickled, and unpickling can run any code.",
-            "Where you trust them, set allow_pickle: true for this scorer; safetensors need no such trust.",
-        )
+def check_published(node: Mapping[str, Any], where: str) -> None:
+    """What `published` would refuse, found without reading weights; what the Hub alone has is fetched.
+
+    Args:
+        node: the arguments of `published`.
+        where: their place in the configuration, for the messages.
+
+    Raises:
+        UserError: beginning with `where`.
+    """
+    setting = f"{where}.allow_pickle"
+    settings = {key: value.default for key, value in signature(ClassifierScorer).parameters.items()}
+    valid = sorted({*settings, *signature(published).parameters} - {"path_or_model", "tokenizer", "settings"})
+    for key in node:
+        if key not in (*valid, "_target_"):
+            raise UserError(f"{where} has no setting '{key}'.", suggest(str(key), valid))
+    settings |= node
+    own = {key: settings[key] for key in ("sign", "max_length", "truncation_side", "batch_size")}
+    given = {key: settings[key] for key in ("template", "label_index", "pad_token", "allow_pickle")}
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
-    except Exception as error:  # safetensors and transformers raise many kinds
-        reason = str(error).splitlines()[0]
-        raise UserError(f"The classifier in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise UserError(
-            f"The weights in {folder} lack {', '.join(missing[:3])}, which would be random.",
-            "Give the folder of a trained sequence classifier.",
-        )
-    return model
-
-
-def _load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
-    # Without these files transformers would make an empty tokenizer of the model's class.
-    if not any(path for pattern in ("tokenizer.json", "vocab.*", "*.model") for path in Path(folder).glob(pattern)):
-        raise UserError(f"{folder} holds no tokenizer.", "Save it beside the classifier.")
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers and transformers raise many kinds
-        reason = str(error).splitlines()[0]
-        raise UserError(f"The tokenizer in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
-
-
-def _checked_label(label_index: int | None, labels: int, source: str) -> int:
-    if (label_index is None and labels > 1) or not 0 <= (label_index or 0) < labels:
-        raise UserError(
-            f"The classifier {source} has {labels} label(s); label_index={label_index}.",
-            f"Set label_index to one of 0 … {labels - 1}.",
-        )
-    return label_index or 0
-
-
-def _checked_template(template: str) -> str:
-    try:
-        places_response = "response" in template.format(prompt="", response="response")
-    except (KeyError, IndexError, ValueError):
-        places_response = False
-    if not places_response:
-        raise UserError(
-            f"template={template!r} does not place the response.", "Write {response}, and {prompt} if wanted."
-        )
-    return template
+        folders.check_settings(**own)
+        if node.get("path") is None and node.get("id") is None:
+            published()
+        refused = None if node.get("allow_pickle", False) else setting
+        folder = node.get("path") or hub.resolve(str(node["id"]), node.get("revision"), "model", refused)
+        folders.check_classifier(folder, **given, setting=setting)
+    except UserError as error:
+        raise UserError(f"{where}: {error.message}", error.hint) from None

@@ -12,6 +12,8 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -31,9 +33,9 @@ class HttpScorer:
     Args:
         url: where to POST.
         batch_size: responses per request.
-        timeout: seconds to wait for an answer.
+        timeout: seconds to wait for an answer, and at most for what a server asks for by Retry-After.
         retries: how often a request that timed out, lost its connection or met a passing error is sent again.
-        backoff: seconds before the first retry; doubled for each further one.
+        backoff: seconds before the first retry; doubled for each further one. A server's Retry-After lengthens it.
         token_variable: environment variable whose value is sent as a bearer token; None sends none.
 
     Raises:
@@ -63,7 +65,7 @@ class HttpScorer:
                     f"The variable {token_variable} is not set.", f"export {token_variable}=… with the token."
                 )
             headers["Authorization"] = f"Bearer {os.environ[token_variable]}"
-        self.url, self.batch_size, self.retries, self.backoff = url, batch_size, retries, backoff
+        self.url, self.batch_size, self.retries, self.backoff, self.timeout = url, batch_size, retries, backoff, timeout
         self.client = httpx.Client(headers=headers, timeout=timeout)
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, ...]:
@@ -85,17 +87,18 @@ class HttpScorer:
         return torch.tensor(scores, dtype=torch.float32)
 
     def _ask(self, request: Mapping[str, object], count: int) -> list[float]:
-        reason = ""
+        reason, asked = "", 0.0
         for attempt in range(self.retries + 1):
             if attempt > 0:
-                time.sleep(self.backoff * 2 ** (attempt - 1))
+                time.sleep(max(self.backoff * 2 ** (attempt - 1), min(asked, self.timeout)))
+            asked = 0.0
             try:
                 answer = self.client.post(self.url, content=json.dumps(request, default=str))
             except httpx.TransportError as error:
                 reason = f"{type(error).__name__}: {error}".rstrip(": ")
                 continue
             if answer.status_code in _PASSES:
-                reason = f"status {answer.status_code}"
+                reason, asked = f"status {answer.status_code}", _retry_after(answer)
                 continue
             return self._read(answer, count)
         raise UserError(
@@ -114,3 +117,17 @@ class HttpScorer:
         if len(scores) != count:
             raise UserError(f"The reward server {self.url} answered {len(scores)} scores for {count} responses.", hint)
         return scores
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """The seconds that the server asks to be left alone for (RFC 9110, 10.2.3: a number, or a date); else 0."""
+    value = answer.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    # A date without a zone is in UTC, as every HTTP date is.
+    until = until if until.tzinfo is not None else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp import hub
+from pama_exp.data.byte_tokens import byte_tokenizer
 from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError
 from pama_exp.policy.adapters import Adapter, check_quantisation, check_targets
@@ -19,8 +20,11 @@ from pama_exp.policy.loading import (
     load_model,
     load_tokenizer,
     max_positions,
+    whole_folder,
 )
 from pama_exp.schema import AdapterConfig, Config, ModelConfig
+
+BYTES = "bytes"  # model.tokenizer: one token per byte
 
 
 def base_folder(model: ModelConfig) -> Path | None:
@@ -33,7 +37,46 @@ def base_folder(model: ModelConfig) -> Path | None:
         return Path(model.path)
     if model.weights == "random":
         return None
-    return hub.resolve(str(model.id), model.revision)
+    refused = None if model.allow_pickle else "model.allow_pickle"
+    return hub.resolve(str(model.id), model.revision, "model", refused)
+
+
+def tokenizer_source(model: ModelConfig) -> str:
+    """Where the model's tokenizer of text is: its own folder, or for random weights what `model.tokenizer` names.
+
+    Raises:
+        UserError: if random weights are given none.
+    """
+    base = base_folder(model)
+    if base is not None:
+        return str(base)
+    if model.tokenizer is None:
+        raise UserError(
+            f"model={model.name} starts from random weights and has no tokenizer for text.",
+            "Set model.tokenizer=bytes (one token per byte) or model.tokenizer=FOLDER (one that is saved there), or "
+            "start from model.path=FOLDER, a model with its tokenizer.",
+        )
+    if model.tokenizer != BYTES and not Path(model.tokenizer).is_dir():
+        raise UserError(
+            f"model.tokenizer={model.tokenizer} is neither bytes nor a folder.",
+            "Give a folder that holds tokenizer.json, or bytes for one token per byte.",
+        )
+    return model.tokenizer
+
+
+def read_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """What `tokenizer_source` found.
+
+    Raises:
+        UserError: if the folder holds no tokenizer.
+    """
+    return byte_tokenizer() if source == BYTES else load_tokenizer(source)
+
+
+def base_name(model: ModelConfig) -> str:
+    """What a card says that the policy was before."""
+    is_random = model.path is None and model.weights == "random"
+    return f"{model.name} with random weights" if is_random else str(model.path or model.id)
 
 
 def random_model(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -68,7 +111,7 @@ def skeleton(model: ModelConfig, folder: Path | None) -> PreTrainedModel:
     """The model without memory for its weights (on the meta device), from its folder or from the preset."""
     with torch.device("meta"):
         if folder is not None:
-            return architecture_of(folder)
+            return architecture_of(whole_folder(folder))
         return build_model(str(model.architecture), model.config)
 
 
@@ -91,14 +134,13 @@ def check_base(config: Config, tokenizer: PreTrainedTokenizerBase | None, prompt
         raise UserError(f"adapter.rank={a.rank}.", "It is at least 1.")
     folder = base_folder(m)
     if folder is not None:
-        check_weights(folder, m.allow_pickle)
-        tokenizer = load_tokenizer(folder)
-        rows = AutoConfig.from_pretrained(str(folder), local_files_only=True).get_text_config().vocab_size
-        check_vocabulary(rows, tokenizer, str(folder))
-        model = skeleton(m, folder)
+        check_weights(whole_folder(folder), m.allow_pickle)
+        model, tokenizer = skeleton(m, folder), load_tokenizer(folder)
     else:
         with torch.device("meta"):
             model = build_model(str(m.architecture), m.config, tokenizer)
+    source = f"model={m.name}" if folder is None else str(folder)
+    check_vocabulary(model.get_input_embeddings().num_embeddings, tokenizer, source)
     if a.name != "none":
         check_targets(model, lora_targets(m, a))
     check_positions(config, tokenizer, max_positions(model), prompts)

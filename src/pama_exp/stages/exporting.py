@@ -10,6 +10,7 @@ from typing import Any
 from pama_exp.alignment import Alignment
 from pama_exp.policy.export import Card, export, write_card
 from pama_exp.schema import Config, solver_label
+from pama_exp.stages.base import base_name
 from pama_exp.tracking.record import RunRecord
 
 _PICTURE = "front.png"
@@ -33,7 +34,7 @@ def export_run(
         shutil.copy(picture, folder / _PICTURE)
     m, t = config.model, config.training
     card = Card(
-        base=m.path or m.id or f"{m.name} (random weights, supervised on {config.data.domain})",
+        base=base_name(m),
         is_hub_id=m.path is None and m.id is not None and m.weights == "pretrained",
         licence=m.licence,
         objectives={name: f"{o.description} Weight {o.weight:g}." for name, o in config.objectives.items()},

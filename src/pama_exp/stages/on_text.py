@@ -17,9 +17,10 @@ from pama_exp.errors import UserError
 from pama_exp.policy.loading import build_classifier, load_model, load_tokenizer, save
 from pama_exp.schema import Config
 from pama_exp.stages import supervised
-from pama_exp.stages.base import base_folder, load_policy
+from pama_exp.stages.base import base_name, load_policy
 from pama_exp.stages.fitting import fit
 from pama_exp.stages.task import TextTask
+from pama_exp.stages.trained import start_folder
 from pama_exp.tracking.console import note
 from pama_exp.tracking.record import RunRecord
 
@@ -32,7 +33,7 @@ def sft(config: Config, record: RunRecord, task: TextTask) -> dict[str, Any]:
     Raises:
         UserError: if there are no demonstrations, or all are too long.
     """
-    settings, folder, base = config.sft, record.folder / "policy", base_folder(config.model)
+    settings, folder, base = config.sft, record.folder / "policy", start_folder(config)
     learned, held_out = task.data.demonstrations("train"), task.data.demonstrations("test")
     model, adapter = load_policy(base, config)
     model, tokenizer = _on_device(model, config), load_tokenizer(base)
@@ -76,7 +77,7 @@ def reward_model(config: Config, record: RunRecord, task: TextTask) -> dict[str,
     Raises:
         UserError: if there are no pairs, or all are too long.
     """
-    settings, folder, base = config.reward_model, record.folder / "reward_model", base_folder(config.model)
+    settings, folder, base = config.reward_model, record.folder / "reward_model", start_folder(config)
     learned, held_out = task.data.preference_pairs("train"), task.data.preference_pairs("test")
     tokenizer = load_tokenizer(base)
     torch.manual_seed(random_state(settings.seed, 0, "reward-initialisation"))
@@ -163,7 +164,7 @@ def _write_card(folder: Path, config: Config, purpose: str, made: str, load: str
         "",
         f"# {config.model.name}: {config.stage.get('name', purpose)}",
         "",
-        f"Starts from {config.model.path or config.model.id}. {made}",
+        f"Starts from {base_name(config.model)}. {made}",
         f"Data: {data.path or data.id}, read as `{data.format}`.",
         f"Load with `{load}`.",
         "",

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 import yaml
+from transformers import PreTrainedTokenizerBase
 
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError, suggest
 from pama_exp.moo.solver import Solver
-from pama_exp.rewards.classifier import ClassifierScorer
+from pama_exp.rewards.classifier import ClassifierScorer, check_published, published
 from pama_exp.rewards.factworld import GoldScorer
 from pama_exp.rewards.function import FunctionScorer
 from pama_exp.rewards.normalise import Frozen, Identity, Running
@@ -20,7 +21,7 @@ from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
 from pama_exp.schema import CONF, Config, ObjectiveConfig, build, locate, solver_label
-from pama_exp.stages.base import check_base
+from pama_exp.stages.base import check_base, read_tokenizer, tokenizer_source
 from pama_exp.stages.strategies import check_trainer
 from pama_exp.stages.task import Task, make_task
 from pama_exp.stages.trained import reward_model
@@ -174,8 +175,9 @@ def check_before_work(config: Config) -> None:
         where = f"objectives.{name}"
         source = scorer_node(name, node, config.data.domain)
         program = source.get("program")
-        if program is None and not {"id", "path"} & set(source):  # there is nothing to load
-            make_scorer(source, f"{where}.scorers.{config.data.domain}")
+        if program is None:
+            domain = config.data.domain if config.data.domain in node.scorers else "any"
+            _check_scorer(source, f"{where}.scorers.{domain}")
         if program is not None and program not in task.programs:
             raise UserError(
                 f"{where}: the domain '{config.data.domain}' has no program '{program}'.",
@@ -208,9 +210,23 @@ def check_before_work(config: Config) -> None:
         raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
     make_sampling(config).for_training()
     check_installed(config)
-    is_random = config.model.path is None and config.model.weights == "random"
-    if task.world is not None or not is_random:  # else a finished run's policy is evaluated
-        check_base(config, task.world.tokenizer() if is_random else None, task.longest())
+    if not (config.stage.get("name") == "evaluate" and config.evaluate.run is not None):
+        check_base(config, _random_models_tokenizer(config, task), task.longest())
+
+
+def _check_scorer(node: dict[str, Any], where: str) -> None:
+    """A classifier by its folder; anything else that has nothing to load by making it."""
+    if "function" not in node and locate(node, where) is published:
+        check_published(node, where)
+    elif not {"id", "path"} & set(node):
+        make_scorer(node, where)
+
+
+def _random_models_tokenizer(config: Config, task: Task) -> PreTrainedTokenizerBase | None:
+    """None where the model's folder holds one."""
+    if config.model.path is not None or config.model.weights == "pretrained":
+        return None
+    return task.world.tokenizer() if task.world is not None else read_tokenizer(tokenizer_source(config.model))
 
 
 def check_installed(config: Config) -> None:

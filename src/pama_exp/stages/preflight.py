@@ -17,7 +17,7 @@ from pama_exp.policy.loading import max_positions
 from pama_exp.policy.memory import Load, memory_parts, parameter_counts, peak
 from pama_exp.schema import Config
 from pama_exp.stages.assets import assets_of, check_named, whereabouts
-from pama_exp.stages.base import lora_targets, skeleton
+from pama_exp.stages.base import lora_targets, read_tokenizer, skeleton, tokenizer_source
 from pama_exp.stages.parts import make_solver
 from pama_exp.stages.task import make_world
 from pama_exp.tracking.console import note, table
@@ -173,9 +173,11 @@ def _skeleton(config: Config) -> PreTrainedModel | None:
     folder = hub.cached(m.id, m.revision) if m.weights == "pretrained" and m.id is not None else None
     if folder is None and m.architecture is None:
         return None
-    if folder is None and "vocab_size" not in m.config and config.data.domain == "factworld":
+    is_testbed = config.data.domain == "factworld"
+    if folder is None and "vocab_size" not in m.config and (is_testbed or m.tokenizer is not None):
+        tokenizer = make_world(config).tokenizer() if is_testbed else read_tokenizer(tokenizer_source(m))
         grown = copy.deepcopy(m)
-        grown.config = {"vocab_size": len(make_world(config).tokenizer()), **m.config}
+        grown.config = {"vocab_size": len(tokenizer), **m.config}
         return skeleton(grown, None)
     return skeleton(m, folder)
 
@@ -221,28 +223,30 @@ def _reward_models(config: Config, policy_parameters: int) -> tuple[float, list[
         node = objective.scorers.get(config.data.domain, objective.scorers.get("any")) or {}
         if "program" in node and config.reward == "learned":
             total += policy_parameters * 4
-        elif node.get("id") is not None:
+        elif node.get("path") is not None or node.get("id") is not None:
             count = _classifier_parameters(node)
             if count is None:
-                unknown.append(f"the reward model of {name}, {node['id']}")
+                unknown.append(f"the reward model of {name}, {node.get('path') or node['id']}")
             total += (count or 0) * 4
     return total, unknown
 
 
 def _classifier_parameters(node: dict[str, Any]) -> int | None:
-    folder = hub.cached(node["id"], node.get("revision"))
-    if folder is None:
-        return node.get("parameters")
+    given = node.get("path")
+    folder = Path(given) if given is not None else hub.cached(node["id"], node.get("revision"))
+    if folder is None or not (folder / "config.json").is_file():
+        return node.get("parameters") if given is None else None
     with torch.device("meta"):
         settings = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         return parameter_counts(AutoModelForSequenceClassification.from_config(settings))[0]
 
 
 def _state(asset: Any, state: str) -> str:
-    if state == "cached":
-        return state
+    pickled = f" (pickled: {asset.pickle_hint})" if state == "pickled" or (asset.pickled and asset.pickle_hint) else ""
+    if state in ("cached", "pickled"):
+        return "cached" + (pickled if state == "pickled" else "")
     gate = " (gated: ask for access, then `hf auth login`)" if asset.gated else ""
-    return f"{state}: {hub.fetch_command(asset.repo_id, asset.revision, asset.kind)}{gate}"
+    return f"{state}: {hub.fetch_command(asset.repo_id, asset.revision, asset.kind)}{gate}{pickled}"
 
 
 def _trainer(config: Config) -> str:
@@ -260,7 +264,7 @@ def _size(size: float) -> str:
 
 
 def _is_model(path: str) -> bool:
-    return (Path(path) / "config.json").is_file()
+    return any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def _lines(path: str) -> list[str]:

@@ -10,9 +10,8 @@ from typing import Any, Protocol
 from pama_exp.data import tables
 from pama_exp.data.text import Reading, TextData
 from pama_exp.errors import UserError
-from pama_exp.policy.loading import load_tokenizer
 from pama_exp.schema import Config, build
-from pama_exp.stages.base import base_folder
+from pama_exp.stages.base import read_tokenizer, tokenizer_source
 from pama_exp.world import FactWorld
 
 
@@ -93,12 +92,12 @@ def make_task(config: Config) -> FactWorldTask | TextTask:
     """
     if config.data.domain == "factworld":
         return FactWorldTask(make_world(config))
-    tokenizer_folder = _tokenizer_folder(config)
+    source = _tokenizer_source(config)
     d = config.data
     patterns = [pattern.replace("{subset}", subset) for pattern in d.files for subset in d.subsets or [""]]
     found = tables.find(d.path, d.id, d.revision, list(dict.fromkeys(patterns)))
     files = tuple((str(file), file.stat().st_mtime_ns) for file in found)
-    return TextTask(_read(files, str(Path(config.cache_dir) / "datasets"), tokenizer_folder, _reading(config)))
+    return TextTask(_read(files, str(Path(config.cache_dir) / "datasets"), source, _reading(config)))
 
 
 def make_world(config: Config) -> FactWorld:
@@ -107,22 +106,16 @@ def make_world(config: Config) -> FactWorld:
 
 
 @lru_cache(maxsize=1)
-def _read(files: tuple[tuple[str, int], ...], cache: str, tokenizer_folder: str, reading: Reading) -> TextData:
+def _read(files: tuple[tuple[str, int], ...], cache: str, tokenizer: str, reading: Reading) -> TextData:
     """Once in a process, for the check before work and for the work."""
     table = tables.read([Path(file) for file, _ in files], Path(cache))
-    return TextData(table, load_tokenizer(tokenizer_folder), reading)
+    return TextData(table, read_tokenizer(tokenizer), reading)
 
 
-def _tokenizer_folder(config: Config) -> str:
+def _tokenizer_source(config: Config) -> str:
     if config.stage.get("name") == "evaluate" and config.evaluate.run is not None:
         return str(Path(config.evaluate.run) / "policy")
-    base = base_folder(config.model)
-    if base is None:
-        raise UserError(
-            f"model={config.model.name} starts from random weights and has no tokenizer for text.",
-            "Give model.path=FOLDER, a model with its tokenizer in Hugging Face format.",
-        )
-    return str(base)
+    return tokenizer_source(config.model)
 
 
 def _reading(config: Config) -> Reading:

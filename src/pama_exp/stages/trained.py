@@ -14,7 +14,7 @@ from torch import Tensor
 from pama_exp.data.streams import random_state
 from pama_exp.policy.loading import build_classifier, load_model, load_tokenizer, save
 from pama_exp.schema import Config, digest
-from pama_exp.stages.base import base_folder, random_model
+from pama_exp.stages.base import base_folder, random_model, read_tokenizer, tokenizer_source
 from pama_exp.stages.cache import cached
 from pama_exp.stages.fitting import fit
 from pama_exp.stages.supervised import encode, pair_scores, preference_loss, response_loss, room
@@ -26,8 +26,37 @@ _VERSIONS = {name: version(name) for name in ("pama-exp", "torch", "transformers
 _HELD_OUT = 512  # pairs that a reward model's accuracy is measured on
 
 
-def sft_policy(config: Config, world: FactWorld) -> Path:
-    """The SFT policy's folder in Hugging Face format: the base where it is pretrained, else the cache's."""
+def start_folder(config: Config) -> Path:
+    """What a run on text starts from: the base where it is pretrained, else random weights, in the cache.
+
+    Raises:
+        UserError: if the base cannot be had, or random weights have no tokenizer that fits them.
+    """
+    base = base_folder(config.model)
+    if base is not None:
+        return base
+    tokenizer = read_tokenizer(tokenizer_source(config.model))
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(random_state(config.sft.seed, 0, "sft-initialisation"))
+        save(random_model(config.model, tokenizer), tokenizer, folder)
+
+    key = {
+        "model": _architecture(config),
+        "tokenizer": digest(tokenizer.get_vocab(), 12),
+        "seed": config.sft.seed,
+        "versions": _VERSIONS,
+    }
+    return cached(Path(config.cache_dir), f"random-{config.model.name}", key, make)
+
+
+def sft_policy(config: Config, world: FactWorld | None) -> Path:
+    """The SFT policy's folder in Hugging Face format: the base where it is pretrained, else the cache's.
+
+    Off the testbed there is nothing to train random weights on before `stage=sft`: they stay as they are.
+    """
+    if world is None:
+        return start_folder(config)
     base = base_folder(config.model)
     if base is not None:
         return base
@@ -87,5 +116,9 @@ def reward_model(config: Config, world: FactWorld, program: str) -> Path:
 
 
 def _sft_key(config: Config, world: FactWorld) -> dict[str, object]:
-    model = {key: getattr(config.model, key) for key in ("architecture", "config", "dtype")}
+    model = _architecture(config)
     return {"world": world.fingerprint, "model": model, "sft": asdict(config.sft), "versions": _VERSIONS}
+
+
+def _architecture(config: Config) -> dict[str, object]:
+    return {key: getattr(config.model, key) for key in ("architecture", "config", "dtype")}
