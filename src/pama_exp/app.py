@@ -261,7 +261,8 @@ def run(composed: DictConfig) -> dict[str, Any]:
             note(f"This run is finished: {record.folder} (force=true runs it again).")
             summary(record.read_result())
             return record.read_result()
-        record.write_config(OmegaConf.to_container(OmegaConf.structured(config)), volatile=schema.VOLATILE)
+        plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
+        record.write_config(schema.recorded(plain), volatile=schema.VOLATILE)
         record.write_environment(sys.argv)
         record.write_status("running", record.last_step())
         try:

@@ -57,6 +57,20 @@ class AdapterConfig:
 
 
 @dataclass
+class ConditioningConfig:
+    """Whether the policy is told each prompt's preference, and how; from `levels` on, of conditioning=prompt."""
+
+    name: str = "none"
+    concentration: float = 1.0
+    grid: int = 4
+    learning_rate: float | None = None
+    levels: int = 20
+    item: str = "{name}: {share}"
+    separator: str = ", "
+    end: str = "\n"
+
+
+@dataclass
 class DataConfig:
     """Where prompts come from; `domain` is what objectives are looked up by. What follows `world` is for text."""
 
@@ -240,6 +254,7 @@ class Config:
     solver: dict[str, Any] = field(default_factory=dict)
     advantage: dict[str, Any] = field(default_factory=dict)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sft: FitConfig = field(default_factory=FitConfig)
@@ -266,6 +281,7 @@ CHOICES = {
     "model.chat_template": ("none", "tokenizer"),
     "adapter.name": ("none", "lora", "lora-8bit", "lora-4bit"),
     "adapter.export": ("merged", "adapter"),
+    "conditioning.name": ("none", "embedding", "prompt"),
     "training.schedule": ("constant", "linear", "cosine"),
     "training.kl.placement": ("reward", "loss"),
     "training.kl.estimator": ("k1", "k2", "k3"),
@@ -362,6 +378,21 @@ def identity(container: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in container.items() if key not in VOLATILE}
 
 
+def recorded(container: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as a run's folder keeps it: without a conditioning where there is none.
+
+    So a run that was begun before there could be one is still the same run.
+    """
+    is_told = container.get("conditioning", {}).get("name", "none") != "none"
+    return {key: value for key, value in container.items() if key != "conditioning" or is_told}
+
+
+def method_label(container: Mapping[str, Any]) -> str:
+    """The solver's label, and whether the policy is told its preference."""
+    is_told = "conditioning" in recorded(container)
+    return solver_label(container["solver"]) + ("-conditioned" if is_told else "")
+
+
 def solver_label(solver: Mapping[str, Any]) -> str:
     """The solver's name as folders and tables show it."""
     return str(solver.get("name", str(solver.get("_target_", "solver")).rpartition(".")[2].lower()))
@@ -370,11 +401,11 @@ def solver_label(solver: Mapping[str, Any]) -> str:
 def _run_folder(*, _root_: DictConfig) -> str:
     """`runs/<model>-<obj1>+<obj2>-<solver>-s<seed>-<hash>`, so that the same configuration finds its own folder."""
     plain = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in VOLATILE and key != "hydra"])
-    container = cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True))
+    container = recorded(cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True)))
     stage = str(container["stage"].get("name", "align"))
     prefix = "" if stage == "align" else f"{stage}-"
     objectives = "+".join(container["objectives"])
-    name = f"{prefix}{container['model']['name']}-{objectives}-{solver_label(container['solver'])}"
+    name = f"{prefix}{container['model']['name']}-{objectives}-{method_label(container)}"
     return f"runs/{name}-s{container['seed']}-{digest(container)}"
 
 

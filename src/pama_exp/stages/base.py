@@ -21,6 +21,7 @@ from pama_exp.policy.loading import (
     max_positions,
 )
 from pama_exp.schema import AdapterConfig, Config, ModelConfig
+from pama_exp.stages.conditioning import check_written, longest_read
 
 
 def base_folder(model: ModelConfig) -> Path | None:
@@ -82,7 +83,8 @@ def check_base(config: Config, tokenizer: PreTrainedTokenizerBase | None, prompt
 
     Raises:
         UserError: for a folder without model or tokenizer, pickled weights, a vocabulary beyond the embedding, prompts
-            beyond the positions, adapter targets that match nothing, or bits that cannot be had here.
+            beyond the positions, preferences that the tokenizer cannot express, adapter targets that match nothing, or
+            bits that cannot be had here.
     """
     m, a = config.model, config.adapter
     if a.bits is not None:
@@ -101,7 +103,8 @@ def check_base(config: Config, tokenizer: PreTrainedTokenizerBase | None, prompt
             model = build_model(str(m.architecture), m.config, tokenizer)
     if a.name != "none":
         check_targets(model, lora_targets(m, a))
-    check_positions(config, tokenizer, max_positions(model), prompts)
+    check_written(config, tokenizer)
+    check_positions(config, tokenizer, max_positions(model), longest_read(config, prompts))
 
 
 def check_positions(
