@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp.errors import UserError, suggest
+from pama_exp.labels import basename, method_label, recorded
 
 _PACKAGE = Path(__file__).parent
 # The shipped configuration: beside the package in a checkout, within it in a wheel.
@@ -378,26 +379,6 @@ def identity(container: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in container.items() if key not in VOLATILE}
 
 
-def recorded(container: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as a run's folder keeps it: without a conditioning where there is none.
-
-    So a run that was begun before there could be one is still the same run.
-    """
-    is_told = container.get("conditioning", {}).get("name", "none") != "none"
-    return {key: value for key, value in container.items() if key != "conditioning" or is_told}
-
-
-def method_label(container: Mapping[str, Any]) -> str:
-    """The solver's label, and whether the policy is told its preference."""
-    is_told = "conditioning" in recorded(container)
-    return solver_label(container["solver"]) + ("-conditioned" if is_told else "")
-
-
-def solver_label(solver: Mapping[str, Any]) -> str:
-    """The solver's name as folders and tables show it."""
-    return str(solver.get("name", str(solver.get("_target_", "solver")).rpartition(".")[2].lower()))
-
-
 def _run_folder(*, _root_: DictConfig) -> str:
     """`runs/<model>-<obj1>+<obj2>-<solver>-s<seed>-<hash>`, so that the same configuration finds its own folder."""
     plain = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in VOLATILE and key != "hydra"])
@@ -409,13 +390,7 @@ def _run_folder(*, _root_: DictConfig) -> str:
     return f"runs/{name}-s{container['seed']}-{digest(container)}"
 
 
-def _basename(*paths: str | None) -> str:
-    """The last part of the last path given; `hf` where none is."""
-    given = [path for path in paths if path is not None]
-    return given[-1].rstrip("/").rpartition("/")[2] if given else "hf"
-
-
 def register_resolvers() -> None:
     """Make `${run_folder:}` and `${basename:…}` known to OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-    OmegaConf.register_new_resolver("basename", _basename, replace=True)
+    OmegaConf.register_new_resolver("basename", basename, replace=True)

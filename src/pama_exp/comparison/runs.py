@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from pama_exp.errors import UserError
-from pama_exp.schema import VOLATILE, method_label, recorded
+from pama_exp.labels import method_label, recorded
+from pama_exp.schema import VOLATILE
 from pama_exp.tracking.record import RunRecord
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, ten times as quick, where it is there

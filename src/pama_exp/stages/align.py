@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.errors import Interrupted
 from pama_exp.gramian import GramianSettings
+from pama_exp.labels import method_label
 from pama_exp.moo.solver import Solver
 from pama_exp.policy.loading import load_model, load_tokenizer
 from pama_exp.policy.policy import Policy, freeze
@@ -26,7 +28,7 @@ from pama_exp.policy.sharding import checkpoint_activations, put_together
 from pama_exp.rewards.normalise import Frozen
 from pama_exp.rewards.objective import score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
-from pama_exp.schema import Config, build, method_label
+from pama_exp.schema import Config, build
 from pama_exp.stages.base import load_policy
 from pama_exp.stages.conditioning import restore, stream_settings
 from pama_exp.stages.exporting import export_run
@@ -243,13 +245,13 @@ def _conclude(
         "before": hypervolume_share(world, before, config, "test"),
         "after": hypervolume_share(world, after, config, "test"),
     }
-    plots.curves_plot(record.folder / "curves.png", record.read_metrics(), module.names)
-    if len(module.names) == 2:
-        _front_picture(config, record, world, before, after)
-    bill = asdict(module.bill)
     points = {}
     if config.conditioning.name != "none":
         points = {"points": conditioned_points(config, record, module, test, world, "test")}
+    plots.curves_plot(record.folder / "curves.png", record.read_metrics(), module.names)
+    if len(module.names) == 2:
+        _front_picture(config, record, world, before, after, points.get("points", []))
+    bill = asdict(module.bill)
     return {
         "status": "complete",
         "objectives": {name: {"before": before[name], "after": after[name]} for name in module.names},
@@ -266,7 +268,9 @@ def _conclude(
     }
 
 
-def _front_picture(config: Config, record: RunRecord, world: FactWorld | None, before: Any, after: Any) -> None:
+def _front_picture(
+    config: Config, record: RunRecord, world: FactWorld | None, before: Any, after: Any, asked: Sequence[Any]
+) -> None:
     programs = gold_programs(config)
     kind = "gold" if programs is not None else "proxy"
     names = list(config.objectives)
@@ -278,4 +282,5 @@ def _front_picture(config: Config, record: RunRecord, world: FactWorld | None, b
         [after[name][kind] for name in names],
         names,
         f"{config.model.name}, {method_label(asdict(config))}: {kind} rewards on unseen prompts",
+        [[point["objectives"][name][kind] for name in names] for point in asked],
     )

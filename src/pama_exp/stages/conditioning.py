@@ -10,10 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from pama_exp.data.preferences import Drawn, Writer, shares
 from pama_exp.errors import UserError
+from pama_exp.labels import solver_label
 from pama_exp.moo.solver import Solver
 from pama_exp.policy.export import PREFERENCE_MAP, load_preference_map
 from pama_exp.policy.policy import Policy
-from pama_exp.schema import CONF, Config, locate, solver_label
+from pama_exp.schema import CONF, Config, locate
 
 
 def stream_settings(config: Config) -> dict[str, Any]:

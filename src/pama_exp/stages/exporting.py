@@ -10,8 +10,9 @@ from typing import Any
 
 from pama_exp.alignment import Alignment
 from pama_exp.data.preferences import Writer
+from pama_exp.labels import method_label
 from pama_exp.policy.export import PREFERENCE_MAP, Card, export, write_card
-from pama_exp.schema import Config, method_label
+from pama_exp.schema import Config
 from pama_exp.tracking.record import RunRecord
 
 _PICTURE = "front.png"

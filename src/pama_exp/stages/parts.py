@@ -11,6 +11,7 @@ import yaml
 
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError, suggest
+from pama_exp.labels import solver_label
 from pama_exp.moo.solver import Solver
 from pama_exp.rewards.classifier import ClassifierScorer
 from pama_exp.rewards.factworld import GoldScorer
@@ -19,7 +20,7 @@ from pama_exp.rewards.normalise import Frozen, Identity, Running
 from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
-from pama_exp.schema import CONF, Config, ObjectiveConfig, build, locate, solver_label
+from pama_exp.schema import CONF, Config, ObjectiveConfig, build, locate
 from pama_exp.stages.base import check_base
 from pama_exp.stages.conditioning import check_conditioning
 from pama_exp.stages.strategies import check_trainer
