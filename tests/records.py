@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from pama_exp import app, schema
+from pama_exp.labels import recorded
 from pama_exp.tracking.record import RunRecord
 
 BILL = {
@@ -29,7 +30,7 @@ def _plain(overrides: tuple[str, ...]) -> Any:
     schema.register_resolvers()
     with initialize_config_dir(str(app.CONF), version_base="1.3"):
         config = schema.typed(compose("config", [*overrides, "output=nowhere", "cache_dir=nowhere"]))
-    return OmegaConf.to_container(OmegaConf.structured(config))
+    return recorded(OmegaConf.to_container(OmegaConf.structured(config)))
 
 
 def write_run(

@@ -181,8 +181,8 @@ MUTANTS = [
     Mutant(
         "forget the solver's preference",
         "moo.pama:PAMA.on_advantages",
-        "preference=self.weights",
-        "preference=None",
+        "self.weights if self.preferences is None",
+        "None if self.preferences is None",
         lambda: test_pama.test_the_solver_applies_its_own_settings("token", True),
     ),
     Mutant(
@@ -193,7 +193,10 @@ MUTANTS = [
         lambda: test_solvers.test_permutation_equivariant(solver_contract("pama"), "normal"),
     ),
     # scalarization and gradients
-    Mutant("forget the weights", "moo.scalarizers:Linear.on_advantages", "self.weights.to(advantages)", "torch.ones(len(advantages))", test_solver.test_linear_weighs_rewards_or_advantages_and_never_both),
+    Mutant("forget the weights", "moo.solver:Solver.weighted_sum", "self.weights.to(values)", "torch.ones(len(values))", test_solver.test_linear_weighs_rewards_or_advantages_and_never_both),
+    Mutant("weigh all responses alike", "moo.solver:Solver.weights_of", "if self.preferences is None", "if True", lambda: test_solvers.test_each_response_is_weighed_by_its_own_preference(solver_contract("tchebycheff"))),
+    Mutant("bind all responses alike", "moo.pama:PAMA.on_advantages", "self.weights if self.preferences is None", "self.weights if True", lambda: test_solvers.test_each_response_is_weighed_by_its_own_preference(solver_contract("pama"))),
+    Mutant("what has no weight decides", "moo.group:RVPO.on_advantages", "advantages = torch.where(weights > 0, advantages, torch.inf)", "pass", test_group.test_an_objective_without_weight_has_no_say_in_rvpo),
     Mutant("weigh in both places", "moo.scalarizers:Linear.on_rewards", 'self.space == "advantage"', "False", test_solver.test_linear_weighs_rewards_or_advantages_and_never_both),
     Mutant("do not normalise weights", "moo.solver:on_simplex", "given / given.sum()", "given", test_solver.test_weights_are_normalised_to_the_simplex),
     Mutant("swap the two gradients", "moo.gradient:_closed_form_of_two", "second - cross", "first - cross", optimal_on("normal", 2)),

@@ -26,9 +26,10 @@ def load(root: Path) -> dict[str, list[Run]]:
     for run in load_runs([root]):
         found.setdefault(run.folder.parent.name, []).append(run)
     composed = {}
-    if "preferences" in found or "soup" in found:
+    if {"preferences", "soup", "conditioned"} & set(found):
         even = [run for run in found.get("2-gold", ()) if run.solver in SWEPT]
-        composed["fronts"] = [*found.pop("preferences", ()), *even, *found.pop("soup", ())]
+        one_for_all = [*found.pop("soup", ()), *found.pop("conditioned", ())]
+        composed["fronts"] = [*found.pop("preferences", ()), *even, *one_for_all]
     for count in ABLATIONS:
         if (name := f"ablation-{count}") in found:
             composed[name] = [*found[name], *(run for run in found.get(f"{count}-gold", ()) if run.solver in ABLATED)]
@@ -133,7 +134,7 @@ def block_table(comparison: Comparison) -> Table:
 
 
 def front_table(comparison: Comparison) -> Table:
-    """A row per solver's front over preferences, or soup."""
+    """A row per solver's front over preferences, soup, or conditioned policy."""
     header = [
         "front",
         "points",

@@ -1,4 +1,4 @@
-"""What the study runs: solvers × seeds × objectives × rewards, preference sweeps, ablations, experts and soups."""
+"""What the study runs: solvers × seeds × objectives × rewards, preference sweeps, ablations, and fronts from less."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ GROUPED = {f"{name}-group": [f"solver={name}", *_GROUP] for name in ("pama", "li
 # Solvers that take a preference, of the first of two objectives; the even one of most is among the runs above.
 SWEPT = ("pama", "linear", "tchebycheff", "smooth-tchebycheff")
 PREFERENCES = (0.1, 0.3, 0.5, 0.7, 0.9)
+# One run for a whole front, evaluated at as many preferences as the soups are.
+CONDITIONED = {"linear": ["solver=linear", "conditioning=embedding", "conditioning.grid=10"]}
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def _of_seed(seed: int) -> list[Job]:
     for name in OBJECTIVES[2]:
         overrides = ("experiment=study", f"objectives=[{name}]", "solver=linear", "reward=gold", f"seed={seed}")
         found.append(Job(f"experts/{name}-s{seed}", overrides, "experts", seed))
+    found += [_job("conditioned", name, extra, 2, "gold", seed) for name, extra in CONDITIONED.items()]
     return found
 
 

@@ -62,6 +62,7 @@ class OptimizerSettings:
     warmup_steps: int
     weight_decay: float
     steps: int
+    map_learning_rate: float | None = None  # of a conditioned policy's map; None: the model's
 
 
 class Alignment(LightningModule):
@@ -133,6 +134,8 @@ class Alignment(LightningModule):
         with self._timed("score"):
             scores = sharing.score(partial(score_all, self.objectives), rollout).to(mask.device)
             self.is_between_steps = False
+            if rollout.prompts.preferences is not None:
+                self.solver.prefer(rollout.prompts.preferences.T)
             rewards = torch.stack(
                 [o.normaliser.update_and_apply(row) for o, row in zip(self.objectives, scores, strict=True)]
             )
@@ -217,8 +220,8 @@ class Alignment(LightningModule):
             logs = self.loss.backward(batch, self.kl.coefficient, self.bill, self.manual_backward, seed)
             if diagnose and not observed:
                 self.metrics |= self.loss.diagnose(batch)
-            logs["policy/grad_norm"] = self._clip(self.policy.model)
-            self._clip(self.policy.value_heads)
+            logs["policy/grad_norm"] = self._clip(self.policy.actor_parameters())
+            self._clip(trainable(self.policy.value_heads))
             optimizer.step()
             observed.append(logs)
             if self.update.target_kl is not None and logs["policy/approx_kl"].item() > self.update.target_kl:
@@ -231,9 +234,9 @@ class Alignment(LightningModule):
         }
         scheduler.step()
 
-    def _clip(self, module: nn.Module) -> Tensor:
+    def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Clip the gradients by their norm over all parameters, other processes' shards included; returns the norm."""
-        return distributed.full(clip_grad_norm_(trainable(module), self.update.max_grad_norm))
+        return distributed.full(clip_grad_norm_(parameters, self.update.max_grad_norm))
 
     def _mini_batches(self, count: int) -> Iterator[Tensor]:
         for epoch in range(self.update.epochs):
@@ -304,6 +307,9 @@ class Alignment(LightningModule):
             {"params": trainable(self.policy.model)},
             {"params": trainable(self.policy.value_heads), "lr": s.value_learning_rate},
         ]
+        if self.policy.preference_map is not None:
+            rate = s.learning_rate if s.map_learning_rate is None else s.map_learning_rate
+            groups.append({"params": trainable(self.policy.preference_map), "lr": rate})
         optimizer = torch.optim.AdamW(
             groups, lr=s.learning_rate, weight_decay=s.weight_decay, betas=(0.9, 0.95), fused=True
         )

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp import schema
 from pama_exp.errors import Interrupted, UserError, WorkerCrashed, suggest
+from pama_exp.labels import recorded
 from pama_exp.stages.assets import check_assets
 from pama_exp.sweeping import search_path
 from pama_exp.sweeping.process import stop_with_sweep
@@ -261,7 +262,8 @@ def run(composed: DictConfig) -> dict[str, Any]:
             note(f"This run is finished: {record.folder} (force=true runs it again).")
             summary(record.read_result())
             return record.read_result()
-        record.write_config(OmegaConf.to_container(OmegaConf.structured(config)), volatile=schema.VOLATILE)
+        plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
+        record.write_config(recorded(plain), volatile=schema.VOLATILE)
         record.write_environment(sys.argv)
         record.write_status("running", record.last_step())
         try:

@@ -151,7 +151,7 @@ def selected(policy: Policy, target: str) -> list[nn.Parameter]:
     elif target == "adapter":
         chosen = [p for name, p in policy.model.named_parameters() if "lora_" in name and p.requires_grad]
     else:
-        chosen = trainable(policy.model)
+        chosen = policy.actor_parameters()
     if not chosen:
         raise UserError(
             f"training.gramian.target={target}: the policy has no such trained parameters.",

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp.errors import UserError, suggest
+from pama_exp.labels import basename, method_label, recorded
 
 _PACKAGE = Path(__file__).parent
 # The shipped configuration: beside the package in a checkout, within it in a wheel.
@@ -56,6 +57,20 @@ class AdapterConfig:
     dropout: float = 0.0
     targets: list[str] | None = None
     export: str = "merged"
+
+
+@dataclass
+class ConditioningConfig:
+    """Whether the policy is told each prompt's preference, and how; from `levels` on, of conditioning=prompt."""
+
+    name: str = "none"
+    concentration: float = 1.0
+    grid: int = 4
+    learning_rate: float | None = None
+    levels: int = 20
+    item: str = "{name}: {share}"
+    separator: str = ", "
+    end: str = "\n"
 
 
 @dataclass
@@ -242,6 +257,7 @@ class Config:
     solver: dict[str, Any] = field(default_factory=dict)
     advantage: dict[str, Any] = field(default_factory=dict)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sft: FitConfig = field(default_factory=FitConfig)
@@ -268,6 +284,7 @@ CHOICES = {
     "model.chat_template": ("none", "tokenizer"),
     "adapter.name": ("none", "lora", "lora-8bit", "lora-4bit"),
     "adapter.export": ("merged", "adapter"),
+    "conditioning.name": ("none", "embedding", "prompt"),
     "training.schedule": ("constant", "linear", "cosine"),
     "training.kl.placement": ("reward", "loss"),
     "training.kl.estimator": ("k1", "k2", "k3"),
@@ -364,29 +381,18 @@ def identity(container: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in container.items() if key not in VOLATILE}
 
 
-def solver_label(solver: Mapping[str, Any]) -> str:
-    """The solver's name as folders and tables show it."""
-    return str(solver.get("name", str(solver.get("_target_", "solver")).rpartition(".")[2].lower()))
-
-
 def _run_folder(*, _root_: DictConfig) -> str:
     """`runs/<model>-<obj1>+<obj2>-<solver>-s<seed>-<hash>`, so that the same configuration finds its own folder."""
     plain = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in VOLATILE and key != "hydra"])
-    container = cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True))
+    container = recorded(cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True)))
     stage = str(container["stage"].get("name", "align"))
     prefix = "" if stage == "align" else f"{stage}-"
     objectives = "+".join(container["objectives"])
-    name = f"{prefix}{container['model']['name']}-{objectives}-{solver_label(container['solver'])}"
+    name = f"{prefix}{container['model']['name']}-{objectives}-{method_label(container)}"
     return f"runs/{name}-s{container['seed']}-{digest(container)}"
-
-
-def _basename(*paths: str | None) -> str:
-    """The last part of the last path given; `hf` where none is."""
-    given = [path for path in paths if path is not None]
-    return given[-1].rstrip("/").rpartition("/")[2] if given else "hf"
 
 
 def register_resolvers() -> None:
     """Make `${run_folder:}` and `${basename:…}` known to OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-    OmegaConf.register_new_resolver("basename", _basename, replace=True)
+    OmegaConf.register_new_resolver("basename", basename, replace=True)

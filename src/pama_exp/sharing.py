@@ -18,7 +18,7 @@ from torch import Tensor
 from pama_exp import distributed
 from pama_exp.data.streams import random_state
 from pama_exp.policy.policy import micro_batches
-from pama_exp.rollout.engine import RolloutEngine, Sampling
+from pama_exp.rollout.engine import RolloutEngine, Sampling, to_device
 from pama_exp.types import PromptBatch, Rollout
 
 
@@ -71,6 +71,7 @@ def of_rows(prompts: PromptBatch, rows: Sequence[int]) -> PromptBatch:
         mask=prompts.mask[list(rows)],
         texts=[prompts.texts[row] for row in rows],
         columns={name: [values[row] for row in rows] for name, values in prompts.columns.items()},
+        preferences=None if prompts.preferences is None else prompts.preferences[list(rows)],
     )
 
 
@@ -86,5 +87,4 @@ def _merged(prompts: PromptBatch, pieces: Sequence[tuple[list[int], Any]], devic
         finished[rows] = own_finished
         for row, text in zip(rows, own_texts, strict=True):
             texts[row] = text
-    moved = replace(prompts, input_ids=prompts.input_ids.to(device), mask=prompts.mask.to(device))
-    return Rollout(moved, ids.to(device), mask.to(device), finished.to(device), texts)
+    return Rollout(to_device(prompts, device), ids.to(device), mask.to(device), finished.to(device), texts)

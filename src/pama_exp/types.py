@@ -1,6 +1,6 @@
 """The values that travel between rooms: prompts in, responses out, and means that know their counts.
 
-Legend: B responses, P prompt tokens, T response tokens, H hidden width.
+Legend: N objectives, B responses, P prompt tokens, T response tokens, H hidden width.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ class PromptBatch:
 
     `texts` are the prompts as strings; `columns` holds whatever else the data source knows of each prompt (lists of
     length B), handed on to scorers.
+
+    `preferences` are what a conditioned policy is asked to serve, each row on the simplex; None where the policy is
+    told none. Where they are written into the prompt, `input_ids` hold them and `texts` do not.
     """
 
     input_ids: Int[Tensor, "B P"]
     mask: Bool[Tensor, "B P"]  # True on prompt tokens, False on the padding before them
     texts: Sequence[str]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    preferences: Float[Tensor, "B N"] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -12,6 +12,7 @@ from benchmarks.study.work import work
 from commands import ROOT
 from records import write_run
 
+FRONTS = ("linear", "linear-conditioned")
 CALIBRATION = {
     name: {"gold": {"mean": 0.4, "deviation": 0.2}, "proxy": {"mean": 1.0, "deviation": 1.0}} for name in OBJECTIVES[5]
 }
@@ -26,6 +27,7 @@ def test_every_solver_meets_every_other_on_everything():
     for count in (2, 3, 5):
         for reward in REWARDS:
             assert counts[f"{count}-{reward}"] == len(SOLVERS) * 8
+    assert counts["conditioned"] == 8
     # A study that is cut short is one of fewer seeds, not of fewer solvers.
     assert [job.seed for job in planned] == sorted(job.seed for job in planned)
 
@@ -81,6 +83,25 @@ def studied(tmp_path):
             weights = f"solver.weights=[{share},{1 - share:.1f}]"
             after = {"helpful": share, "concise": 0.9 - share / 2}
             write(f"preferences/{solver}-{share}", f"solver={solver}", weights, "reward=gold", after=after)
+    for seed in (0, 1):  # one run, three points
+        told = {0.0: (0.1, 0.95), 0.5: (0.5, 0.5), 1.0: (0.85, 0.3)}
+        points = [
+            {
+                "preference": {"helpful": share, "concise": 1 - share},
+                "objectives": {"helpful": {"gold": x, "proxy": x}, "concise": {"gold": y, "proxy": y}},
+            }
+            for share, (x, y) in told.items()
+        ]
+        write_run(
+            root / f"conditioned/linear-s{seed}",
+            "solver=linear",
+            "reward=gold",
+            "conditioning=embedding",
+            f"seed={seed}",
+            after={"helpful": 0.5, "concise": 0.5},
+            calibration=CALIBRATION,
+            points=points,
+        )
     write("ablation-2/pama-batch", "solver.granularity=batch", "reward=gold", after={"helpful": 0.2, "concise": 0.9})
     return root
 
@@ -100,6 +121,10 @@ def test_the_page_is_rewritten_around_the_reading(studied, tmp_path):
     assert "| pama | 1.000 → 0.048 | 0.500 → 0.500 |" in text
     assert "| pama | 0.200 | 0.500 | 2.50 |" in text
     assert "| pama granularity=batch | 2 | 0.2" in text
+    # A sweep of three preferences is billed for three runs, a policy that is told its preference for one.
+    sweep, told = (next(row for row in text.splitlines() if row.startswith(f"| {name} | 3 | ")) for name in FRONTS)
+    assert [sweep.split(" | ")[-2], told.split(" | ")[-2]] == ["300", "100"]
+    assert "Not controlled" not in text
     assert (tmp_path / "results" / "2-gold-gradients.png").exists()
     content = json.loads((tmp_path / "results" / "5-gold.json").read_text())
     assert len(content["groups"]) == 2

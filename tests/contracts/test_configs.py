@@ -7,6 +7,7 @@ import pytest
 from commands import composed
 from pama_exp import schema
 from pama_exp.app import CONF
+from pama_exp.labels import solver_label
 
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
@@ -30,7 +31,7 @@ def test_every_option_says_what_it_is_in_its_first_line():
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("solver/*.yaml")), ids=lambda path: path.stem)
 def test_folders_and_tables_call_a_solver_what_the_command_line_calls_it(path):
-    assert schema.solver_label(schema.typed(composed(f"solver={path.stem}")).solver) == path.stem
+    assert solver_label(schema.typed(composed(f"solver={path.stem}")).solver) == path.stem
 
 
 def test_the_run_folder_is_named_after_what_determines_the_numbers():

@@ -321,6 +321,20 @@ def assert_descends_from_elsewhere(make: Recipe) -> None:
     assert QUADRATICS.distance(path[-1]) < 0.2
 
 
+def assert_each_response_is_weighed_by_its_own_preference(make: Recipe, batch: Batch, preferences: Tensor) -> None:
+    """What becomes of a response is what the solver with its preference as weights makes of it."""
+    told = make.told([1.0] * len(preferences), batch)
+    told.prefer(preferences)
+    found = step(told, batch, allow_gramian=False)
+    torch.testing.assert_close(told.latest_weights.sum().item(), 1.0, atol=1e-4, rtol=0)
+    for row in range(BATCH):
+        alone = step(make.told(preferences[:, row].tolist(), batch), batch, allow_gramian=False)
+        torch.testing.assert_close(found.combined[:, row], alone.combined[:, row], atol=1e-5, rtol=1e-4)
+    if bool((batch.rewards > 0).all()):  # with Noon a response that is bad in one objective counts for nothing
+        alike = step(make.told([1.0] * len(preferences), batch), batch, allow_gramian=False)
+        assert not torch.allclose(found.combined, alike.combined, atol=1e-3)
+
+
 def test_solvers_were_found():
     shipped = [recipe for recipe in recipes() if recipe.is_shipped]
     assert len(shipped) >= 25
@@ -447,6 +461,37 @@ def test_state_is_the_same_wherever_the_steps_were_made(make):
         torch.manual_seed(1)  # the global stream belongs to the process, and must not matter
         second = step(solvers[1], batch)
         assert torch.equal(first.gradient, second.gradient)
+
+
+TOLD = [recipe for recipe in recipes() if recipe([1.0, 1.0]).takes_preferences]
+
+
+@pytest.mark.parametrize("make", TOLD, ids=str)
+def test_each_response_is_weighed_by_its_own_preference(make):
+    if "whiten" in make.settings:  # over the batch, which mixes the responses after they have been weighed
+        make = replace(make, settings=make.settings | {"whiten": False})
+    for objectives in (2, 3):
+        drawn = torch.rand(objectives, BATCH, generator=torch.Generator().manual_seed(1)) ** 4 + 0.01
+        for kind in ("normal", "all positive"):
+            batch = sample(kind, objectives)
+            assert_each_response_is_weighed_by_its_own_preference(make, batch, drawn / drawn.sum(0))
+
+
+@pytest.mark.parametrize("make", TOLD, ids=str)
+def test_a_preference_of_nothing_but_one_objective_is_finite(make):
+    only = torch.nn.functional.one_hot(torch.arange(BATCH) % 2, 2).T.float()
+    for kind in ("normal", "opposite", "tiny", "one zero"):
+        batch = sample(kind, 2)
+        solver = make.told([1.0, 1.0], batch)
+        solver.prefer(only)
+        assert_finite(solver, batch)
+
+
+def test_those_that_weigh_losses_take_no_preference_per_response():
+    assert {recipe.name for recipe in TOLD if recipe.is_shipped} == {
+        "pama", "linear", "tchebycheff", "augmented-tchebycheff", "smooth-tchebycheff", "gdpo", "rvpo"
+    }  # fmt: skip
+    assert not any("granularity=batch" in recipe.name for recipe in TOLD)
 
 
 @every_solver

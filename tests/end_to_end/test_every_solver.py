@@ -12,6 +12,7 @@ from pama_exp import app, schema
 from pama_exp.app import CONF
 from pama_exp.callbacks import Checkpoints, RandomStates
 from pama_exp.errors import UserError
+from pama_exp.labels import solver_label
 from pama_exp.stages.align import build_alignment, make_trainer
 from pama_exp.stages.parts import check_before_work
 from pama_exp.stages.task import make_task
@@ -109,5 +110,5 @@ def test_a_combination_that_is_not_defined_is_refused_in_two_lines(solver, overr
 
 
 def test_solvers_have_labels_of_their_own():
-    labels = [schema.solver_label(OmegaConf.load(CONF / "solver" / f"{solver}.yaml")) for solver in SOLVERS]
+    labels = [solver_label(OmegaConf.load(CONF / "solver" / f"{solver}.yaml")) for solver in SOLVERS]
     assert len(set(labels)) == len(labels)

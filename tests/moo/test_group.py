@@ -73,8 +73,9 @@ def test_rvpo_at_its_ends_is_gdpo_and_the_minimum(whiten):
 
 def test_an_objective_without_weight_has_no_say_in_rvpo():
     advantages = standardised(rewards())
-    without = RVPO([0.4, 0.6], 2.0).on_advantages(advantages[:2], MASK)
-    torch.testing.assert_close(RVPO([0.4, 0.6, 0.0], 2.0).on_advantages(advantages, MASK), without)
+    for k in (2.0, 200.0):  # the larger would round away all but the least, were that one without weight
+        without = RVPO([0.4, 0.6], k).on_advantages(advantages[:2], MASK)
+        torch.testing.assert_close(RVPO([0.4, 0.6, 0.0], k).on_advantages(advantages, MASK), without)
 
 
 def test_a_k_that_is_no_softness_is_refused():

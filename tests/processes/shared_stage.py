@@ -26,7 +26,7 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
 
 
 def configured(config: Config, changes: dict[str, Any]) -> Config:
-    """The configuration with `solver`, `strategy` and settings of `training` changed."""
+    """The configuration with `solver`, `strategy` and settings of `training` and `conditioning` changed."""
     t, trainer = copy.deepcopy(config.training), config.trainer
     for key, value in changes.get("training", {}).items():
         owner: Any = t
@@ -37,7 +37,8 @@ def configured(config: Config, changes: dict[str, Any]) -> Config:
     if distributed.size() > 1:
         trainer = replace(trainer, strategy=changes["strategy"])
     trainer = replace(trainer, **changes.get("trainer", {}))
-    return replace(config, training=t, trainer=trainer, solver=changes.get("solver", config.solver))
+    told = replace(config.conditioning, **changes.get("conditioning", {}))
+    return replace(config, training=t, trainer=trainer, solver=changes.get("solver", config.solver), conditioning=told)
 
 
 def align(config: Config, record: RunRecord, name: str) -> dict[str, Any]:

@@ -29,6 +29,9 @@ def cases():
     for strategy in ("ddp", "fsdp"):
         for name, solver in SOLVERS.items():
             yield f"{strategy}-{name}", {"strategy": strategy, "solver": solver, "training": TRAINING}
+        told = {"name": "embedding", "learning_rate": 1e-3}
+        linear = SOLVERS["linear"]
+        yield f"{strategy}-told", {"strategy": strategy, "solver": linear, "training": TRAINING, "conditioning": told}
     mgda = {"solver": SOLVERS["mgda"]}
     yield "ddp-sketch", {"strategy": "ddp", "training": TRAINING | {"gramian.target": "sketch"}, **mgda}
     frugal = {"activation_checkpointing": True, "cpu_offload": True}

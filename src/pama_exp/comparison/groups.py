@@ -13,7 +13,7 @@ from pama_exp.comparison.runs import Run
 from pama_exp.comparison.statistics import Interval, interval
 from pama_exp.comparison.yardstick import yardstick_of
 
-METHOD = ("solver.", "stage")  # what a comparison may differ in and still be controlled
+METHOD = ("solver.", "conditioning.", "stage")  # what a comparison may differ in and still be controlled
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def labels(members: Mapping[str, Sequence[Run]]) -> dict[str, tuple[str, str]]:
     for key, runs in members.items():
         first = runs[0]
         rivals = {k: v for k, v in members.items() if v[0].solver == first.solver}
-        inside = [k for k in differing(rivals) if k.startswith("solver.") and k in first.settings]
+        inside = [k for k in differing(rivals) if k.startswith(("solver.", "conditioning.")) and k in first.settings]
         parts = [f"{_short_key(k)}={_short(first.settings.get(k))}" for k in [*inside, *outside]]
         named[key] = " ".join([first.solver, *parts])
     several = {family for family in named.values() if list(named.values()).count(family) > 1}

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from pama_exp.errors import UserError
-from pama_exp.schema import VOLATILE, solver_label
+from pama_exp.labels import method_label, recorded
+from pama_exp.schema import VOLATILE
 from pama_exp.tracking.record import RunRecord
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, ten times as quick, where it is there
@@ -53,8 +54,8 @@ class Run:
 
     @property
     def solver(self) -> str:
-        """The solver's label; `soup` where experts were averaged."""
-        return "soup" if self.stage == "soup" else solver_label(self.config["solver"])
+        """The solver's label, `-conditioned` after it where the policy is told its preference; `soup` of experts."""
+        return "soup" if self.stage == "soup" else method_label(self.config)
 
     @property
     def seed(self) -> int:
@@ -78,13 +79,14 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Flat keys of all that determines the numbers, seed and preference apart."""
-        kept = {k: v for k, v in self.config.items() if k not in (*VOLATILE, *_ELSEWHERE)}
+        kept = {k: v for k, v in recorded(self.config).items() if k not in (*VOLATILE, *_ELSEWHERE)}
         flat = flatten(kept)
         flat["stage"] = self.stage
         for name in self.objectives:
             flat.pop(f"objectives.{name}.weight", None)
             flat.pop(f"objectives.{name}.description", None)
-        for key in ("solver.weights", "solver.seed"):  # the preference, and a seed that follows the run's
+        # The preference, a seed that follows the run's, and how many preferences are evaluated.
+        for key in ("solver.weights", "solver.seed", "conditioning.grid"):
             flat.pop(key, None)
         if self.stage == "soup":  # it trains nothing: its experts' solver is in their own configurations
             flat = {k: v for k, v in flat.items() if not k.startswith("solver.")}

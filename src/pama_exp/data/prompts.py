@@ -1,16 +1,21 @@
 """Prompts as batches: a pure function of (seed, step), so that resuming needs no state.
 
-Legend: B responses, P prompt tokens.
+Legend: N objectives, B responses, P prompt tokens.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from pama_exp.data.preferences import Given, Preferences, Writer
 from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError
 from pama_exp.types import PromptBatch
@@ -45,6 +50,8 @@ class PromptStream:
         seed: of the order.
         group_size: responses per prompt; each prompt is repeated that often, consecutively.
         columns: whatever else is known of each prompt, handed on to scorers.
+        preferences: of a conditioned policy: what each prompt is to be answered by; the answers of a group share it.
+        writer: puts the preference before what the policy reads; scorers read the prompt without it.
 
     Raises:
         UserError: if there are fewer prompts than a step needs.
@@ -58,6 +65,8 @@ class PromptStream:
         seed: int,
         group_size: int = 1,
         columns: Mapping[str, Sequence[Any]] | None = None,
+        preferences: Preferences | None = None,
+        writer: Writer | None = None,
     ) -> None:
         if not 1 <= prompts_per_step <= len(texts):
             raise UserError(
@@ -66,6 +75,13 @@ class PromptStream:
             )
         self.texts, self.tokenizer, self.columns = list(texts), tokenizer, dict(columns or {})
         self.prompts_per_step, self.seed, self.group_size = prompts_per_step, seed, group_size
+        self.preferences, self.writer = preferences, writer
+
+    def asking(self, preference: Sequence[float]) -> PromptStream:
+        """The same prompts, all to be answered by this preference."""
+        other = copy.copy(self)
+        other.preferences = Given(tuple(preference))
+        return other
 
     def batch(self, step: int) -> PromptBatch:
         """The prompts of this step."""
@@ -73,17 +89,30 @@ class PromptStream:
         wanted = range(first, first + self.prompts_per_step)
         orders = {epoch: self._order(epoch) for epoch in {i // len(self.texts) for i in wanted}}
         rows = [orders[i // len(self.texts)][i % len(self.texts)] for i in wanted]
-        return self._collate([row for row in rows for _ in range(self.group_size)])
+        return self._collate(rows, step, self.group_size)
 
     def slices(self, batch_size: int) -> Iterator[PromptBatch]:
         """All prompts once, in order."""
-        for start in range(0, len(self.texts), batch_size):
-            yield self._collate(list(range(start, min(start + batch_size, len(self.texts)))))
+        for index, start in enumerate(range(0, len(self.texts), batch_size)):
+            yield self._collate(list(range(start, min(start + batch_size, len(self.texts)))), index)
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(random_state(self.seed, epoch, "prompts"))
         return torch.randperm(len(self.texts), generator=generator).tolist()
 
-    def _collate(self, rows: Sequence[int]) -> PromptBatch:
+    def _collate(self, distinct: Sequence[int], step: int, repeats: int = 1) -> PromptBatch:
+        rows = [row for row in distinct for _ in range(repeats)]
         columns = {name: [values[i] for i in rows] for name, values in self.columns.items()}
-        return collate(self.tokenizer, [self.texts[i] for i in rows], columns)
+        texts = [self.texts[i] for i in rows]
+        if self.preferences is None:
+            return collate(self.tokenizer, texts, columns)
+        asked = self._asked(step, len(distinct)).repeat_interleave(repeats, dim=0)
+        read = texts
+        if self.writer is not None:
+            read = [self.writer.write(text, row) for text, row in zip(texts, asked.tolist(), strict=True)]
+        return replace(collate(self.tokenizer, read, columns), texts=texts, preferences=asked)
+
+    def _asked(self, step: int, count: int) -> Float[Tensor, "count N"]:
+        assert self.preferences is not None
+        drawn = self.preferences(step, count)
+        return drawn if self.writer is None else self.writer.rounded(drawn)

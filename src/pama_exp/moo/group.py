@@ -37,6 +37,7 @@ class GDPO(Solver):
     """
 
     estimators = STANDARDISED
+    takes_preferences = True
 
     def __init__(self, weights: Sequence[float], whiten: bool = True) -> None:
         super().__init__(weights)
@@ -46,7 +47,7 @@ class GDPO(Solver):
         self, advantages: Float[Tensor, "N B T"], response_mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "1 B T"]:
         """The combined advantage."""
-        combined = torch.einsum("n,nbt->bt", self.weights.to(advantages), advantages)
+        combined = self.weighted_sum(advantages)
         return (whiten_responses(combined, response_mask) if self.whiten else combined)[None]
 
 
@@ -73,6 +74,7 @@ class RVPO(Solver):
     """
 
     estimators = STANDARDISED
+    takes_preferences = True
 
     def __init__(self, weights: Sequence[float], k: float = 1.0, whiten: bool = False) -> None:
         super().__init__(weights)
@@ -84,15 +86,14 @@ class RVPO(Solver):
         self, advantages: Float[Tensor, "N B T"], response_mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "1 B T"]:
         """The combined advantage."""
-        weights = self.weights.to(advantages)[:, None, None]
+        weights = self.weights_of(advantages)
         if bool(response_mask.any()):
             self.latest_weights = (weights.log() - self.k * advantages).softmax(0)[:, response_mask].mean(1)
-        counted = self.weights > 0
-        weights, advantages = weights[counted], advantages[counted]
         if self.k == 0:
             combined = (weights * advantages).sum(0)
         else:
             # Σ wⁱ exp(−k Zⁱ) differs from 1 by little where k is small, which the logarithm of a sum would round off.
+            advantages = torch.where(weights > 0, advantages, torch.inf)  # what has no weight is not the least one
             low = advantages.amin(0)
             combined = low - torch.log1p((weights * torch.expm1(-self.k * (advantages - low))).sum(0)) / self.k
         return (whiten_responses(combined, response_mask) if self.whiten else combined)[None]

@@ -54,7 +54,7 @@ def combine(
     *,
     granularity: str = "token",
     noon: bool = True,
-    preference: Float[Tensor, " N"] | Sequence[float] | None = None,
+    preference: Float[Tensor, " N"] | Float[Tensor, "N B"] | Sequence[float] | None = None,
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "N B T"]]:
     """Weights c* of Theorem 1 and the combined advantage A_t = Σᵢ c*ⁱ Aⁱ_t.
 
@@ -65,7 +65,8 @@ def combine(
             from the mean over its tokens; `batch`, one c* from the mean over all tokens.
         noon: False solves over raw advantages; where these straddle 0, the two-point weights cancel them.
         preference: p in the simplex's interior: c* is solved over Aⁱ/pⁱ, so that a preferred objective binds more
-            often. Uniform, the paper's, if None.
+            often. Uniform, the paper's, if None. With one p for each response, each is solved over its own, for which
+            the granularity has to be token or sequence.
 
     Returns:
         The combined advantage, zero off the mask, and c*, in the simplex everywhere.
@@ -75,7 +76,7 @@ def combine(
     """
     _refuse_unknown(granularity)
     kept = torch.where(mask, advantages.clamp(min=0) if noon else advantages, 0)
-    values = kept if preference is None else kept / _relative(preference, len(kept)).to(kept)[:, None, None]
+    values = kept if preference is None else kept / _relative(preference, kept.shape[:2]).to(kept)[:, :, None]
     if granularity == "token":
         units = values
     elif granularity == "sequence":
@@ -110,6 +111,8 @@ class PAMA(Solver):
         UserError: for a weight of zero or an unknown granularity.
     """
 
+    takes_preferences = True
+
     def __init__(self, weights: Sequence[float], granularity: str = "token", noon: bool = True) -> None:
         super().__init__(weights)
         if not bool((self.weights > 0).all()):
@@ -119,13 +122,16 @@ class PAMA(Solver):
             )
         _refuse_unknown(granularity)
         self.granularity, self.noon = granularity, noon
+        self.takes_preferences = granularity != "batch"  # whose one c* for all responses has no place for theirs
 
     def on_advantages(
         self, advantages: Float[Tensor, "K B T"], response_mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "1 B T"]:
         """The combined advantage; see `combine`."""
+        # A preference of 0 is taken as its limit: A/p is nowhere the least but where A is 0.
+        preference = self.weights if self.preferences is None else self.preferences.clamp(min=1e-6)
         combined, weights = combine(
-            advantages, response_mask, granularity=self.granularity, noon=self.noon, preference=self.weights
+            advantages, response_mask, granularity=self.granularity, noon=self.noon, preference=preference
         )
         count = response_mask.sum()
         if count > 0:
@@ -140,13 +146,15 @@ def _refuse_unknown(granularity: str) -> None:
         )
 
 
-def _relative(preference: Float[Tensor, " N"] | Sequence[float], count: int) -> Float[Tensor, " N"]:
-    """pⁱ / maxⱼ pʲ: the same solution as p, and a uniform preference divides by exactly 1."""
+def _relative(
+    preference: Float[Tensor, " N"] | Float[Tensor, "N B"] | Sequence[float], shape: Sequence[int]
+) -> Float[Tensor, "N _"]:
+    """pⁱ / maxⱼ pʲ, of all responses or of each: the same solution as p; a uniform preference divides by exactly 1."""
     given = torch.as_tensor(preference, dtype=torch.float64)
-    inside = given.shape == (count,) and bool((given > 0).all()) and abs(given.sum().item() - 1) < 1e-4
-    if not inside:
+    fits = given.shape in ((shape[0],), tuple(shape))
+    if not (fits and bool((given > 0).all()) and bool(((given.sum(0) - 1).abs() < 1e-4).all())):
         raise UserError(
-            f"preference={given.tolist()} is not in the interior of the simplex over {count} objectives.",
+            f"preference={given.tolist()} is not in the interior of the simplex over {shape[0]} objectives.",
             "Give one positive number per objective, summing to 1.",
         )
-    return (given / given.max()).float()
+    return (given / given.amax(0)).float().reshape(shape[0], -1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -38,6 +37,8 @@ class Linear(Solver):
         UserError: for an unknown space.
     """
 
+    takes_preferences = True
+
     def __init__(self, weights: Sequence[float], space: str = "advantage") -> None:
         super().__init__(weights)
         if space not in ("advantage", "reward"):
@@ -53,7 +54,7 @@ class Linear(Solver):
         """r = Σ wⁱ rⁱ in reward space."""
         if self.space == "advantage":
             return rewards
-        return torch.einsum("n,nb->b", self.weights.to(rewards), rewards)[None]
+        return self.weighted_sum(rewards)[None]
 
     def on_advantages(
         self, advantages: Float[Tensor, "K B T"], response_mask: Bool[Tensor, "B T"]
@@ -61,4 +62,4 @@ class Linear(Solver):
         """A = Σ wⁱ Aⁱ in advantage space."""
         if self.space == "reward":
             return advantages
-        return torch.einsum("n,nbt->bt", self.weights.to(advantages), advantages)[None]
+        return self.weighted_sum(advantages)[None]

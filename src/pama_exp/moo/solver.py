@@ -1,7 +1,7 @@
 """What a multi-objective method is to the rest of the framework: three hooks that act, identity by default.
 
 Three more only tell the solver what happened (`calibrate`, `observe`, `on_validation`); they do nothing by default, and
-every solver is told alike.
+every solver is told alike. A fourth, `prefer`, is for those that can weigh every response by a preference of its own.
 
 Legend: N objectives, K channels or losses before a hook, L after it, B responses, T response tokens.
 """
@@ -40,6 +40,8 @@ class Solver:
         needs_calibration: whether `calibrate` must be called before the first step.
         needs_validation: whether the method depends on `on_validation`, hence on `training.evaluate_every`.
         group_size: responses per prompt, consecutive in every batch; set by the stage.
+        takes_preferences: whether every response may have weights of its own, which `prefer` sets.
+        preferences: (N,B) these, where there are any.
 
     Raises:
         UserError: if there are no weights, if one is negative or not finite, or if all are zero.
@@ -51,6 +53,8 @@ class Solver:
     needs_calibration: bool = False
     needs_validation: bool = False
     group_size: int = 1
+    takes_preferences: bool = False
+    preferences: Float[Tensor, "N B"] | None = None
 
     def __init__(self, weights: Sequence[float]) -> None:
         self.weights = on_simplex(weights)
@@ -66,6 +70,22 @@ class Solver:
 
     def observe(self, scores: Float[Tensor, "N B"]) -> None:
         """Every step's scores before normalisation, ahead of the other hooks."""
+
+    def prefer(self, preferences: Float[Tensor, "N B"]) -> None:
+        """Weigh each response of the coming step by its own preference, and none by the user's weights."""
+        self.preferences = preferences
+        self.latest_weights = preferences.mean(1)
+
+    def weights_of(self, values: Float[Tensor, "N B *rest"]) -> Tensor:
+        """The weights in a shape that multiplies `values`: the user's, or each response's own."""
+        weights = self.weights[:, None] if self.preferences is None else self.preferences
+        return weights.to(values).reshape(*weights.shape, *[1] * (values.dim() - 2))
+
+    def weighted_sum(self, values: Float[Tensor, "N B *rest"]) -> Float[Tensor, " B *rest"]:
+        """Σ wⁱ vⁱ by the user's weights, or by each response's own."""
+        if self.preferences is None:
+            return torch.einsum("n,n...->...", self.weights.to(values), values)
+        return (self.weights_of(values) * values).sum(0)
 
     def on_validation(self, means: Float[Tensor, " N"]) -> None:
         """Mean scores on the validation prompts, whenever they have been evaluated."""

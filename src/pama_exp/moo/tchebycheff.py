@@ -41,6 +41,8 @@ class Tchebycheff(Solver):
         UserError: for a negative rho or an ideal point of another length.
     """
 
+    takes_preferences = True
+
     def __init__(self, weights: Sequence[float], rho: float = 0.0, ideal: Sequence[float] | None = None) -> None:
         super().__init__(weights)
         if rho < 0:
@@ -63,7 +65,7 @@ class Tchebycheff(Solver):
         """The scalarised reward; a single objective's as it is."""
         if len(rewards) == 1:
             return rewards
-        weights = self.weights.to(rewards)[:, None]
+        weights = self.weights_of(rewards)
         shortfall = self._shortfall(rewards)
         self.latest_weights = _shares((shortfall == shortfall.amax(0)).to(rewards), weights)
         return (-shortfall.amax(0) + self.rho * (weights * rewards).sum(0))[None]
@@ -79,7 +81,7 @@ class Tchebycheff(Solver):
     def _shortfall(self, rewards: Float[Tensor, "N B"]) -> Float[Tensor, "N B"]:
         """wⁱ (zⁱ − rⁱ)"""
         assert self.ideal is not None, "calibrate has not been called"
-        return self.weights.to(rewards)[:, None] * (self.ideal.to(rewards)[:, None] - rewards)
+        return self.weights_of(rewards) * (self.ideal.to(rewards)[:, None] - rewards)
 
 
 class SmoothTchebycheff(Tchebycheff):
@@ -115,14 +117,14 @@ class SmoothTchebycheff(Tchebycheff):
         if len(rewards) == 1:
             return rewards
         exponents = self._shortfall(rewards) / self.mu
-        self.latest_weights = _shares(exponents.softmax(0), self.weights.to(rewards)[:, None])
+        self.latest_weights = _shares(exponents.softmax(0), self.weights_of(rewards))
         return (-self.mu * exponents.logsumexp(0))[None]
 
 
-def _shares(counts: Float[Tensor, "N B"], weights: Float[Tensor, "N 1"]) -> Float[Tensor, " N"]:
+def _shares(counts: Float[Tensor, "N B"], weights: Float[Tensor, "N _"]) -> Float[Tensor, " N"]:
     """∂r/∂rⁱ averaged over the responses, scaled to sum to 1."""
     slopes = (weights * counts / counts.sum(0)).mean(1)
-    return slopes / slopes.sum() if bool(slopes.sum() > 0) else weights[:, 0]
+    return slopes / slopes.sum() if bool(slopes.sum() > 0) else weights.mean(1)
 
 
 def _ideal_point(given: Sequence[float] | None, count: int) -> Float[Tensor, " N"] | None:

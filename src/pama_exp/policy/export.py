@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from pama_exp.conditioning import shifted
+from pama_exp.errors import UserError
 from pama_exp.policy.loading import save
 from pama_exp.policy.policy import Policy
 
 VALUE_HEADS = "value_heads.safetensors"
+PREFERENCE_MAP = "preference_map.safetensors"  # of a conditioned policy
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,11 @@ def export(
     channels: Sequence[str],
     merged: bool,
     state: Mapping[str, Any] | None = None,
+    objectives: Sequence[str] = (),
 ) -> None:
     """Write the policy in Hugging Face's format (with an adapter that is not merged, in PEFT's), and its value heads.
+
+    The map of a conditioned policy is a file of its own: without it the folder is the policy of the even preference.
 
     Args:
         policy: its adapter, if merged, is folded in for good.
@@ -50,6 +60,7 @@ def export(
         channels: what each value head estimates.
         merged: whether an adapter is folded into the weights.
         state: whole weights, where the model holds a part of them alone.
+        objectives: what a conditioned policy's preference is over, in order.
     """
     folder = Path(folder)
     heads = {name: p.detach().cpu().contiguous() for name, p in policy.value_heads.state_dict().items()}
@@ -62,6 +73,42 @@ def export(
         policy.model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
     save_file(heads, folder / VALUE_HEADS, metadata={"channels": json.dumps(list(channels))})
+    if policy.preference_map is not None:
+        weight = policy.preference_map.weight.detach().cpu().contiguous()
+        save_file({"weight": weight}, folder / PREFERENCE_MAP, metadata={"objectives": json.dumps(list(objectives))})
+
+
+def load_preference_map(folder: str | Path) -> tuple[Tensor, list[str]] | None:
+    """The exported map (E, N) and the objectives that its columns are of; None where the policy is not conditioned."""
+    path = Path(folder) / PREFERENCE_MAP
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("weight"), json.loads(file.metadata()["objectives"])
+
+
+@contextmanager
+def told(model: Any, folder: str | Path, preference: Mapping[str, float]) -> Iterator[None]:
+    """The model of an exported folder answers by this preference meanwhile, in `generate` as in `forward`.
+
+    Args:
+        model: as transformers loads it.
+        folder: the exported policy's.
+        preference: a weight for each objective, not negative, not all zero.
+
+    Raises:
+        UserError: if the folder's policy is not conditioned, or on other objectives.
+    """
+    found = load_preference_map(folder)
+    if found is None:
+        raise UserError(f"The policy in {folder} is not told a preference.", f"It holds no {PREFERENCE_MAP}.")
+    weight, names = found
+    total = sum(preference.values())
+    if set(names) != set(preference) or not total > 0 or min(preference.values()) < 0:
+        raise UserError(f"preference={dict(preference)} is not one over {names}.", "Give each a weight, not negative.")
+    centred = torch.tensor([preference[name] / total - 1 / len(names) for name in names]).to(weight)
+    with shifted(model, (weight @ centred)[None, None].to(model.device)):
+        yield
 
 
 def write_card(folder: str | Path, card: Card, adapter_only: bool) -> None:

@@ -4,7 +4,7 @@ Layers that act on each token alone see one packed row of valid tokens. Only att
 belong together: it unpacks queries, keys and values, lets responses look at their prompt's keys, and packs again.
 
 Legend: B responses, P and R the most tokens of a prompt and of a response fed, N packed tokens, T response tokens,
-H hidden width, d width of a head.
+H hidden width, E width of the input embeddings, d width of a head.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from pama_exp.conditioning import distinct_prompts, row_of_each, shifted
 from pama_exp.types import Rollout
 
 PACKED = "pama_exp_packed"
@@ -53,10 +54,11 @@ class Layout:
     predictor: Int[Tensor, "B T"]  # the token from whose state each response token is predicted; any on padding
 
 
-def pack(rollout: Rollout) -> Layout:
-    """The layout of a rollout; prompts that are alike are one."""
+def pack(rollout: Rollout, by_preference: bool = False) -> Layout:
+    """The layout of a rollout; prompts that are alike (and, where it counts, asked to serve alike) are one."""
     prompts, device = rollout.prompts, rollout.response_ids.device
-    distinct, prompt_of = torch.unique(torch.where(prompts.mask, prompts.input_ids, -1), dim=0, return_inverse=True)
+    preferences = prompts.preferences if by_preference else None
+    distinct, prompt_of = distinct_prompts(prompts.input_ids, prompts.mask, preferences)
     given = distinct >= 0
     prompt_lengths = given.sum(1)
     fed = rollout.response_mask[:, 1:]  # nothing follows the last token, so it is not fed
@@ -84,16 +86,29 @@ def pack(rollout: Rollout) -> Layout:
     return Layout(ids[None], positions[None], prompt_slots, response_slots, prompt_of, mask, predictor)
 
 
-def packed_states(model: PreTrainedModel, rollout: Rollout) -> Float[Tensor, "B T H"]:
-    """Last hidden states from which the response's tokens are predicted; arbitrary on padding."""
-    layout = pack(rollout)
+def packed_states(
+    model: PreTrainedModel, rollout: Rollout, shift: Float[Tensor, "B E"] | None = None
+) -> Float[Tensor, "B T H"]:
+    """Last hidden states from which the response's tokens are predicted; arbitrary on padding.
+
+    `shift` is added to the embedding of each row's tokens; it is a function of the rollout's preferences.
+    """
+    layout = pack(rollout, by_preference=shift is not None)
     unused = layout.ids.new_zeros(
         1, 1, 1, 1, dtype=torch.bool
     )  # a mask of four dimensions keeps the model from making one
-    output = model.base_model(
-        input_ids=layout.ids, position_ids=layout.positions, attention_mask=unused, use_cache=False, layout=layout
-    )
+    with shifted(model, None if shift is None else functional.embedding(rows_of_tokens(rollout, layout), shift)[None]):
+        output = model.base_model(
+            input_ids=layout.ids, position_ids=layout.positions, attention_mask=unused, use_cache=False, layout=layout
+        )
     return functional.embedding(layout.predictor, output.last_hidden_state[0])
+
+
+def rows_of_tokens(rollout: Rollout, layout: Layout) -> Int[Tensor, " N"]:
+    """The row that each packed token belongs to; of a prompt that several rows share, any of them."""
+    rows = row_of_each(layout.prompt_of, layout.prompts.shape[0])
+    lengths = rollout.prompts.mask[rows].sum(1)
+    return torch.cat([rows.repeat_interleave(lengths), rollout.response_mask[:, 1:].nonzero()[:, 0]])
 
 
 def can_pack(model: PreTrainedModel) -> bool:

@@ -1,6 +1,7 @@
 """The policy: a causal language model, N value heads on its trunk, and log-probabilities of what it said.
 
-Legend: K value heads, B responses, b some of them, P prompt tokens, T response tokens, H hidden width.
+Legend: K value heads, N objectives, B responses, b some of them, P prompt tokens, T response tokens, H hidden width,
+E width of the input embeddings.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from pama_exp.conditioning import shifted
 from pama_exp.errors import UserError
 from pama_exp.policy.adapters import Adapter
 from pama_exp.policy.log_probs import token_statistics
@@ -33,11 +35,20 @@ class PolicyOutput:
 class Policy(nn.Module):
     """A causal language model with `num_values` value heads in one linear layer, zero at the start.
 
+    A conditioned policy has a linear map M besides, zero at the start as well, by which it is told the preference w
+    that each response is asked to serve: M (w − 1/N) is added to the input embedding of every token of the row, so
+    that the policy without its map is the one of the even preference.
+
+    Source: a network conditioned on the weights of the objectives (Abels et al. 2019, "Dynamic weights in
+    multi-objective deep reinforcement learning"); for language models, Wang et al. 2024, "Conditional language policy",
+    arXiv 2407.15762. That the weights enter by the input embeddings is this project's choice.
+
     Args:
         model: the language model.
         num_values: K.
         critic_shapes_trunk: let value losses train the trunk too, not the value heads alone.
         adapter: what of the model is trained, where it is not the whole.
+        told: N, the objectives whose preference the policy is told; None: of none.
 
     Raises:
         UserError: if the model's logits are more than its head's output (capped or scaled after it): the update would
@@ -50,6 +61,7 @@ class Policy(nn.Module):
         num_values: int,
         critic_shapes_trunk: bool = True,
         adapter: Adapter | None = None,
+        told: int | None = None,
     ) -> None:
         super().__init__()
         self.adapter = adapter
@@ -60,12 +72,32 @@ class Policy(nn.Module):
         self.value_heads = nn.Linear(weight.shape[1], num_values, device=weight.device, dtype=weight.dtype)
         nn.init.zeros_(self.value_heads.weight)
         nn.init.zeros_(self.value_heads.bias)
+        self.preference_map: nn.Linear | None = None
+        if told is not None:
+            embedding = model.get_input_embeddings().weight
+            self.preference_map = nn.Linear(
+                told, embedding.shape[1], bias=False, device=weight.device, dtype=weight.dtype
+            )
+            nn.init.zeros_(self.preference_map.weight)
 
     def score_rollout(self, rollout: Rollout, temperature: float = 1.0) -> PolicyOutput:
         """One forward pass; the vocabulary is only unrolled for response tokens."""
-        hidden = response_states(self.model, rollout)
+        hidden = response_states(self.model, rollout, self.shift_of(rollout.prompts.preferences))
         log_probs, entropy = _token_statistics(self.model, hidden, rollout, temperature)
         return PolicyOutput(log_probs, entropy, self.values_of(hidden, rollout.response_mask), hidden)
+
+    def shift_of(self, preferences: Float[Tensor, "B N"] | None) -> Float[Tensor, "B E"] | None:
+        """M (w − 1/N); None where the policy is told nothing."""
+        if self.preference_map is None or preferences is None:
+            return None
+        centred = preferences - 1 / preferences.shape[1]
+        shift: Tensor = self.preference_map(centred.to(self.preference_map.weight))
+        return shift
+
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """What is trained of the model and, where there is one, of the map: all that the value heads are not."""
+        actors: list[nn.Module] = [self.model, *([self.preference_map] if self.preference_map is not None else [])]
+        return [p for actor in actors for p in actor.parameters() if p.requires_grad]
 
     def values_of(self, hidden: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "K B T"]:
         """Every head's value in one product; zeros on padding."""
@@ -74,21 +106,27 @@ class Policy(nn.Module):
 
 
 def reference_log_probs(model: PreTrainedModel, rollout: Rollout, temperature: float = 1.0) -> Float[Tensor, "B T"]:
-    """Log-probabilities of the response tokens under a frozen model; zeros on padding."""
+    """Log-probabilities of the response tokens under a frozen model, which is told no preference; zeros on padding."""
     with torch.inference_mode():
         log_probs, _ = _token_statistics(model, response_states(model, rollout), rollout, temperature)
     return log_probs.clone()  # what is made in inference mode may not take part in a loss
 
 
-def response_states(model: PreTrainedModel, rollout: Rollout) -> Float[Tensor, "B T H"]:
-    """Last hidden states at the positions that predict the response's tokens; arbitrary on padding."""
+def response_states(
+    model: PreTrainedModel, rollout: Rollout, shift: Float[Tensor, "B E"] | None = None
+) -> Float[Tensor, "B T H"]:
+    """Last hidden states at the positions that predict the response's tokens; arbitrary on padding.
+
+    `shift` is added to the input embedding of each row's tokens.
+    """
     if is_packed(model):
-        return packed_states(model, rollout)
+        return packed_states(model, rollout, shift)
     mask = torch.cat([rollout.prompts.mask, rollout.response_mask], dim=1)
     ids = torch.cat([rollout.prompts.input_ids, rollout.response_ids], dim=1)[:, :-1]
     attention = mask[:, :-1].long()
     positions = (attention.cumsum(1) - 1).clamp(min=0)
-    output = model.base_model(input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False)
+    with shifted(model, None if shift is None else shift[:, None]):
+        output = model.base_model(input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False)
     states: Float[Tensor, "B L H"] = output.last_hidden_state  # L = P + T − 1: nothing follows the last token
     return states[:, rollout.prompts.input_ids.shape[1] - 1 :]
 
@@ -107,6 +145,7 @@ def select(rollout: Rollout, rows: Int[Tensor, " b"]) -> Rollout:
         mask=rollout.prompts.mask[rows],
         texts=[rollout.prompts.texts[i] for i in index],
         columns={name: [values[i] for i in index] for name, values in rollout.prompts.columns.items()},
+        preferences=None if rollout.prompts.preferences is None else rollout.prompts.preferences[rows],
     )
     return Rollout(
         prompts=prompts,

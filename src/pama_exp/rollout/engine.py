@@ -60,7 +60,11 @@ class Sampling:
 
 @runtime_checkable
 class RolloutEngine(Protocol):
-    """Prompts in, responses out."""
+    """Prompts in, responses out.
+
+    The class of an engine that serves a conditioned policy has an attribute `shift_of` besides, None unless the policy
+    is one: from the prompts' preferences (B, N) to what is added to the input embeddings of each row's tokens (B, E).
+    """
 
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
         """One response per prompt, in order; the same seed gives the same ones and leaves global streams alone.
@@ -133,7 +137,10 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
 
 def to_device(prompts: PromptBatch, device: torch.device) -> PromptBatch:
     """The prompts' tensors where the model is."""
-    return replace(prompts, input_ids=prompts.input_ids.to(device), mask=prompts.mask.to(device))
+    preferences = None if prompts.preferences is None else prompts.preferences.to(device)
+    return replace(
+        prompts, input_ids=prompts.input_ids.to(device), mask=prompts.mask.to(device), preferences=preferences
+    )
 
 
 def responses_of(

@@ -1,17 +1,18 @@
 """Our own decode loop over transformers' models: the default engine.
 
-Legend: B responses, b of them being decoded, T response tokens, H hidden width.
+Legend: B responses, b of them being decoded, T response tokens, H hidden width, E width of the input embeddings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pama_exp.conditioning import distinct_prompts, row_of_each, shifted
 from pama_exp.errors import UserError
 from pama_exp.rollout.cache import DecodeCache
 from pama_exp.rollout.engine import (
@@ -45,6 +46,8 @@ class FastEngine:
         UserError: if `rows_at_once` is below 1, or the model's attention is not one over everything before a token.
     """
 
+    shift_of: Callable[[Tensor | None], Tensor | None] | None = None  # of a conditioned policy
+
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows_at_once: int | None = None
     ) -> None:
@@ -69,10 +72,11 @@ class FastEngine:
         prompts = to_device(prompts, self.model.device)
         noise = uniform_noise(seed, len(prompts), sampling.max_new_tokens).to(self.model.device)
         said = _Said(len(prompts), sampling.max_new_tokens, self.model.device)
+        shift = None if self.shift_of is None else self.shift_of(prompts.preferences)
         order = prompts.mask.sum(1).argsort(stable=True)
         with evaluation_mode(self.model):
             for rows in torch.split(order, self.rows_at_once or len(order)):
-                self._decode(prompts, rows, sampling, noise, said)
+                self._decode(prompts, shift, rows, sampling, noise, said)
         length = int(said.lengths.max())
         ids, mask, texts = responses_of(self.tokenizer, said.ids[:, :length], said.lengths)
         log_probs, states = None, None
@@ -83,6 +87,7 @@ class FastEngine:
     def _decode(
         self,
         prompts: PromptBatch,
+        shift: Float[Tensor, "B E"] | None,
         rows: Int[Tensor, " b"],
         sampling: Sampling,
         noise: Float[Tensor, "B T"],
@@ -92,18 +97,18 @@ class FastEngine:
         trunk, head, limit = self.model.base_model, self.model.get_output_embeddings(), sampling.max_new_tokens
         width = int(prompts.mask[rows].sum(1).max())
         mask = prompts.mask[rows, -width:]
-        distinct, prompt_of = torch.unique(
-            torch.where(mask, prompts.input_ids[rows, -width:], -1), dim=0, return_inverse=True
-        )
+        preferences = None if shift is None or prompts.preferences is None else prompts.preferences[rows]
+        distinct, prompt_of = distinct_prompts(prompts.input_ids[rows, -width:], mask, preferences)
         given = distinct >= 0
         cache = DecodeCache(width + limit)
-        states = trunk(
-            input_ids=distinct.clamp(min=0),
-            attention_mask=given.long(),
-            position_ids=(given.cumsum(1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        with shifted(self.model, None if shift is None else shift[rows[row_of_each(prompt_of, len(distinct))], None]):
+            states = trunk(
+                input_ids=distinct.clamp(min=0),
+                attention_mask=given.long(),
+                position_ids=(given.cumsum(1) - 1).clamp(min=0),
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
         cache.repeat(prompt_of)
         hidden, position = states[prompt_of, -1], mask.sum(1)
         bias = hidden.new_zeros(len(rows), 1, 1, width + limit)  # what a new token may look at: all but padding
@@ -122,13 +127,14 @@ class FastEngine:
                 kept = speaking.nonzero().squeeze(1)
                 cache.keep(kept)
                 rows, tokens, position, bias, speaking = (x[kept] for x in (rows, tokens, position, bias, speaking))
-            hidden = trunk(
-                input_ids=tokens[:, None],
-                attention_mask=bias[..., : width + step + 1],
-                position_ids=position[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
+            with shifted(self.model, None if shift is None else shift[rows, None]):
+                hidden = trunk(
+                    input_ids=tokens[:, None],
+                    attention_mask=bias[..., : width + step + 1],
+                    position_ids=position[:, None],
+                    past_key_values=cache,
+                    use_cache=True,
+                ).last_hidden_state[:, -1]
             position = position + 1
 
 

@@ -5,19 +5,22 @@ Legend: B responses, T response tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from pama_exp.conditioning import shifted
 from pama_exp.rollout.engine import Sampling, check_positions, evaluation_mode, responses_of, to_device
 from pama_exp.types import PromptBatch, Rollout
 
 
 class HFEngine:
     """Every architecture that transformers can generate with; slower than `FastEngine`, keeps no log-probabilities."""
+
+    shift_of: Callable[[Tensor | None], Tensor | None] | None = None  # of a conditioned policy
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -43,9 +46,11 @@ class HFEngine:
         )
         with evaluation_mode(self.model), torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed if isinstance(seed, int) else seed[0])  # `generate` draws from the global stream
-            whole = self.model.generate(
-                input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), generation_config=config
-            )
+            shift = None if self.shift_of is None else self.shift_of(prompts.preferences)
+            with shifted(self.model, None if shift is None else shift[:, None]):
+                whole = self.model.generate(
+                    input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), generation_config=config
+                )
         said = whole[:, prompts.input_ids.shape[1] :]
         lengths, finished = lengths_until(said, self.tokenizer.eos_token_id)
         ids, mask, texts = responses_of(self.tokenizer, said, lengths)

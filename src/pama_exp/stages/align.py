@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +16,11 @@ from torch.utils.data import DataLoader
 from pama_exp import distributed, sharing
 from pama_exp.alignment import Alignment, OptimizerSettings
 from pama_exp.callbacks import Checkpoints, Evaluator, RandomStates, Recorder, newest_checkpoint
-from pama_exp.comparison.yardstick import TrueFront
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.errors import Interrupted
 from pama_exp.gramian import GramianSettings
+from pama_exp.labels import method_label
 from pama_exp.moo.solver import Solver
 from pama_exp.policy.loading import load_model, load_tokenizer
 from pama_exp.policy.policy import Policy, freeze
@@ -27,8 +28,9 @@ from pama_exp.policy.sharding import checkpoint_activations, put_together
 from pama_exp.rewards.normalise import Frozen
 from pama_exp.rewards.objective import score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
-from pama_exp.schema import Config, build, solver_label
+from pama_exp.schema import Config, build
 from pama_exp.stages.base import load_policy
+from pama_exp.stages.conditioning import restore, stream_settings
 from pama_exp.stages.exporting import export_run
 from pama_exp.stages.logging import finish_logging, start_logging
 from pama_exp.stages.parts import (
@@ -37,7 +39,13 @@ from pama_exp.stages.parts import (
     make_objectives,
     make_sampling,
     make_solver,
-    program_of,
+)
+from pama_exp.stages.points import (
+    EVALUATION_SEED,
+    conditioned_points,
+    distances_to_front,
+    gold_programs,
+    hypervolume_share,
 )
 from pama_exp.stages.strategies import distribution, trainer_settings
 from pama_exp.stages.task import Task, make_task
@@ -47,8 +55,6 @@ from pama_exp.tracking.console import note, progress
 from pama_exp.tracking.record import RunRecord
 from pama_exp.update import UpdateSettings
 from pama_exp.world import FactWorld
-
-EVALUATION_SEED = 20250810  # one stream of evaluation samples for all runs, so that they differ in the policy alone
 
 
 def run(config: Config, record: RunRecord) -> dict[str, Any]:
@@ -62,9 +68,8 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
     task = make_task(config)
     folder = sft_policy(config, task.world)
     module = build_alignment(config, task, str(folder))
-    tokenizer = module.prompts.tokenizer
-    validation = evaluation_stream(config, task, tokenizer, "validation", config.data.evaluation_prompts)
-    test = evaluation_stream(config, task, tokenizer, "test", config.data.evaluation_prompts)
+    validation = held_out(config, task, module, "validation", config.data.evaluation_prompts)
+    test = held_out(config, task, module, "test", config.data.evaluation_prompts)
 
     resumed = newest_checkpoint(record.checkpoints)
     done = resumed[1] if resumed is not None else 0
@@ -74,7 +79,7 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
         note(f"Resuming from step {done} of {t.steps}.")
 
     wandb_run, loggers = start_logging(config, record)
-    label = solver_label(config.solver)
+    label = method_label(asdict(config))
     evaluator = Evaluator(record, validation, test, t.evaluate_every, t.steps, EVALUATION_SEED)
     checkpoints = Checkpoints(record.checkpoints, t.checkpoint_every, t.steps)
     with progress(f"Aligning to {' + '.join(module.names)} with {label}", t.steps, done=done) as bar:
@@ -104,13 +109,17 @@ def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
     tokenizer = load_tokenizer(folder)
     solver, estimator = make_solver(config), make_estimator(config)
     model, adapter = load_policy(folder, config)
-    policy = Policy(model, solver.num_channels, t.critic_shapes_trunk, adapter)
+    told = len(config.objectives) if config.conditioning.name == "embedding" else None
+    policy = Policy(model, solver.num_channels, t.critic_shapes_trunk, adapter, told)
+    restore(policy, Path(folder), config)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(policy.model)
     m = config.model
     reference = None if adapter is not None else freeze(load_model(folder, m.dtype, None, m.allow_pickle))
     sampling = make_sampling(config).for_training()
     engine = build(config.rollout.engine, "rollout.engine", model=policy.model, tokenizer=tokenizer)
+    if told is not None:
+        engine.shift_of = policy.shift_of
     objectives = make_objectives(config, task.world)
     if config.trainer.accelerator in ("gpu", "cuda") and config.trainer.strategy == "single":
         # Calibration and stage=evaluate come without Lightning, which would move it all.
@@ -125,6 +134,7 @@ def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
         seed=config.seed,
         group_size=group,
         columns=task.columns("train"),
+        **stream_settings(config),
     )
     kl = (
         FixedKL(t.kl.coefficient)
@@ -164,11 +174,21 @@ def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
             warmup_steps=t.warmup_steps,
             weight_decay=t.weight_decay,
             steps=t.steps,
+            map_learning_rate=config.conditioning.learning_rate,
         ),
         diagnostics_every=t.diagnostics_every,
         seed=config.seed,
         distribute=distribution(config.trainer),
     )
+
+
+def held_out(config: Config, task: Task, module: Alignment, split: str, count: int) -> PromptStream:
+    """The first `count` prompts of a split; a conditioned policy is asked to answer by the run's own weights."""
+    stream = evaluation_stream(config, task, module.prompts.tokenizer, split, count)
+    if config.conditioning.name == "none":
+        return stream
+    stream.writer = module.prompts.writer
+    return stream.asking(module.solver.weights.tolist())
 
 
 def make_trainer(config: Config, callbacks: list[Any], loggers: list[Logger]) -> Trainer:
@@ -225,9 +245,12 @@ def _conclude(
         "before": hypervolume_share(world, before, config, "test"),
         "after": hypervolume_share(world, after, config, "test"),
     }
+    points = {}
+    if config.conditioning.name != "none":
+        points = {"points": conditioned_points(config, record, module, test, world, "test")}
     plots.curves_plot(record.folder / "curves.png", record.read_metrics(), module.names)
     if len(module.names) == 2:
-        _front_picture(config, record, world, before, after)
+        _front_picture(config, record, world, before, after, points.get("points", []))
     bill = asdict(module.bill)
     return {
         "status": "complete",
@@ -238,42 +261,16 @@ def _conclude(
             "after": distances_to_front(world, after, config, "test"),
         },
         "calibration": evaluator.calibration,
+        **points,
         "bill": bill,
         "seconds": bill["seconds"],
         "run_dir": str(record.folder),
     }
 
 
-def hypervolume_share(
-    world: FactWorld | None, means: Mapping[str, Mapping[str, float | None]], config: Config, split: str
-) -> float | None:
-    """The share of the true front's hypervolume that this operating point dominates; None where gold is not defined."""
-    programs = gold_programs(config)
-    if programs is None:
-        return None
-    point = {programs[name]: means[name]["gold"] for name in config.objectives}
-    return world.hypervolume_share(point, list(point), split)
-
-
-def distances_to_front(
-    world: FactWorld | None, means: Mapping[str, Mapping[str, float | None]], config: Config, split: str
-) -> dict[str, float] | None:
-    """The operating point's regret, IGD+ and additive epsilon to the true front; None where gold is not defined."""
-    programs = gold_programs(config)
-    if programs is None:
-        return None
-    found = TrueFront(world, tuple(programs.values()), split).measure([[means[name]["gold"] for name in programs]])
-    return {name: found[name] for name in ("regret", "igd_plus", "epsilon")}
-
-
-def gold_programs(config: Config) -> dict[str, str] | None:
-    """{objective: FactWorld program} where every objective has one of its own, else None."""
-    programs = {name: program_of(node, config.data.domain) for name, node in config.objectives.items()}
-    found = [program for program in programs.values() if program is not None]
-    return {k: v for k, v in programs.items() if v} if len(set(found)) == len(programs) else None
-
-
-def _front_picture(config: Config, record: RunRecord, world: FactWorld | None, before: Any, after: Any) -> None:
+def _front_picture(
+    config: Config, record: RunRecord, world: FactWorld | None, before: Any, after: Any, asked: Sequence[Any]
+) -> None:
     programs = gold_programs(config)
     kind = "gold" if programs is not None else "proxy"
     names = list(config.objectives)
@@ -284,5 +281,6 @@ def _front_picture(config: Config, record: RunRecord, world: FactWorld | None, b
         [before[name][kind] for name in names],
         [after[name][kind] for name in names],
         names,
-        f"{config.model.name}, {solver_label(config.solver)}: {kind} rewards on unseen prompts",
+        f"{config.model.name}, {method_label(asdict(config))}: {kind} rewards on unseen prompts",
+        [[point["objectives"][name][kind] for name in names] for point in asked],
     )

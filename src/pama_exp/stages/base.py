@@ -23,6 +23,7 @@ from pama_exp.policy.loading import (
     whole_folder,
 )
 from pama_exp.schema import AdapterConfig, Config, ModelConfig
+from pama_exp.stages.conditioning import check_written, longest_read
 
 BYTES = "bytes"  # model.tokenizer: one token per byte
 
@@ -125,7 +126,8 @@ def check_base(config: Config, tokenizer: PreTrainedTokenizerBase | None, prompt
 
     Raises:
         UserError: for a folder without model or tokenizer, pickled weights, a vocabulary beyond the embedding, prompts
-            beyond the positions, adapter targets that match nothing, or bits that cannot be had here.
+            beyond the positions, preferences that the tokenizer cannot express, adapter targets that match nothing, or
+            bits that cannot be had here.
     """
     m, a = config.model, config.adapter
     if a.bits is not None:
@@ -143,7 +145,8 @@ def check_base(config: Config, tokenizer: PreTrainedTokenizerBase | None, prompt
     check_vocabulary(model.get_input_embeddings().num_embeddings, tokenizer, source)
     if a.name != "none":
         check_targets(model, lora_targets(m, a))
-    check_positions(config, tokenizer, max_positions(model), prompts)
+    check_written(config, tokenizer)
+    check_positions(config, tokenizer, max_positions(model), longest_read(config, prompts))
 
 
 def check_positions(

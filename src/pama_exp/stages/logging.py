@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from pama_exp.schema import Config, identity, solver_label
+from pama_exp.labels import method_label
+from pama_exp.schema import Config, identity
 from pama_exp.tracking import run_wandb
 from pama_exp.tracking.console import note
 from pama_exp.tracking.loggers import Trackio
@@ -92,6 +93,6 @@ def _start_wandb(config: Config, record: RunRecord) -> Any:
         run_id=record.run_id,
         group=config.logger.group,
         job_type=config.stage.get("name", "align"),
-        tags=[solver_label(config.solver), *config.objectives, *config.logger.tags],
+        tags=[method_label(asdict(config)), *config.objectives, *config.logger.tags],
         config=identity(asdict(config)),
     )

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError, suggest
+from pama_exp.labels import solver_label
 from pama_exp.moo.solver import Solver
 from pama_exp.rewards.classifier import ClassifierScorer, check_published, published
 from pama_exp.rewards.factworld import GoldScorer
@@ -20,8 +21,9 @@ from pama_exp.rewards.normalise import Frozen, Identity, Running
 from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
-from pama_exp.schema import CONF, Config, ObjectiveConfig, build, locate, solver_label
+from pama_exp.schema import CONF, Config, ObjectiveConfig, build, locate
 from pama_exp.stages.base import check_base, read_tokenizer, tokenizer_source
+from pama_exp.stages.conditioning import check_conditioning
 from pama_exp.stages.strategies import check_trainer
 from pama_exp.stages.task import Task, make_task
 from pama_exp.stages.trained import reward_model
@@ -187,7 +189,7 @@ def check_before_work(config: Config) -> None:
             raise UserError(f"{where}.normaliser={node.normaliser}.", suggest(node.normaliser, NORMALISERS))
         if node.direction not in ("maximize", "minimize"):
             raise UserError(f"{where}.direction={node.direction}.", "It is maximize or minimize.")
-    make_solver(config)
+    check_conditioning(config, make_solver(config))
     if t.batch_size % t.mini_batch_size:
         raise UserError(
             f"training.batch_size={t.batch_size} is not a multiple of training.mini_batch_size={t.mini_batch_size}.",

@@ -6,8 +6,7 @@ rewards", NeurIPS 2023. Legend: E experts, one per objective.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from pama_exp.comparison import Run, load_runs
+from pama_exp.data.preferences import shares
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_model
 from pama_exp.schema import Config, typed
-from pama_exp.stages.align import EVALUATION_SEED, build_alignment, distances_to_front, hypervolume_share
+from pama_exp.stages.align import build_alignment
 from pama_exp.stages.parts import evaluation_stream
+from pama_exp.stages.points import EVALUATION_SEED, point
 from pama_exp.stages.task import make_task
 from pama_exp.tracking.console import progress
 from pama_exp.tracking.record import RunRecord
@@ -53,14 +54,7 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
                 index, evaluation.metrics() | {f"soup/{name}": share for name, share in preference.items()}
             )
             record.log_generations(index, [{"split": "test", **row} for row in evaluation.rows(limit=32)])
-            points.append(
-                {
-                    "preference": preference,
-                    "objectives": means,
-                    "true_hypervolume_share": hypervolume_share(task.world, means, theirs, "test"),
-                    "true_front": distances_to_front(task.world, means, theirs, "test"),
-                }
-            )
+            points.append(point(preference, means, task.world, theirs, "test"))
             bar.advance({name: means[name]["proxy"] for name in names})
     return _result(theirs, record, experts, points)
 
@@ -124,13 +118,6 @@ def average(states: Sequence[Mapping[str, Tensor]], mix: Sequence[float]) -> dic
         else:
             mixed[name] = value
     return mixed
-
-
-def shares(count: int, steps: int) -> Iterator[tuple[float, ...]]:
-    """Every λ in the simplex over `count` experts whose coordinates are multiples of 1/steps."""
-    for parts in itertools.product(range(steps + 1), repeat=count):
-        if sum(parts) == steps:
-            yield tuple(part / steps for part in parts)
 
 
 def _shared(expert: Run) -> dict[str, Any]:

@@ -21,8 +21,12 @@ def front_plot(
     after: Sequence[float],
     names: Sequence[str],
     title: str,
+    asked: Sequence[Sequence[float]] = (),
 ) -> None:
-    """Two objectives: the true front, what it dominates, and the way from the SFT policy to the aligned one."""
+    """Two objectives: the true front, what it dominates, and the way from the SFT policy to the aligned one.
+
+    `asked` are a conditioned policy's points, in the order of its preferences.
+    """
     figure = Figure(figsize=(6.4, 5), layout="constrained")
     axes = figure.subplots()
     if front is not None:
@@ -36,12 +40,13 @@ def front_plot(
         (before[0], before[1]),
         arrowprops={"arrowstyle": "->", "color": "0.4", "lw": 1.5, "shrinkA": 6, "shrinkB": 6},
     )
+    if asked:
+        axes.plot(*np.array(asked).T, "s-", ms=5, lw=1, color=_COLORS[1], alpha=0.6, label="by preference")
     axes.plot(*before, "o", ms=9, color="0.45", label="SFT policy")
     axes.plot(*after, "D", ms=9, color=_COLORS[1], label="aligned policy")
-    high = max(1.0, *before, *after) * 1.03
-    axes.set(
-        xlabel=names[0], ylabel=names[1], xlim=(min(0.0, *before, *after), high), ylim=(min(0.0, *before, *after), high)
-    )
+    shown = [*before, *after, *(value for point in asked for value in point)]
+    high, low = max(1.0, *shown) * 1.03, min(0.0, *shown)
+    axes.set(xlabel=names[0], ylabel=names[1], xlim=(low, high), ylim=(low, high))
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower left", frameon=True)
