@@ -10,6 +10,8 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", TOKENIZERS_PARALLELISM="false")
 
+pytest.register_assert_rewrite("conformance")
+
 _CHECKED = ["types", "conditioning", "moo", "rl", "world", "data", "policy", "rewards", "rollout", "tracking"]
 install_import_hook([f"pama_exp.{room}" for room in _CHECKED], "beartype.beartype")
 

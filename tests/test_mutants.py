@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from conformance import Recipe, recipes
 from contracts import test_solvers
 from moo import (
     test_adaptive,
@@ -38,8 +39,8 @@ class Mutant(NamedTuple):
     test: Callable[[], None]
 
 
-def solver_contract(name: str) -> test_solvers.Recipe:
-    return next(recipe for recipe in test_solvers.recipes() if recipe.name == name)
+def solver_contract(name: str) -> Recipe:
+    return next(recipe for recipe in recipes() if recipe.name == name)
 
 
 SURROGATE, VALUE_LOSS = "rl.losses:clipped_surrogate", "rl.losses:clipped_value_loss"
