@@ -12,8 +12,6 @@ from pama_exp.policy.loading import load_model
 from pama_exp.stages.soup import average, shares
 from records import write_run
 
-pytestmark = pytest.mark.xdist_group(__name__)  # its fixture is made once
-
 
 @pytest.fixture(scope="module")
 def experts(tmp_path_factory, shared_cache):

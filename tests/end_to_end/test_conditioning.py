@@ -19,8 +19,6 @@ from pama_exp.stages.trained import sft_policy
 from records import BILL, write_run
 from texts import policy_folder, write_jsonl
 
-pytestmark = pytest.mark.xdist_group(__name__)  # its fixture is made once
-
 TOLD = ["conditioning=embedding", "solver=linear", "reward=gold", "objectives=[harmless,concise]"]
 QUICK = [*FAST, *TOLD, "training.diagnostics_every=0", "logger=none"]
 

@@ -10,8 +10,6 @@ import pytest
 from commands import FAST, command, environment, learning, run_here
 from pama_exp.tracking.record import RunRecord
 
-pytestmark = pytest.mark.xdist_group(__name__)  # its fixture is made once
-
 # The policy must differ from step to step and the solver must hold state that a resume could lose.
 LONG = [
     "training.steps=8",

@@ -5,8 +5,6 @@ import pytest
 from commands import run_here
 from pama_exp.tracking.run_wandb import read_offline
 
-pytestmark = pytest.mark.xdist_group(__name__)  # its fixture is made once
-
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory, shared_cache):

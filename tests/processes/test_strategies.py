@@ -8,8 +8,6 @@ import torch
 from commands import FAST, composed, learning
 from pama_exp import app
 
-pytestmark = pytest.mark.xdist_group(__name__)  # its fixture is made once
-
 SOLVERS = {
     "pama": {"_target_": "pama_exp.moo.pama.PAMA", "granularity": "batch"},
     "linear": {"_target_": "pama_exp.moo.scalarizers.Linear", "space": "reward"},

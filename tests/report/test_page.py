@@ -6,8 +6,6 @@ from browser import needs_browser, opened
 from pama_exp.report import write_report
 from synthetic import write_runs, write_whole
 
-pytestmark = pytest.mark.xdist_group(__name__)  # its fixture is made once
-
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory):

@@ -13,8 +13,6 @@ from pama_exp.tracking.run_wandb import read_offline
 from pama_exp.world import FactWorld
 from synthetic import write_runs, write_whole
 
-pytestmark = pytest.mark.xdist_group(__name__)  # its fixture is made once
-
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
