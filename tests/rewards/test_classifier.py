@@ -120,6 +120,21 @@ def test_a_loaded_classifier_serves_as_well_and_the_callers_tokenizer_keeps_its_
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_a_device_of_its_own_is_kept_wherever_the_policy_goes(folder):
+    pinned, following = ClassifierScorer(folder, device="cpu"), ClassifierScorer(folder)
+    for scorer in (pinned, following):
+        scorer.to(torch.device("meta"))
+    assert (pinned.model.device.type, following.model.device.type) == ("cpu", "meta")
+    torch.testing.assert_close(pinned.score(tiny.prompts(), RESPONSES), by_hand(folder, joined()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_here_is_named(folder, device):
+    with pytest.raises(UserError, match=f"device={device}") as caught:
+        ClassifierScorer(folder, device=device)
+    assert "cpu" in caught.value.hint
+
+
 def test_a_text_of_no_tokens_is_scored_whatever_it_is_batched_with(folder):
     scorer = ClassifierScorer(folder, template="{response}")
     mixed = scorer.score(tiny.prompts(), RESPONSES)

@@ -3,12 +3,14 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
+from threading import Barrier
 
 import pytest
 
 import tiny
 from pama_exp.errors import UserError
 from pama_exp.rewards.http import HttpScorer
+from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.rewards.scorer import checked_score
 from reward_server import Server, lengths, slow
 
@@ -22,6 +24,19 @@ def test_scores_come_back_in_order_with_prompts_and_columns_sent_in_batches():
     assert [len(request["completions"]) for request in server.requests] == [3, 1]
     assert server.requests[0]["prompts"] == list(tiny.prompts().texts)[:3]
     assert server.requests[1]["columns"] == {"row": [3]}
+
+
+def test_servers_are_asked_at_the_same_time():
+    both = Barrier(2)  # each answers only once the other has been asked as well
+
+    def meet(_, request):
+        both.wait(timeout=20)
+        return lengths(request)
+
+    with Server(meet).running() as one, Server(meet).running() as other:
+        objectives = [Objective(name, HttpScorer(server.url, retries=0)) for name, server in (("a", one), ("b", other))]
+        scores = score_all(objectives, tiny.prompts(), RESPONSES)
+    assert scores.tolist() == [EXPECTED, EXPECTED]
 
 
 def test_columns_that_json_has_no_form_for_are_sent_as_text():

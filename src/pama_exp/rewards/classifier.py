@@ -40,6 +40,7 @@ class ClassifierScorer:
         pad_token: given to a tokenizer that has none.
         golden: texts with the scores that the model's authors, or an earlier run, got: {prompt, response, score} each.
         allow_pickle: read pickled weights where there are no safetensors; no code in them is run.
+        device: `cpu`, `cuda:1`: where it stays, whatever the policy is on; None follows the policy.
 
     Raises:
         UserError: if the folder holds no trained classifier with a tokenizer that can pad, the label is not one of the
@@ -61,8 +62,9 @@ class ClassifierScorer:
         pad_token: str | None = None,
         golden: Sequence[Mapping[str, Any]] = (),
         allow_pickle: bool = False,
+        device: str | None = None,
     ) -> None:
-        folders.check_settings(sign, max_length, truncation_side, batch_size)
+        folders.check_settings(sign, max_length, truncation_side, batch_size, device)
         if isinstance(path_or_model, str | Path):
             self.model = folders.load_classifier(path_or_model, allow_pickle)
             source = str(path_or_model)
@@ -79,11 +81,15 @@ class ClassifierScorer:
         self.template, self.strip, self.sign = folders.checked_template(template), strip, sign
         self.label_index = folders.checked_label(label_index, self.model.config.num_labels, source)
         self.max_length, self.batch_size = max_length, batch_size
+        self.device = None if device is None else torch.device(device)
+        if self.device is not None:
+            self.model.to(self.device)
         self._check_golden(golden, source)
 
     def to(self, device: torch.device) -> None:
-        """Score there from now on."""
-        self.model.to(device)
+        """Score there from now on, unless it has a device of its own."""
+        if self.device is None:
+            self.model.to(device)
 
     @torch.no_grad()
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
@@ -179,7 +185,7 @@ def check_published(node: Mapping[str, Any], where: str) -> None:
         if key not in (*valid, "_target_"):
             raise UserError(f"{where} has no setting '{key}'.", suggest(str(key), valid))
     settings |= node
-    own = {key: settings[key] for key in ("sign", "max_length", "truncation_side", "batch_size")}
+    own = {key: settings[key] for key in ("sign", "max_length", "truncation_side", "batch_size", "device")}
     given = {key: settings[key] for key in ("template", "label_index", "pad_token", "allow_pickle")}
     try:
         folders.check_settings(**own)

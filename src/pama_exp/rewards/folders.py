@@ -170,7 +170,7 @@ def checked_template(template: str) -> str:
     return template
 
 
-def check_settings(sign: Any, max_length: Any, truncation_side: Any, batch_size: Any) -> None:
+def check_settings(sign: Any, max_length: Any, truncation_side: Any, batch_size: Any, device: Any = None) -> None:
     """`ClassifierScorer`'s settings that are its own.
 
     Raises:
@@ -183,6 +183,18 @@ def check_settings(sign: Any, max_length: Any, truncation_side: Any, batch_size:
     for name, value in (("max_length", 1 if max_length is None else max_length), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise UserError(f"{name}={value}.", "It is a number of at least 1.")
+    if device is not None and not _is_device(device):
+        gpus = torch.cuda.device_count()
+        there = f"cuda:0 … cuda:{gpus - 1}" if gpus else "there is no GPU here"
+        raise UserError(f"device={device}.", f"cpu, {there}, or null for the policy's.")
+
+
+def _is_device(name: Any) -> bool:
+    try:
+        device = torch.device(str(name))
+    except RuntimeError:
+        return False
+    return device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count())
 
 
 def positions(config: PreTrainedConfig) -> int | None:

@@ -6,6 +6,7 @@ Legend: N objectives, B responses.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pama_exp.rewards.classifier import ClassifierScorer
+from pama_exp.rewards.http import HttpScorer
 from pama_exp.rewards.normalise import Identity, Normaliser
 from pama_exp.rewards.scorer import Scorer, checked_score
 from pama_exp.types import PromptBatch
@@ -40,6 +42,12 @@ class Objective:
         if isinstance(self.scorer, ClassifierScorer):
             self.scorer.to(device)
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the scorer computes where the policy does not: on a server, or on a device of its own."""
+        scorer = self.scorer
+        return isinstance(scorer, HttpScorer) or (isinstance(scorer, ClassifierScorer) and scorer.device is not None)
+
     def gold_scores(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
         """The truth, where there is one."""
         assert self.gold is not None
@@ -51,5 +59,10 @@ class Objective:
 
 
 def score_all(objectives: Sequence[Objective], prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, "N B"]:
-    """Every objective's scores, in order."""
-    return torch.stack([objective.scores(prompts, responses) for objective in objectives])
+    """Every objective's scores, in order; those that are computed elsewhere all at the same time as the others."""
+    elsewhere = [objective for objective in objectives if objective.is_elsewhere]
+    with ThreadPoolExecutor(max(1, len(elsewhere))) as pool:
+        pending = {objective.name: pool.submit(objective.scores, prompts, responses) for objective in elsewhere}
+        here = {o.name: o.scores(prompts, responses) for o in objectives if not o.is_elsewhere}
+    rows = here | {name: scores.result() for name, scores in pending.items()}
+    return torch.stack([rows[objective.name] for objective in objectives])

@@ -217,10 +217,12 @@ def _prompt_tokens(config: Config, model: PreTrainedModel) -> int:
 
 
 def _reward_models(config: Config, policy_parameters: int) -> tuple[float, list[str]]:
-    """Bytes of all reward models, in float32, and those whose size is not known."""
+    """Bytes of the reward models on the policy's device, in float32, and those whose size is not known."""
     total, unknown = 0.0, []
     for name, objective in config.objectives.items():
         node = objective.scorers.get(config.data.domain, objective.scorers.get("any")) or {}
+        if node.get("device") is not None:  # not the policy's
+            continue
         if "program" in node and config.reward == "learned":
             total += policy_parameters * 4
         elif node.get("path") is not None or node.get("id") is not None:
