@@ -10,10 +10,11 @@ from pama_exp import app, schema
 from pama_exp.sweeping import search_path
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+HELP = ROOT / "conf" / "config.yaml"  # what --help prints
 COMMANDS = sorted(
     {
         line.split("#")[0].split("`")[0].strip()
-        for d in DOCUMENTS
+        for d in (*DOCUMENTS, HELP)
         for line in re.findall(r"python run\.py[^\n|`]*", d.read_text())
     }
 )

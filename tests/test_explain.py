@@ -1,10 +1,12 @@
 """docs/solvers.md is what the docstrings say, and the command line prints the same."""
 
 import inspect
+import signal
+import subprocess
 
 import pytest
 
-from commands import ROOT, run_command
+from commands import ROOT, command, environment, run_command
 from pama_exp import explain
 from pama_exp.app import CONF, explain_solver
 from pama_exp.errors import UserError
@@ -38,6 +40,15 @@ def test_help_with_a_solver_explains_it(tmp_path, capsys):
     assert done.stdout == explain.entry(CONF / "solver" / "pcgrad.yaml").text + "\n"
     with pytest.raises(UserError, match="Did you mean 'pcgrad'"):
         explain_solver(["solver=pcgrd"])
+
+
+def test_where_nobody_reads_on_no_traceback_is_left(tmp_path):
+    reads = subprocess.Popen(
+        command("--help"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    reads.stdout.close()
+    said = reads.communicate()[1]
+    assert (said, reads.returncode) == (b"", 128 + signal.SIGPIPE)
 
 
 def test_a_users_own_solver_is_explained_too(tmp_path, capsys, monkeypatch):

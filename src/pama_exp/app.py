@@ -57,8 +57,12 @@ def main() -> None:
         if not composing_only:
             check_command_line(args.overrides, args.config_dir, args.multirun)
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_guarded)()
+        sys.stdout.flush()
     except UserError as error:
         _exit(error)
+    except BrokenPipeError:  # `… | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at exit goes nowhere
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 
