@@ -53,7 +53,8 @@ def publish(root: Path, results: Path, document: Path | None, command: str) -> N
             figure = paint(comparison)
             if figure is not None:
                 figure.savefig(results / f"{name}-{kind}.png", dpi=110)
-    tables = sections(comparisons) | {"command": f"Made by `{command}` from {len(rows)} runs."}
+    count = len({run.folder for runs in blocks.values() for run in runs})  # some stand in several comparisons
+    tables = sections(comparisons) | {"command": f"Made by `{command}` from {count} runs."}
     (results / "tables.md").write_text("\n\n".join(f"## {name}\n\n{text}" for name, text in tables.items()) + "\n")
     if document is not None:
         document.write_text(filled(document.read_text(), tables))
