@@ -29,7 +29,7 @@ def run(tmp_path_factory, shared_cache):
 
 
 def built(*overrides, cache):
-    app._quieten()
+    app.quieten()
     config = schema.typed(composed(*QUICK, *overrides, f"cache_dir={cache}"))
     task = make_task(config)
     return config, task, build_alignment(config, task, str(sft_policy(config, task.world)))

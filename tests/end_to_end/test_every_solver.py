@@ -30,7 +30,7 @@ QUICK = [*FAST, "reward=gold", "training.diagnostics_every=0", "logger=none", "o
 @pytest.fixture(autouse=True)
 def quiet():
     """As app.run does: nobody can act on what Lightning says of its own dependencies."""
-    app._quieten()
+    app.quieten()
 
 
 def configured(solver, *overrides, cache="unused"):

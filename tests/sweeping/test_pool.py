@@ -100,6 +100,15 @@ def test_the_time_limit_stops_a_job_politely_and_is_not_retried(make):
     assert (jobs[0].folder / "told").exists()
 
 
+@pytest.fixture
+def heeded(signum):
+    """The signal does what it does in the foreground: a shell's background jobs are born with SIGINT ignored."""
+    previous = signal.signal(signum, signal.SIG_DFL)
+    yield
+    signal.signal(signum, previous)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_everything_and_is_named(make, signum):
     polite = "signal.signal(15, lambda *_: sys.exit(143)); (folder / 'up').touch()\nwhile True: time.sleep(0.01)"
