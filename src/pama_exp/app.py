@@ -321,7 +321,7 @@ def _load_stage(config: schema.Config) -> Callable[[schema.Config, Any], dict[st
     told so. A process starts and ends in two thirds of the time.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    is_first = "lightning" not in sys.modules
+    is_first = "transformers" not in sys.modules
     if is_first:
         gc.disable()
     try:
@@ -335,8 +335,7 @@ def _load_stage(config: schema.Config) -> Callable[[schema.Config, Any], dict[st
 
 
 def quieten() -> None:
-    """Silence third-party chatter that no user can act on. Lightning sets its own level when it is imported."""
-    import lightning  # noqa: F401
+    """Silence third-party chatter that no user can act on; once Lightning is imported, which sets its own level."""
     import transformers
 
     warnings.filterwarnings("ignore", module="lightning.*")

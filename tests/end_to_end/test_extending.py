@@ -65,6 +65,8 @@ def test_one_yaml_and_at_most_one_python_file(yaml, python, overrides, expected,
         "--config-dir", "my_conf", *FAST, *overrides, "output=out", f"cache_dir={tmp_path / 'cache'}", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr + done.stdout
+    assert "weights_only" not in done.stderr  # Lightning's words
+    assert "Trainer.fit" not in done.stderr
     result = RunRecord.open(tmp_path / "out").read_result()
     assert list(result["objectives"]) == expected
     if "loud" in expected:
