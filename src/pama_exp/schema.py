@@ -204,6 +204,7 @@ class TrainerConfig:
     devices: int = 1
     precision: str = "32-true"
     activation_checkpointing: bool = False
+    compile: bool = False
     cpu_offload: bool = False
     threads: int | None = None
 

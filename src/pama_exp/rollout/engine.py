@@ -126,11 +126,15 @@ def check_positions(model: PreTrainedModel, prompts: PromptBatch, sampling: Samp
 
 @contextmanager
 def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """No dropout, which would make the log-probabilities at the update other than those drawn from."""
+    """No dropout, which would make the log-probabilities at the update other than those drawn from.
+
+    Blocks that are compiled for the update run as they were written.
+    """
     was_training = model.training
     model.eval()
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         model.train(was_training)
 

@@ -22,6 +22,7 @@ from pama_exp.errors import Interrupted
 from pama_exp.gramian import GramianSettings
 from pama_exp.labels import method_label
 from pama_exp.moo.solver import Solver
+from pama_exp.policy.compiling import compile_blocks
 from pama_exp.policy.loading import load_model, load_tokenizer
 from pama_exp.policy.policy import Policy, freeze
 from pama_exp.policy.sharding import checkpoint_activations, put_together
@@ -112,10 +113,14 @@ def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
     told = len(config.objectives) if config.conditioning.name == "embedding" else None
     policy = Policy(model, solver.num_channels, t.critic_shapes_trunk, adapter, told)
     restore(policy, Path(folder), config)
-    if config.trainer.activation_checkpointing:
-        checkpoint_activations(policy.model)
     m = config.model
     reference = None if adapter is not None else freeze(load_model(folder, m.dtype, None, m.allow_pickle))
+    if config.trainer.compile:
+        note("Compiling transformer blocks: the first step takes longer.")
+        for compiled in [policy.model] if reference is None else [policy.model, reference]:
+            compile_blocks(compiled)
+    if config.trainer.activation_checkpointing:
+        checkpoint_activations(policy.model)
     sampling = make_sampling(config).for_training()
     engine = build(config.rollout.engine, "rollout.engine", model=policy.model, tokenizer=tokenizer)
     if told is not None:

@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from pama_exp import distributed
 from pama_exp.errors import UserError
+from pama_exp.policy.compiling import missing_compiler
 from pama_exp.policy.sharding import shard
 from pama_exp.schema import Config, TrainerConfig
 
@@ -94,6 +95,8 @@ def check_trainer(config: Config) -> None:
         )
     if trainer.cpu_offload and trainer.strategy != "fsdp":
         raise UserError("trainer.cpu_offload=true keeps shards in main memory.", "Set trainer=fsdp.")
+    if trainer.compile and (missing := missing_compiler(trainer.accelerator)) is not None:
+        raise UserError(f"trainer.compile=true: torch finds no {missing} here.", "Install one, or leave it off.")
     if t.mini_batch_size % count:
         raise UserError(
             f"training.mini_batch_size={t.mini_batch_size} is not a multiple of the {count} processes.",
