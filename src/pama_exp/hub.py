@@ -10,6 +10,7 @@ from typing import Literal
 
 import httpx
 from huggingface_hub import HfApi, constants, errors, snapshot_download
+from safetensors import SafetensorError, safe_open
 
 from pama_exp.errors import UserError
 
@@ -115,6 +116,26 @@ def weights_format(folder: str | Path) -> Literal["safetensors", "pickle"] | Non
     if any(Path(folder).glob("*.safetensors")):
         return "safetensors"
     return "pickle" if any(path for pattern in _PICKLED for path in Path(folder).glob(pattern)) else None
+
+
+def check_whole(folder: str | Path) -> None:
+    """Every file of safetensors is as long as its header says, and every file that an index names is there.
+
+    Headers alone are read.
+
+    Raises:
+        UserError: for the first that is not.
+    """
+    for index in Path(folder).glob("*.safetensors.index.json"):
+        for shard in sorted(set(json.loads(index.read_text()).get("weight_map", {}).values())):
+            if not (Path(folder) / shard).is_file():
+                raise UserError(f"{folder} lacks {shard}, which {index.name} names.", "Is the folder whole?")
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            with safe_open(file, "np"):
+                pass
+        except SafetensorError as error:
+            raise UserError(f"{file} is damaged ({error}).", "Copy or fetch the file again.") from None
 
 
 def _is_whole(folder: Path) -> bool:

@@ -21,7 +21,8 @@ class PromptBatch:
     length B), handed on to scorers.
 
     `preferences` are what a conditioned policy is asked to serve, each row on the simplex; None where the policy is
-    told none. Where they are written into the prompt, `input_ids` hold them and `texts` do not.
+    told none. Where they are written into the prompt, or the prompt into a chat template, `input_ids` hold that and
+    `texts` do not.
     """
 
     input_ids: Int[Tensor, "B P"]

@@ -56,6 +56,13 @@ def test_a_batch_depends_on_seed_and_step_alone():
         assert torch.equal(batch.input_ids, wanted[step].input_ids)
 
 
+def test_the_policy_reads_a_template_and_others_what_was_said():
+    said = ["a", "b", "c"]
+    prompts = PromptStream([f"p {text} o" for text in said], tiny.tokenizer(), 2, seed=3, said=said)
+    for batch in (prompts.batch(0), prompts.batch(1), *prompts.slices(2)):
+        assert tiny.tokenizer().batch_decode(batch.input_ids) == [f"p {text} o" for text in batch.texts]
+
+
 def test_a_group_is_one_prompt_repeated_with_its_columns():
     prompts = stream(8, 3, group_size=4, columns={"word": list(WORDS[:8])})
     texts = list(prompts.batch(1).texts)

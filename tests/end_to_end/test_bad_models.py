@@ -25,6 +25,17 @@ def pickle_weights(folder):
     torch.save({"w": torch.zeros(1)}, folder / "pytorch_model.bin")
 
 
+def tear(folder):
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def lose_a_shard(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    shards = {f"w{i}": f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+
+
 def describe(folder, **settings):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | settings))
@@ -50,11 +61,14 @@ def made(tmp_path_factory):
         model.base_model.save_pretrained(folder)
 
     variant(policy, "pickled", pickle_weights)
+    variant(policy, "torn", tear)
+    variant(policy, "shardless", lose_a_shard)
     variant(policy, "unknown", lambda folder: describe(folder, model_type="unheard-of"))
     variant(policy, "code", bring_code)
     variant(policy, "adapter", lambda f: (f / "config.json").rename(f / "adapter_config.json"))
     variant(reward, "reward-fresh", without_head)
     variant(reward, "reward-pickled", pickle_weights)
+    variant(reward, "reward-torn", tear)
     variant(reward, "reward-code", bring_code)
     variant(reward, "reward-empty", lambda folder: (folder / "model.safetensors").unlink())
     variant(reward, "reward-speechless", lambda folder: (folder / "vocab.json").unlink())
@@ -79,6 +93,8 @@ def assert_named(said, error, *untouched):
     ("policy", "overrides", "said"),
     [
         ("pickled", [], ["pickled", "model.allow_pickle=true"]),
+        ("torn", [], ["model.safetensors is damaged"]),
+        ("shardless", [], ["lacks model-00002-of-00002.safetensors", "model.safetensors.index.json"]),
         ("unknown", [], ["unheard-of", "config.json"]),
         ("code", [], ["never run"]),
         ("adapter", [], ["adapter_config.json names no base"]),
@@ -104,6 +120,7 @@ def test_a_policy_that_will_not_do(policy, overrides, said, made, prompts, tmp_p
         ("reward", [], ["no padding token", "pad_token"]),
         ("reward", [f"{ANY}.pad_token='<pad>'"], ["'<pad>'", "<|endoftext|>"]),
         ("reward-pickled", [], ["pickled", f"{ANY}.allow_pickle=true"]),
+        ("reward-torn", [], ["model.safetensors is damaged"]),
         ("reward-code", [], ["never run"]),
         ("reward-empty", [], ["no weights"]),
         ("reward-speechless", [], ["tokenizer"]),

@@ -220,6 +220,26 @@ def test_conversations_are_written_in_the_template_only_where_the_model_says_so(
         assert task.data.demonstrations("train")[0] == (task.texts("train")[0], "a")
 
 
+def test_scorers_and_people_read_prompts_without_the_policys_template(tmp_path, policy, scores):
+    words = load_tokenizer(policy)
+    words.chat_template = TEMPLATE
+    templated = tmp_path / "templated"
+    save(load_model(policy), words, templated)
+    seen = tmp_path / "seen.txt"
+    (tmp_path / "text_listens.py").write_text(
+        f"def listen(prompts, completions, **_):\n"
+        f"    with open({str(seen)!r}, 'a') as file:\n        file.write('|'.join([*prompts, '']))\n"
+        f"    return [0.0] * len(prompts)\n"
+    )
+    listening = "objectives.concise.scorers.any.function='text_listens:listen'"
+    chosen = ["model=hf", "model.chat_template=tokenizer", *scores, listening, "training.steps=1"]
+    path = questions(tmp_path / "questions.jsonl")
+    record = run_here(*on_file(path, templated, *chosen), output=tmp_path / "run", cache=tmp_path / "cache")
+    plain = {f"q {i}" for i in range(120)}
+    assert set(seen.read_text().split("|")[:-1]) <= plain
+    assert {row["prompt"] for row in record.read_generations()} <= plain
+
+
 def test_an_objective_that_text_cannot_be_scored_by_names_those_that_can(tmp_path, policy):
     path = questions(tmp_path / "questions.jsonl")
     with pytest.raises(UserError, match="'polite' has no scorer") as caught:

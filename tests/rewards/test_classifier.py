@@ -220,7 +220,7 @@ def test_folders_without_a_classifier_or_a_tokenizer_are_named(tmp_path):
     with pytest.raises(UserError, match="bare holds no tokenizer"):
         ClassifierScorer(tmp_path / "bare")
     (tmp_path / "bare" / "model.safetensors").write_bytes(b"no")
-    with pytest.raises(UserError, match="bare cannot be read"):
+    with pytest.raises(UserError, match="is damaged"):
         ClassifierScorer(tmp_path / "bare")
 
 

@@ -44,7 +44,7 @@ class PromptStream:
     """Shuffled epochs without replacement; `batch(step)` is a pure function of (seed, step).
 
     Args:
-        texts: the prompts.
+        texts: the prompts, as the policy reads them.
         tokenizer: the policy's.
         prompts_per_step: distinct prompts per step.
         seed: of the order.
@@ -52,6 +52,7 @@ class PromptStream:
         columns: whatever else is known of each prompt, handed on to scorers.
         preferences: of a conditioned policy: what each prompt is to be answered by; the answers of a group share it.
         writer: puts the preference before what the policy reads; scorers read the prompt without it.
+        said: the prompts as scorers and people read them, where the policy reads them in a chat template.
 
     Raises:
         UserError: if there are fewer prompts than a step needs.
@@ -67,6 +68,7 @@ class PromptStream:
         columns: Mapping[str, Sequence[Any]] | None = None,
         preferences: Preferences | None = None,
         writer: Writer | None = None,
+        said: Sequence[str] | None = None,
     ) -> None:
         if not 1 <= prompts_per_step <= len(texts):
             raise UserError(
@@ -74,6 +76,7 @@ class PromptStream:
                 f"Set the batch size so that a step takes between 1 and {len(texts)}.",
             )
         self.texts, self.tokenizer, self.columns = list(texts), tokenizer, dict(columns or {})
+        self.said = self.texts if said is None else list(said)
         self.prompts_per_step, self.seed, self.group_size = prompts_per_step, seed, group_size
         self.preferences, self.writer = preferences, writer
 
@@ -103,14 +106,13 @@ class PromptStream:
     def _collate(self, distinct: Sequence[int], step: int, repeats: int = 1) -> PromptBatch:
         rows = [row for row in distinct for _ in range(repeats)]
         columns = {name: [values[i] for i in rows] for name, values in self.columns.items()}
-        texts = [self.texts[i] for i in rows]
+        read, said = [self.texts[i] for i in rows], [self.said[i] for i in rows]
         if self.preferences is None:
-            return collate(self.tokenizer, texts, columns)
+            return replace(collate(self.tokenizer, read, columns), texts=said)
         asked = self._asked(step, len(distinct)).repeat_interleave(repeats, dim=0)
-        read = texts
         if self.writer is not None:
-            read = [self.writer.write(text, row) for text, row in zip(texts, asked.tolist(), strict=True)]
-        return replace(collate(self.tokenizer, read, columns), texts=texts, preferences=asked)
+            read = [self.writer.write(text, row) for text, row in zip(read, asked.tolist(), strict=True)]
+        return replace(collate(self.tokenizer, read, columns), texts=said, preferences=asked)
 
     def _asked(self, step: int, count: int) -> Float[Tensor, "count N"]:
         assert self.preferences is not None

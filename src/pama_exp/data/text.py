@@ -57,17 +57,25 @@ class TextData:
     def __init__(self, table: Table, tokenizer: PreTrainedTokenizerBase, reading: Reading) -> None:
         _check(reading)
         self.table, self.tokenizer, self.reading = table, tokenizer, reading
+        self._said: dict[str, str] = {}  # of prompts in a chat template: without it
         pairs = list(_FORMATS[reading.format](self))
         self._completions = [completion for _, completion in pairs]
         self._rows = self._split(self._filtered([prompt for prompt, _ in pairs]))
 
     def texts(self, split: str) -> list[str]:
-        """The prompts of a split; none is in two.
+        """The prompts of a split, as the policy reads them; none is in two.
 
         Raises:
             UserError: for an unknown split.
         """
         return [prompt for prompt, _ in self._of(split)]
+
+    def said(self, split: str) -> list[str]:
+        """The same without the policy's chat template: what reward models and people read.
+
+        A single prompt is then as the table holds it, a conversation in Human and Assistant turns.
+        """
+        return [self._said.get(prompt, prompt) for prompt in self.texts(split)]
 
     def columns(self, split: str) -> dict[str, list[Any]]:
         """The table's other columns, in the order of `texts`."""
@@ -97,7 +105,7 @@ class TextData:
         return found
 
     def preference_pairs(self, split: str) -> list[tuple[str, str, str]]:
-        """(prompt, chosen, rejected) of the split's rows; pairs of equal responses are left out.
+        """(prompt, chosen, rejected) of the split's rows, without chat template; pairs of equal responses are left out.
 
         Raises:
             UserError: if there is none, or a column is not there.
@@ -106,7 +114,7 @@ class TextData:
         rejected = column(self.table, self.reading.rejected, "data.rejected")
         is_whole = self.reading.format == "whole"
         found = [
-            ("" if is_whole else prompt, self._response(chosen[i]), self._response(rejected[i]))
+            ("" if is_whole else self._said.get(prompt, prompt), self._response(chosen[i]), self._response(rejected[i]))
             for prompt, i in self._of(split, doubles=True)
             if chosen[i] and rejected[i] and chosen[i] != rejected[i]
         ]
@@ -155,11 +163,21 @@ class TextData:
     def _render(self, messages: Sequence[Any]) -> str:
         if not all(isinstance(message, Mapping) for message in messages):
             raise self._wrong_kind(messages, "text or a list of messages")
-        return chat.render(messages, self.tokenizer, self.reading.chat_template)
+        text = chat.render(messages, self.tokenizer, self.reading.chat_template)
+        if self._has_template:
+            self._said[text] = chat.render(messages, self.tokenizer, by_template=False)
+        return text
 
     def _user_turn(self, text: str | None) -> str | None:
-        has_template = self.reading.chat_template and self.tokenizer.chat_template is not None
-        return self._render([{"role": "user", "content": text}]) if has_template and text and text.strip() else text
+        if not (self._has_template and text and text.strip()):
+            return text
+        turn = self._render([{"role": "user", "content": text}])
+        self._said[turn] = text
+        return turn
+
+    @property
+    def _has_template(self) -> bool:
+        return self.reading.chat_template and self.tokenizer.chat_template is not None
 
     def _filtered(self, prompts: Sequence[str | None]) -> Rows:
         r = self.reading

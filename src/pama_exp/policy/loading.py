@@ -200,7 +200,7 @@ def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def check_weights(folder: str | Path, allow_pickle: bool) -> None:
-    """The folder holds weights, and not as pickles that nobody asked for.
+    """The folder holds weights, none of them damaged, and not as pickles that nobody asked for.
 
     Raises:
         UserError: if not.
@@ -209,6 +209,7 @@ def check_weights(folder: str | Path, allow_pickle: bool) -> None:
         raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
     if hub.weights_format(folder) == "pickle" and not allow_pickle:
         raise hub.pickled(str(folder), "model.allow_pickle")
+    hub.check_whole(folder)
 
 
 def _load(kind: Any, folder: str | Path, allow_pickle: bool = False, **extra: Any) -> PreTrainedModel:

@@ -72,7 +72,7 @@ def check_kind(folder: str | Path) -> None:
 
 
 def check_format(folder: str | Path, allow_pickle: bool, setting: str = "allow_pickle") -> None:
-    """The folder's weights are there, and not as pickles that nobody asked for.
+    """The folder's weights are there, none of them damaged, and not as pickles that nobody asked for.
 
     Raises:
         UserError: if not.
@@ -82,6 +82,7 @@ def check_format(folder: str | Path, allow_pickle: bool, setting: str = "allow_p
         raise UserError(f"{folder} holds no weights (model.safetensors).", "Is the folder whole?")
     if found == "pickle" and not allow_pickle:
         raise hub.pickled(str(folder), setting)
+    hub.check_whole(folder)
 
 
 def load_classifier(folder: str | Path, allow_pickle: bool) -> PreTrainedModel:
@@ -228,14 +229,11 @@ def _check_head(folder: str | Path, config: PreTrainedConfig) -> None:
 
 
 def _saved_names(folder: Path) -> set[str] | None:
-    """The names of the weights in safetensors; None where they are pickled, or the files are damaged."""
+    """The names of the weights in safetensors; None where they are pickled."""
     names: set[str] = set()
     for file in folder.glob("*.safetensors"):
-        try:
-            with safe_open(file, "pt") as weights:
-                names |= set(weights.keys())
-        except Exception:  # said in full when they are read
-            return None
+        with safe_open(file, "pt") as weights:
+            names |= set(weights.keys())
     return names or None
 
 

@@ -139,6 +139,7 @@ def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
         seed=config.seed,
         group_size=group,
         columns=task.columns("train"),
+        said=task.said("train"),
         **stream_settings(config),
     )
     kl = (

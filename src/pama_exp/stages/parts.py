@@ -149,9 +149,9 @@ def make_sampling(config: Config) -> Sampling:
 
 def evaluation_stream(config: Config, task: Task, tokenizer: Any, split: str, count: int) -> PromptStream:
     """The first `count` prompts of a held-out split."""
-    texts = task.texts(split)[:count]
+    texts, said = task.texts(split)[:count], task.said(split)[:count]
     columns = {name: values[:count] for name, values in task.columns(split).items()}
-    return PromptStream(texts, tokenizer, prompts_per_step=len(texts), seed=0, columns=columns)
+    return PromptStream(texts, tokenizer, prompts_per_step=len(texts), seed=0, columns=columns, said=said)
 
 
 def use_threads(threads: int | None) -> None:

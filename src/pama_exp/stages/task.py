@@ -26,7 +26,11 @@ class Task(Protocol):
         ...
 
     def texts(self, split: str) -> list[str]:
-        """The prompts of train, validation or test."""
+        """The prompts of train, validation or test, as the policy reads them."""
+        ...
+
+    def said(self, split: str) -> list[str]:
+        """The same as scorers and people read them."""
         ...
 
     def columns(self, split: str) -> dict[str, list[Any]]:
@@ -53,6 +57,10 @@ class FactWorldTask:
         """The world's questions."""
         return [prompt.text for prompt in self.world.prompts(split)]
 
+    def said(self, split: str) -> list[str]:
+        """The same."""
+        return self.texts(split)
+
     def columns(self, split: str) -> dict[str, list[Any]]:
         """A question says everything itself."""
         return {}
@@ -74,6 +82,10 @@ class TextTask:
     def texts(self, split: str) -> list[str]:
         """Prompts in the order of their hashes."""
         return self.data.texts(split)
+
+    def said(self, split: str) -> list[str]:
+        """Without the policy's chat template."""
+        return self.data.said(split)
 
     def columns(self, split: str) -> dict[str, list[Any]]:
         """The table's other columns."""
