@@ -65,18 +65,17 @@ def main(repeats: str = "3") -> None:
             "{method:8s} N={objectives:<3d} d={parameters:<11d} {seconds:.6f} s  {peak_bytes} bytes".format(**rows[-1])
         )
     figure = Figure(figsize=(8, 6), layout="constrained")
-    for row, (key, axis) in enumerate(
-        (("seconds", "seconds a solve"), ("peak_bytes", "bytes beyond the process's own"))
-    ):
+    for row, (key, axis) in enumerate((("seconds", "seconds a solve"), ("peak_bytes", "MiB beyond the process's own"))):
         for column, (name, fixed, value) in enumerate(
             (("objectives", "parameters", PARAMETERS[1]), ("parameters", "objectives", 2))
         ):
             axes = figure.add_subplot(2, 2, 2 * row + column + 1)
             for (method, label), color in zip(METHODS.items(), machine.COLORS, strict=False):
                 shown = sorted((r for r in rows if r["method"] == method and r[fixed] == value), key=lambda r: r[name])
-                axes.plot([r[name] for r in shown], [max(r[key], 1e-9) for r in shown], "o-", color=color, label=label)
+                heights = [max(r[key] / (2**20 if key == "peak_bytes" else 1), 1e-9) for r in shown]
+                axes.plot([r[name] for r in shown], heights, "o-", color=color, label=label)
             axes.set_xscale("log", base=2)
-            axes.set_yscale("symlog", linthresh=2**20) if key == "peak_bytes" else axes.set_yscale("log")
+            axes.set_yscale("log")
             axes.set(xlabel=name if row else None, ylabel=axis if not column else None)
             axes.grid(alpha=0.3)
     figure.axes[0].set_title(f"d = {PARAMETERS[1] / 2**20:.0f}M", fontsize=10)
