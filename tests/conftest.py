@@ -1,6 +1,5 @@
 """Shapes are types: under pytest every jaxtyping annotation of floors 0 to 2 is checked by beartype at run time."""
 
-import gc
 import os
 
 import pytest
@@ -25,9 +24,3 @@ def shared_cache(tmp_path_factory):
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def pytest_collection_finish():
-    """What imports made stays: the garbage collector need not walk it again in every test."""
-    gc.collect()
-    gc.freeze()

@@ -127,7 +127,7 @@ def check_whole(folder: str | Path) -> None:
         UserError: for the first that is not.
     """
     for index in Path(folder).glob("*.safetensors.index.json"):
-        for shard in sorted(set(json.loads(index.read_text()).get("weight_map", {}).values())):
+        for shard in sorted(_shards(index)):
             if not (Path(folder) / shard).is_file():
                 raise UserError(f"{folder} lacks {shard}, which {index.name} names.", "Is the folder whole?")
     for file in sorted(Path(folder).glob("*.safetensors")):
@@ -143,10 +143,14 @@ def _is_whole(folder: Path) -> bool:
     if not (folder / "config.json").is_file() or weights_format(folder) is None:
         return False
     for index in folder.glob("*.index.json"):
-        shards = set(json.loads(index.read_text()).get("weight_map", {}).values())
-        if all((folder / shard).exists() for shard in shards):
+        if all((folder / shard).exists() for shard in _shards(index)):
             return True
     return not any(folder.glob("*.index.json"))
+
+
+def _shards(index: Path) -> set[str]:
+    """The files that hold the weights which an index names."""
+    return set(json.loads(index.read_text()).get("weight_map", {}).values())
 
 
 def _fetch(repo_id: str, revision: str | None, kind: Kind, refused_pickle: str | None) -> Path:

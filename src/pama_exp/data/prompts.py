@@ -107,10 +107,10 @@ class PromptStream:
         rows = [row for row in distinct for _ in range(repeats)]
         columns = {name: [values[i] for i in rows] for name, values in self.columns.items()}
         read, said = [self.texts[i] for i in rows], [self.said[i] for i in rows]
-        if self.preferences is None:
-            return replace(collate(self.tokenizer, read, columns), texts=said)
-        asked = self._asked(step, len(distinct)).repeat_interleave(repeats, dim=0)
-        if self.writer is not None:
+        asked = None
+        if self.preferences is not None:
+            asked = self._asked(step, len(distinct)).repeat_interleave(repeats, dim=0)
+        if self.writer is not None and asked is not None:
             read = [self.writer.write(text, row) for text, row in zip(read, asked.tolist(), strict=True)]
         return replace(collate(self.tokenizer, read, columns), texts=said, preferences=asked)
 

@@ -160,20 +160,18 @@ class TextData:
             end = spans[count - 1][1]
             yield text[:end], text[end:]
 
-    def _render(self, messages: Sequence[Any]) -> str:
+    def _render(self, messages: Sequence[Any], said: str | None = None) -> str:
         if not all(isinstance(message, Mapping) for message in messages):
             raise self._wrong_kind(messages, "text or a list of messages")
         text = chat.render(messages, self.tokenizer, self.reading.chat_template)
         if self._has_template:
-            self._said[text] = chat.render(messages, self.tokenizer, by_template=False)
+            self._said[text] = chat.render(messages, self.tokenizer, by_template=False) if said is None else said
         return text
 
     def _user_turn(self, text: str | None) -> str | None:
         if not (self._has_template and text and text.strip()):
             return text
-        turn = self._render([{"role": "user", "content": text}])
-        self._said[turn] = text
-        return turn
+        return self._render([{"role": "user", "content": text}], said=text)
 
     @property
     def _has_template(self) -> bool:

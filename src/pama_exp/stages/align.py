@@ -117,8 +117,9 @@ def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
     reference = None if adapter is not None else freeze(load_model(folder, m.dtype, None, m.allow_pickle))
     if config.trainer.compile:
         note("Compiling transformer blocks: the first step takes longer.")
-        for compiled in [policy.model] if reference is None else [policy.model, reference]:
-            compile_blocks(compiled)
+        compile_blocks(policy.model)
+        if reference is not None:
+            compile_blocks(reference)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(policy.model)
     sampling = make_sampling(config).for_training()
