@@ -3,9 +3,10 @@
     python benchmarks/limits.py [cpu|cuda] [size ...]
 
 On a processor in float32: the two sizes of step.py, 64 and 16 responses of 48 tokens to prompts of 32, eight to a
-prompt. On a GPU in bfloat16: opt-1.3b trained in full and a 7B Llama shape with LoRA (needs peft), 64 responses of
-256 tokens to prompts of 128. Weights are random and the end token cannot be said. The update is one forward and
-backward pass over all responses and AdamW. Writes benchmarks/results/limits-<device>.json and .png.
+prompt. On a GPU in bfloat16: opt-1.3b trained in full, without and with CUDA graphs in decoding, and a 7B Llama shape
+with LoRA (needs peft), 64 responses of 256 tokens to prompts of 128. Weights are random and the end token cannot be
+said. The update is one forward and backward pass over all responses and AdamW. Writes
+benchmarks/results/limits-<device>.json and .png.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Size:
     prompt: int
     response: int
     lora: bool = False
+    graphs: bool = False
 
     def config(self) -> dict[str, int | bool]:
         shared = {
@@ -67,6 +69,7 @@ SIZES = {
     },
     "cuda": {
         "opt-1.3b": Size("opt", 24, 2048, 32, 50272, 64, 128, 256),
+        "opt-1.3b-graphs": Size("opt", 24, 2048, 32, 50272, 64, 128, 256, graphs=True),
         "llama-7b-lora": Size("llama", 32, 4096, 32, 32000, 64, 128, 256, lora=True),
     },
 }
@@ -82,7 +85,7 @@ def measure(name: str, size: Size, device: str, matmul: float, copy: float) -> d
         model = AutoModelForCausalLM.from_config(
             AutoConfig.for_model(size.architecture, **size.config()), dtype=dtype
         ).eval()
-    policy, engine = Policy(model, 2), FastEngine(model, tokenizer)
+    policy, engine = Policy(model, 2), FastEngine(model, tokenizer, graphs=size.graphs)
     if size.lora:
         from peft import LoraConfig, inject_adapter_in_model
 

@@ -45,6 +45,10 @@ MISTAKES = [
     (["trainer.strategy=dpp"], ["dpp", "ddp"]),
     (["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=3"], ["mini_batch_size=16", "3 processes"]),
     (["trainer.cpu_offload=true"], ["cpu_offload", "fsdp"]),
+    (
+        ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "rollout.engine.graphs=true"],
+        ["graphs", "trainer=ddp"],
+    ),
     (["training.gramian.target=lora"], ["lora", "adapter"]),
     (["training.gramian.target=adapter"], ["adapter"]),
     (["training.gramian.sketch_dimension=0"], ["sketch_dimension=0"]),

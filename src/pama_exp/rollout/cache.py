@@ -13,19 +13,23 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values: the first `rows` of B and the first `length` of L are in use."""
+    """One layer's keys and values: the first `rows` of B and the first `length` of L are in use.
+
+    From when `place` is set, L is, and the next key goes to that place.
+    """
 
     is_sliding = False
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity, self.length, self.rows = capacity, 0, 0
+        self.place: Int[Tensor, " 1"] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Room for the rows of the first call."""
         self.rows, heads, _, width = key_states.shape
-        self.keys = key_states.new_empty(self.rows, heads, self.capacity, width)
-        self.values = value_states.new_empty(self.rows, heads, self.capacity, value_states.shape[-1])
+        self.keys = key_states.new_zeros(self.rows, heads, self.capacity, width)
+        self.values = value_states.new_zeros(self.rows, heads, self.capacity, value_states.shape[-1])
         self.is_initialized = True
 
     def update(
@@ -34,6 +38,9 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         """Append, and give everything so far as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if self.place is not None:
+            keys, values = self.keys[: self.rows], self.values[: self.rows]
+            return keys.index_copy_(2, self.place, key_states), values.index_copy_(2, self.place, value_states)
         start, self.length = self.length, self.length + key_states.shape[2]
         self.keys[: self.rows, :, start : self.length] = key_states
         self.values[: self.rows, :, start : self.length] = value_states
@@ -81,3 +88,11 @@ class DecodeCache(Cache):  # type: ignore[misc]
         """See `_Layer.keep`."""
         for layer in self.layers:
             layer.keep(rows)
+
+    def write_at(self, place: Int[Tensor, " 1"]) -> None:
+        """From now on each pass is over one token, goes to the place that the tensor then says, and reads all L.
+
+        So its shapes and addresses are always the same; places that nothing was written to must be masked.
+        """
+        for layer in self.layers:
+            layer.place, layer.length = place, layer.capacity

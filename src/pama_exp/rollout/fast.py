@@ -24,9 +24,11 @@ from pama_exp.rollout.engine import (
     to_device,
     uniform_noise,
 )
+from pama_exp.rollout.graphs import Replayed
 from pama_exp.types import PromptBatch, Rollout
 
-_COMPACT_AT = 0.875  # share of rows still speaking at which the others leave the cache
+# Share of rows still speaking at which the others leave the cache; every time, a graph has to be captured anew.
+_COMPACT_AT, _COMPACT_GRAPHS_AT = 0.875, 0.5
 
 
 class FastEngine:
@@ -41,6 +43,9 @@ class FastEngine:
         tokenizer: the policy's.
         rows_at_once: decode at most so many responses at a time, those with prompts of similar length together, where
             the cache of all would not fit; all at once if None.
+        graphs: on a GPU, capture the pass over a token as a CUDA graph and replay it for the next ones: where a small
+            model or batch leaves the GPU waiting for Python. Passes then have one shape, over all places that prompt
+            and response may take. Without a GPU this is all that it does, and nothing gains.
 
     Raises:
         UserError: if `rows_at_once` is below 1, or the model's attention is not one over everything before a token.
@@ -49,7 +54,11 @@ class FastEngine:
     shift_of: Callable[[Tensor | None], Tensor | None] | None = None  # of a conditioned policy
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows_at_once: int | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        rows_at_once: int | None = None,
+        graphs: bool = False,
     ) -> None:
         if rows_at_once is not None and rows_at_once < 1:
             raise UserError(f"rollout.engine.rows_at_once={rows_at_once}.", "It is at least 1, or null for all.")
@@ -59,14 +68,14 @@ class FastEngine:
                 f"rollout=fast does not decode models of type '{model.config.model_type}' with this attention.",
                 "Set rollout=hf.",
             )
-        self.model, self.tokenizer, self.rows_at_once = model, tokenizer, rows_at_once
+        self.model, self.tokenizer, self.rows_at_once, self.graphs = model, tokenizer, rows_at_once, graphs
 
     @torch.no_grad()
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
         """See `RolloutEngine`.
 
         Raises:
-            UserError: if prompt and response do not fit the model's positions.
+            UserError: if prompt and response do not fit the model's positions, or its pass cannot be captured.
         """
         check_positions(self.model, prompts, sampling)
         prompts = to_device(prompts, self.model.device)
@@ -111,9 +120,31 @@ class FastEngine:
             ).last_hidden_state
         cache.repeat(prompt_of)
         hidden, position = states[prompt_of, -1], mask.sum(1)
-        bias = hidden.new_zeros(len(rows), 1, 1, width + limit)  # what a new token may look at: all but padding
-        bias[..., :width].masked_fill_(~mask[:, None, None], -torch.inf)
+        places = torch.arange(width + limit, device=rows.device)
+        bias = hidden.new_full((len(rows), 1, 1, len(places)), -torch.inf)  # what a new token may look at
+        bias[..., :width].masked_fill_(mask[:, None, None], 0)
         speaking = torch.ones_like(rows, dtype=torch.bool)
+        told = None if shift is None else shift[rows, None]
+
+        def read(
+            tokens: Int[Tensor, " b"],
+            position: Int[Tensor, " b"],
+            bias: Float[Tensor, "b 1 1 L"],
+            place: Int[Tensor, " 1"] | None = None,
+        ) -> Float[Tensor, "b H"]:
+            if place is not None:
+                cache.write_at(place)
+            with shifted(self.model, told):
+                states: Float[Tensor, "b 1 H"] = trunk(
+                    input_ids=tokens[:, None],
+                    attention_mask=bias,
+                    position_ids=position[:, None],
+                    past_key_values=cache,
+                    use_cache=True,
+                ).last_hidden_state
+            return states[:, -1]
+
+        replayed, compact_at = Replayed(read), _COMPACT_GRAPHS_AT if self.graphs else _COMPACT_AT
         for step in range(limit):
             tokens, log_probs = draw(head(hidden).float(), sampling, noise[rows, step])
             said.add(rows, speaking, step, tokens, log_probs, hidden)
@@ -123,18 +154,18 @@ class FastEngine:
             count = int(speaking.sum())
             if count == 0 or step + 1 == limit:
                 return
-            if count <= _COMPACT_AT * len(rows):
+            if count <= compact_at * len(rows):
                 kept = speaking.nonzero().squeeze(1)
                 cache.keep(kept)
                 rows, tokens, position, bias, speaking = (x[kept] for x in (rows, tokens, position, bias, speaking))
-            with shifted(self.model, None if shift is None else shift[rows, None]):
-                hidden = trunk(
-                    input_ids=tokens[:, None],
-                    attention_mask=bias[..., : width + step + 1],
-                    position_ids=position[:, None],
-                    past_key_values=cache,
-                    use_cache=True,
-                ).last_hidden_state[:, -1]
+                told = None if told is None else told[kept]
+                replayed = Replayed(read)
+            place = width + step
+            bias[..., place] = 0
+            if self.graphs:
+                hidden = replayed(tokens, position, bias, places[place : place + 1])
+            else:
+                hidden = read(tokens, position, bias[..., : place + 1])
             position = position + 1
 
 

@@ -95,6 +95,11 @@ def check_trainer(config: Config) -> None:
         )
     if trainer.cpu_offload and trainer.strategy != "fsdp":
         raise UserError("trainer.cpu_offload=true keeps shards in main memory.", "Set trainer=fsdp.")
+    if trainer.strategy == "fsdp" and config.rollout.engine.get("graphs"):
+        raise UserError(
+            "rollout.engine.graphs=true: graphs want weights that stay where they are, and trainer=fsdp gathers them.",
+            "Set rollout.engine.graphs=false, or trainer=ddp.",
+        )
     if trainer.compile and (missing := missing_compiler(trainer.accelerator)) is not None:
         raise UserError(f"trainer.compile=true: torch finds no {missing} here.", "Install one, or leave it off.")
     if t.mini_batch_size % count:
