@@ -86,6 +86,7 @@ def floor_seconds(need: dict[str, float], matmul: float, copy: float) -> float:
 def describe(device: str = "cpu") -> dict[str, object]:
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -1,11 +1,12 @@
 """One step of alignment against TRL's GRPO on the same work, phase by phase, and against what the machine allows.
 
-    python benchmarks/step.py [small|opt-125m] [rounds]
+    python benchmarks/step.py [small|opt-125m] [rounds] [trl-float32|trl-defaults ...]
 
 Every contender trains the same architecture from the same random weights, answers the same prompts (eight responses
 to each), scores them by the same two functions and makes one optimiser step on the clipped surrogate with a KL term
 against a frozen reference. Every response has exactly 48 tokens: the end token lies outside the model's vocabulary.
-Contenders take turns, step by step, and ratios are taken within a turn.
+Contenders take turns, step by step, and ratios are taken within a turn. Both peers take part unless some are named:
+on a processor that has to emulate bf16, a step of TRL's defaults takes minutes.
 
 Writes benchmarks/results/step-<size>.json and step-<size>.png.
 """
@@ -243,7 +244,7 @@ def run_trl(size: str, folder: Path, steps: int, defaults: bool) -> None:
         trainer.train()
 
 
-def summary_of(size: str, rows: dict[str, list[dict[str, float]]], rounds: int) -> dict[str, object]:
+def summary_of(size: str, rows: dict[str, list[dict[str, float]]], command: str) -> dict[str, object]:
     s = SIZES[size]
     need = machine.floor(
         s["layers"], s["width"], s["vocabulary"], s["responses"] // GROUP, s["responses"], PROMPT, RESPONSE
@@ -253,7 +254,7 @@ def summary_of(size: str, rows: dict[str, list[dict[str, float]]], rounds: int) 
     floors["step"] = sum(floors.values())
     found = {name: medians(steps) for name, steps in rows.items()}
     return {
-        "command": f"python benchmarks/step.py {size} {rounds}",
+        "command": command,
         "machine": machine.describe(),
         "size": s | {"prompt": PROMPT, "response": RESPONSE, "group": GROUP},
         "matmul_operations_per_second": matmul,
@@ -297,14 +298,16 @@ def draw(size: str, summary: dict) -> Figure:
     return figure
 
 
-def main(size: str = "small", rounds: str = "7") -> None:
-    names = [name for name in CONTENDERS if name == "ours" or find_spec("trl") is not None]
+def main(size: str = "small", rounds: str = "7", *peers: str) -> None:
+    if size not in SIZES or not rounds.isdecimal() or not CONTENDERS.keys() >= set(peers):
+        raise SystemExit(__doc__.split("\n\n")[1].strip())
+    names = [n for n in CONTENDERS if n == "ours" or (find_spec("trl") is not None and n in (peers or CONTENDERS))]
     with tempfile.TemporaryDirectory() as folder:
         make_model(size, Path(folder))
         steps = int(rounds) + 2
         contenders = {name: Contender(__file__, ["--contender", name, size, folder, str(steps)]) for name in names}
         rows = take_turns(contenders, int(rounds))
-    summary = summary_of(size, rows, int(rounds))
+    summary = summary_of(size, rows, " ".join(["python benchmarks/step.py", size, rounds, *peers]))
     show(summary)
     machine.save(f"step-{size}", summary, draw(size, summary))
 
