@@ -87,6 +87,23 @@ def write_table(command: str, table: list[dict]) -> None:
     (machine.RESULTS / "objectives.md").write_text("\n".join(lines) + "\n")
 
 
+def draw(table: list[dict]) -> Figure:
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    for axes, name, label in zip(
+        figure.subplots(1, 2),
+        ("ratio_to_ppo", "peak_memory_ratio_to_ppo"),
+        ("time of a step / PPO's", "peak memory / PPO's"),
+        strict=True,
+    ):
+        for (solver, method), color in zip(METHODS.items(), machine.COLORS, strict=False):
+            shown = [row for row in table if row["solver"] == solver]
+            counts, ratios = [row["objectives"] for row in shown], [row[name] for row in shown]
+            axes.plot(counts, ratios, "o-", color=color, label=method)
+        axes.set(xlabel="objectives N", ylabel=label, ylim=(0, 1.1 * max(row[name] for row in table)))
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
 def main(rounds: str = "15") -> None:
     with tempfile.TemporaryDirectory() as cache:
         config = config_of("pama", 1, cache, [])
@@ -112,20 +129,10 @@ def main(rounds: str = "15") -> None:
             f"solve {table[-1]['solve_share']:.4%}  "
             f"peak {found['peak_memory_bytes'] / 2**20:.0f} MiB ({table[-1]['peak_memory_ratio_to_ppo']:.3f}x)"
         )
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for (solver, label), color in zip(METHODS.items(), machine.COLORS, strict=False):
-        shown = [row for row in table if row["solver"] == solver]
-        counts = [row["objectives"] for row in shown]
-        left.plot(counts, [row["ratio_to_ppo"] for row in shown], "o-", color=color, label=label)
-        right.plot(counts, [row["peak_memory_ratio_to_ppo"] for row in shown], "o-", color=color)
-    left.set(xlabel="objectives N", ylabel="time of a step / PPO's", ylim=(0, None))
-    right.set(xlabel="objectives N", ylabel="peak memory / PPO's", ylim=(0, None))
-    left.legend(frameon=False)
     command = f"python benchmarks/objectives.py {rounds}"
     write_table(command, table)
     machine.save(
-        "objectives", {"command": command, "machine": machine.describe(), "rows": table, "rounds": rows}, figure
+        "objectives", {"command": command, "machine": machine.describe(), "rows": table, "rounds": rows}, draw(table)
     )
 
 
