@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -335,41 +333,6 @@ def _refuse_unknown_keys(given: Any, schema: Any, path: str) -> None:
         value = given._get_node(key)
         if isinstance(child, DictConfig) and isinstance(value, DictConfig) and value._is_none() is False:
             _refuse_unknown_keys(value, child, here + ".")
-
-
-def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
-    """Import `node['_target_']` and call it with the node's other keys and `given`, which win.
-
-    Raises:
-        UserError: if the target cannot be imported, or has no such setting.
-    """
-    factory = locate(node, where)
-    settings = {key: value for key, value in node.items() if key != "_target_"}
-    accepted = inspect.signature(factory).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        valid = [key for key in accepted if key not in given]
-        for key in settings:
-            if key not in accepted:
-                raise UserError(f"{where} has no setting '{key}' ({node['_target_']}).", suggest(key, valid))
-    return factory(**{**settings, **given})
-
-
-def locate(node: Mapping[str, Any], where: str) -> Any:
-    """What `node['_target_']` names.
-
-    Raises:
-        UserError: if it cannot be imported.
-    """
-    target = node.get("_target_")
-    if not isinstance(target, str) or "." not in target:
-        raise UserError(f"{where} has no usable _target_ (got {target!r}).", "Write _target_: package.module.Name.")
-    module_name, _, name = target.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"{where}: cannot import {target} ({error}).", "Is the module on the path, the name right?"
-        ) from None
 
 
 def digest(values: Any, length: int = 8) -> str:

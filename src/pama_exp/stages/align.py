@@ -29,7 +29,7 @@ from pama_exp.policy.sharding import checkpoint_activations, put_together
 from pama_exp.rewards.normalise import Frozen
 from pama_exp.rewards.objective import score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
-from pama_exp.schema import Config, build
+from pama_exp.schema import Config
 from pama_exp.stages.base import load_policy
 from pama_exp.stages.conditioning import restore, stream_settings
 from pama_exp.stages.exporting import export_run
@@ -51,6 +51,7 @@ from pama_exp.stages.points import (
 from pama_exp.stages.strategies import distribution, trainer_settings
 from pama_exp.stages.task import Task, make_task
 from pama_exp.stages.trained import sft_policy
+from pama_exp.targets import build
 from pama_exp.tracking import plots, run_wandb
 from pama_exp.tracking.console import note, progress
 from pama_exp.tracking.record import RunRecord

@@ -14,7 +14,8 @@ from pama_exp.labels import solver_label
 from pama_exp.moo.solver import Solver
 from pama_exp.policy.export import PREFERENCE_MAP, load_preference_map
 from pama_exp.policy.policy import Policy
-from pama_exp.schema import CONF, Config, locate
+from pama_exp.schema import CONF, Config
+from pama_exp.targets import locate
 
 
 def stream_settings(config: Config) -> dict[str, Any]:

@@ -21,12 +21,13 @@ from pama_exp.rewards.normalise import Frozen, Identity, Running
 from pama_exp.rewards.objective import Objective
 from pama_exp.rewards.scorer import Scorer
 from pama_exp.rollout.engine import Sampling
-from pama_exp.schema import CONF, Config, ObjectiveConfig, build, locate
+from pama_exp.schema import CONF, Config, ObjectiveConfig
 from pama_exp.stages.base import check_base, read_tokenizer, tokenizer_source
 from pama_exp.stages.conditioning import check_conditioning
 from pama_exp.stages.strategies import check_trainer
 from pama_exp.stages.task import Task, make_task
 from pama_exp.stages.trained import reward_model
+from pama_exp.targets import build, check_settings, locate
 from pama_exp.tracking import loggers
 from pama_exp.world import FactWorld
 
@@ -212,6 +213,7 @@ def check_before_work(config: Config) -> None:
         raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
     make_sampling(config).for_training()
     check_installed(config)
+    check_settings(config.rollout.engine, "rollout.engine", "model", "tokenizer")
     if not (config.stage.get("name") == "evaluate" and config.evaluate.run is not None):
         check_base(config, _random_models_tokenizer(config, task), task.longest())
 

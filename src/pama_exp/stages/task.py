@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from pama_exp.data import tables
 from pama_exp.data.text import Reading, TextData
 from pama_exp.errors import UserError
-from pama_exp.schema import Config, build
+from pama_exp.schema import Config
 from pama_exp.stages.base import read_tokenizer, tokenizer_source
+from pama_exp.targets import build
 from pama_exp.world import FactWorld
 
 
