@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's keys and values: the first `rows` of B and the first `length` of L are in use.
 
-    From when `place` is set, L is, and the next key goes to that place.
+    Once `place` is set, all of L are, and the next key goes to that place.
     """
 
     is_sliding = False

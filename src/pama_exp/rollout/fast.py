@@ -45,7 +45,7 @@ class FastEngine:
             the cache of all would not fit; all at once if None.
         graphs: on a GPU, capture the pass over a token as a CUDA graph and replay it for the next ones: where a small
             model or batch leaves the GPU waiting for Python. Passes then have one shape, over all places that prompt
-            and response may take. Without a GPU this is all that it does, and nothing gains.
+            and response may take. Without a GPU that is all it does, and nothing is gained.
 
     Raises:
         UserError: if `rows_at_once` is below 1, or the model's attention is not one over everything before a token.
