@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # No test may reach a hub or an account.
@@ -11,6 +12,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", TOKENIZERS_PARALLELISM="false")
 
 pytest.register_assert_rewrite("conformance")
+
+# Where CI is set hypothesis would draw the same examples for ever. What fails is kept beside its test as an @example.
+settings.register_profile("afresh", settings.get_profile("default"), derandomize=False, print_blob=True)
+settings.load_profile("afresh")
 
 # Rooms without arrays in their signatures are left out: checking calls of scalars takes longer than the calls.
 _CHECKED = ["types", "conditioning", "moo", "rl", "data", "policy", "rewards", "rollout"]

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from pama_exp.data.prompts import collate
 from pama_exp.policy.loading import build_model
 from pama_exp.types import PromptBatch, Rollout
+from rounding import rounding
 
 WORDS = ("<pad>", "<eos>", "<unk>", *"abcdefghijklmnop")
 _LLAMA = {
@@ -38,6 +39,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2": _LLAMA,
 }
 ARCHITECTURES = tuple(CONFIGS)
+# Two ways through a model of these sizes: per layer four sums over 16 (queries, keys, outputs, hidden units), one over
+# 32 and one over a row's tokens; then the head's and the softmax's over the words.
+ROUNDING = rounding(torch.float32, 2 * (4 * 16 + 32 + 16) + 16 + len(WORDS))
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import oracles
 from pama_exp.errors import UserError
 from pama_exp.moo import pama
 from pama_exp.rl import losses
+from rounding import rounding
 from samplers import ADVANTAGES, ragged_mask
 
 numbers = st.floats(-100, 100, allow_subnormal=False, width=32)
@@ -21,14 +22,16 @@ def combination(values: torch.Tensor) -> float:
 
 
 @given(lines)
+@example([1.0] * 6)  # six weights of a sixth add up to a little less than 1
 @settings(deadline=None)
 def test_closed_form_is_the_least_magnitude_found_by_brute_force(values):
     values = torch.tensor(values, dtype=torch.float64)
     best = oracles.least_magnitude_on_simplex(values.numpy())
     spacing = float(values.max() - values.min()) / 2000
-    assert abs(combination(values)) <= best + 1e-12
-    assert abs(combination(values)) >= best - spacing
-    assert combination(values) == pytest.approx(float(pama.s_star(values)), abs=1e-12)
+    off = rounding(values.dtype, len(values) + 2, float(values.abs().max()))  # the weights are sums and quotients
+    assert abs(combination(values)) <= best + off
+    assert abs(combination(values)) >= best - spacing - off
+    assert combination(values) == pytest.approx(float(pama.s_star(values)), abs=off, rel=0)
 
 
 @given(lines)
@@ -47,7 +50,7 @@ def test_weights_are_in_the_simplex_and_ties_share(values):
     values = torch.tensor(values)
     weights = pama.min_norm_weights_on_line(values)
     assert bool((weights >= 0).all())
-    assert weights.sum().item() == pytest.approx(1, abs=1e-6)
+    assert weights.sum().item() == pytest.approx(1, abs=rounding(weights.dtype, len(values) + 2), rel=0)
     for a in range(len(values)):
         for b in range(a):
             assert values[a] != values[b] or weights[a] == weights[b]
@@ -83,7 +86,8 @@ def test_without_noon_each_token_uses_the_projection_of_zero():
     for b, t in mask.nonzero().tolist():
         low, high = sorted(advantages[:, b, t].tolist())
         expected[b][t] = low if low > 0 else high if high < 0 else 0.0
-    torch.testing.assert_close(combined, torch.tensor(expected), atol=1e-6, rtol=0)
+    off = rounding(torch.float32, 4, advantages.abs().max().item())
+    torch.testing.assert_close(combined, torch.tensor(expected), atol=off, rtol=0)
     assert bool((combined < 0).any())
 
 

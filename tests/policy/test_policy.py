@@ -45,9 +45,9 @@ def test_log_probs_and_entropy_are_those_of_each_row_alone(policy, temperature):
     for row, log_probs in enumerate(tiny.log_probs_by_hand(policy.model, rollout, temperature)):
         said = rollout.response_mask[row]
         chosen = log_probs.gather(1, rollout.response_ids[row][said][:, None]).squeeze(1)
-        torch.testing.assert_close(output.log_probs[row][said], chosen, atol=1e-5, rtol=0)
+        torch.testing.assert_close(output.log_probs[row][said], chosen, atol=tiny.ROUNDING, rtol=0)
         torch.testing.assert_close(
-            output.entropy[row][said], Categorical(logits=log_probs).entropy(), atol=1e-5, rtol=0
+            output.entropy[row][said], Categorical(logits=log_probs).entropy(), atol=tiny.ROUNDING, rtol=0
         )
 
 
@@ -60,7 +60,7 @@ def test_log_probs_are_the_log_softmax_of_the_models_own_logits(policy):
     first = rollout.prompts.input_ids.shape[1] - 1
     wanted = logits.log_softmax(-1)[:, first:-1].gather(2, rollout.response_ids[..., None]).squeeze(2)
     found = policy.score_rollout(rollout).log_probs
-    torch.testing.assert_close(found[rollout.response_mask], wanted[rollout.response_mask], atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[rollout.response_mask], wanted[rollout.response_mask], atol=tiny.ROUNDING, rtol=0)
 
 
 def test_padding_changes_nothing_and_is_zero(policy):
@@ -69,7 +69,7 @@ def test_padding_changes_nothing_and_is_zero(policy):
     plain, more = policy.score_rollout(rollout), policy.score_rollout(padded)
     length = rollout.response_ids.shape[1]
     for name in ("log_probs", "entropy", "values"):
-        torch.testing.assert_close(getattr(more, name)[..., :length], getattr(plain, name), atol=1e-5, rtol=0)
+        torch.testing.assert_close(getattr(more, name)[..., :length], getattr(plain, name), atol=tiny.ROUNDING, rtol=0)
         assert (getattr(more, name)[..., ~padded.response_mask] == 0).all()
         assert (getattr(more, name)[..., padded.response_mask] != 0).all()
 
@@ -85,8 +85,8 @@ def test_values_are_linear_in_the_state_that_predicts_the_token(policy):
         states = policy.model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         states = states[0, len(prompt) - 1 : -1]
         wanted = states @ policy.value_heads.weight.T + policy.value_heads.bias
-        torch.testing.assert_close(output.values[:, row, said].T, wanted, atol=1e-5, rtol=0)
-        torch.testing.assert_close(output.hidden[row, said], states, atol=1e-5, rtol=0)
+        torch.testing.assert_close(output.values[:, row, said].T, wanted, atol=tiny.ROUNDING, rtol=0)
+        torch.testing.assert_close(output.hidden[row, said], states, atol=tiny.ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
@@ -207,5 +207,5 @@ def test_scores_do_not_depend_on_how_rows_are_batched(policy):
     for rows in micro_batches(rollout.response_mask.sum(1), rollout.prompts.input_ids.shape[1], token_budget=14):
         part = trim(select(rollout, rows))
         output, length = policy.score_rollout(part), part.response_ids.shape[1]
-        torch.testing.assert_close(output.log_probs, whole.log_probs[rows, :length], atol=1e-5, rtol=0)
-        torch.testing.assert_close(output.values, whole.values[:, rows, :length], atol=1e-5, rtol=0)
+        torch.testing.assert_close(output.log_probs, whole.log_probs[rows, :length], atol=tiny.ROUNDING, rtol=0)
+        torch.testing.assert_close(output.values, whole.values[:, rows, :length], atol=tiny.ROUNDING, rtol=0)

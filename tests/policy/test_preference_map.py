@@ -54,7 +54,7 @@ def test_at_the_start_it_is_the_policy_that_is_told_nothing(architecture):
     plain, told_one = (Policy(tiny.language_model(architecture), 2, told=n).eval() for n in (None, 2))
     made = rollout()
     first, second = plain.score_rollout(made), told_one.score_rollout(made)
-    torch.testing.assert_close(second.log_probs, first.log_probs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(second.log_probs, first.log_probs, atol=tiny.ROUNDING, rtol=0)
     engines = [FastEngine(policy.model, tiny.tokenizer()) for policy in (plain, told_one)]
     engines[1].shift_of = told_one.shift_of
     one, other = (engine.generate(made.prompts, Sampling(8), seed=3) for engine in engines)
@@ -64,7 +64,7 @@ def test_at_the_start_it_is_the_policy_that_is_told_nothing(architecture):
 def test_the_even_preference_is_the_policy_without_its_map(architecture):
     policy = conditioned(architecture)
     even = policy.score_rollout(rollout(torch.full((4, 2), 0.5))).log_probs
-    torch.testing.assert_close(even, policy.score_rollout(rollout(None)).log_probs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(even, policy.score_rollout(rollout(None)).log_probs, atol=tiny.ROUNDING, rtol=0)
     assert not torch.allclose(even, policy.score_rollout(rollout()).log_probs, atol=1e-2)
 
 

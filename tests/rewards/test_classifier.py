@@ -64,7 +64,7 @@ def joined(responses=RESPONSES):
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_scores_are_the_classifiers_logits_in_order(folder, batch_size):
     scores = ClassifierScorer(folder, batch_size=batch_size).score(tiny.prompts(), RESPONSES)
-    torch.testing.assert_close(scores, by_hand(folder, joined()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores, by_hand(folder, joined()), atol=tiny.ROUNDING, rtol=0)
     assert len(set(scores.tolist())) == len(RESPONSES)
 
 
@@ -72,7 +72,7 @@ def test_label_sign_and_template_are_the_users(three_labels):
     scorer = ClassifierScorer(three_labels, label_index=2, sign=-1.0, template="{response} k {prompt}")
     texts = [f"{r} k {p}".strip() for p, r in zip(tiny.prompts().texts, RESPONSES, strict=True)]
     torch.testing.assert_close(
-        scorer.score(tiny.prompts(), RESPONSES), -by_hand(three_labels, texts, label=2), atol=1e-5, rtol=0
+        scorer.score(tiny.prompts(), RESPONSES), -by_hand(three_labels, texts, label=2), atol=tiny.ROUNDING, rtol=0
     )
 
 
@@ -80,7 +80,9 @@ def test_label_sign_and_template_are_the_users(three_labels):
 def test_long_texts_lose_tokens_on_the_side_asked_for(folder, side, kept):
     scorer = ClassifierScorer(folder, max_length=4, truncation_side=side)
     texts = [" ".join(text.split()[kept]) for text in joined()]
-    torch.testing.assert_close(scorer.score(tiny.prompts(), RESPONSES), by_hand(folder, texts), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        scorer.score(tiny.prompts(), RESPONSES), by_hand(folder, texts), atol=tiny.ROUNDING, rtol=0
+    )
 
 
 def test_positions_that_begin_after_the_padding_are_fewer():
@@ -108,13 +110,15 @@ def test_a_response_cannot_hold_the_classifiers_own_marks():
     assert torch.equal(marked, plain)
     texts = [f"{r} <eos> {p} <eos>".strip() for p, r in zip(tiny.prompts().texts, RESPONSES, strict=True)]
     expected = [model(torch.tensor([WORDS(text)["input_ids"]])).logits[0, 1].detach() for text in texts]
-    torch.testing.assert_close(plain, torch.stack(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(plain, torch.stack(expected), atol=tiny.ROUNDING, rtol=0)
 
 
 def test_a_loaded_classifier_serves_as_well_and_the_callers_tokenizer_keeps_its_side(folder):
     words, model = tiny.tokenizer(), AutoModelForSequenceClassification.from_pretrained(folder).train()
     scorer = ClassifierScorer(model, words)
-    torch.testing.assert_close(scorer.score(tiny.prompts(), RESPONSES), by_hand(folder, joined()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        scorer.score(tiny.prompts(), RESPONSES), by_hand(folder, joined()), atol=tiny.ROUNDING, rtol=0
+    )
     assert words.padding_side == "left"
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -125,7 +129,9 @@ def test_a_device_of_its_own_is_kept_wherever_the_policy_goes(folder):
     for scorer in (pinned, following):
         scorer.to(torch.device("meta"))
     assert (pinned.model.device.type, following.model.device.type) == ("cpu", "meta")
-    torch.testing.assert_close(pinned.score(tiny.prompts(), RESPONSES), by_hand(folder, joined()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        pinned.score(tiny.prompts(), RESPONSES), by_hand(folder, joined()), atol=tiny.ROUNDING, rtol=0
+    )
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
@@ -139,7 +145,7 @@ def test_a_text_of_no_tokens_is_scored_whatever_it_is_batched_with(folder):
     scorer = ClassifierScorer(folder, template="{response}")
     mixed = scorer.score(tiny.prompts(), RESPONSES)
     alone = scorer.score(tiny.prompts(["a"]), [""])
-    torch.testing.assert_close(mixed[2:3], alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mixed[2:3], alone, atol=tiny.ROUNDING, rtol=0)
 
 
 def test_a_text_beyond_the_positions_is_an_error_until_it_is_cut(folder):
@@ -202,7 +208,7 @@ def test_white_space_around_a_text_is_kept_where_asked_for(tmp_path):
     assert (stripped - kept).abs().min() > 1e-4
     ids = torch.tensor([words(f"\n {tiny.prompts().texts[0]} a")["input_ids"]])
     assert words.convert_tokens_to_ids("\n") == ids[0, 0]
-    torch.testing.assert_close(kept[0], model(ids).logits[0, 0].detach(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(kept[0], model(ids).logits[0, 0].detach(), atol=tiny.ROUNDING, rtol=0)
 
 
 def test_a_classifier_of_the_hub_that_is_not_here_is_named_with_how_to_fetch_it():
@@ -234,7 +240,7 @@ def test_padding_is_what_the_tokenizer_pads_with_whatever_the_models_configurati
         ClassifierScorer(tmp_path).score(tiny.prompts([prompt]), [response])
         for prompt, response in zip(tiny.prompts().texts, responses, strict=True)
     ]
-    torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, torch.cat(alone), atol=tiny.ROUNDING, rtol=0)
 
 
 def test_a_padding_token_is_given_to_a_tokenizer_that_has_none(tmp_path):
@@ -243,7 +249,7 @@ def test_a_padding_token_is_given_to_a_tokenizer_that_has_none(tmp_path):
     save(classifier("gpt2"), words, tmp_path)
     found = ClassifierScorer(tmp_path, pad_token="<eos>").score(tiny.prompts(), RESPONSES)
     expected = [by_hand(tmp_path, [text])[0] for text in joined()]
-    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, torch.stack(expected), atol=tiny.ROUNDING, rtol=0)
 
 
 def test_a_tokenizer_that_cannot_pad_is_refused():
