@@ -92,13 +92,15 @@ def prompts(texts: Sequence[str] = ("a b c", "d", "e f g h i", "b a")) -> Prompt
     return collate(tokenizer(), list(texts), {"row": list(range(len(texts)))})
 
 
-def rollout(responses: Sequence[str] = ("a b <eos>", "<eos>", "c d e f", "g <eos>")) -> Rollout:
-    """These responses to `prompts()`, as an engine would return them."""
+def rollout(
+    responses: Sequence[str] = ("a b <eos>", "<eos>", "c d e f", "g <eos>"), asked: PromptBatch | None = None
+) -> Rollout:
+    """These responses to what was asked, by default `prompts()`, as an engine would return them."""
     words = tokenizer()
     rows = [words(response)["input_ids"] for response in responses]
     length = max(map(len, rows))
     return Rollout(
-        prompts=prompts(),
+        prompts=prompts() if asked is None else asked,
         response_ids=torch.tensor([row + [words.pad_token_id] * (length - len(row)) for row in rows]),
         response_mask=torch.arange(length) < torch.tensor([len(row) for row in rows])[:, None],
         finished=torch.tensor([response.endswith("<eos>") for response in responses]),
