@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+from alignment import test_whole_step
+from comparison import test_yardstick
 from conformance import Recipe, recipes
 from contracts import test_solvers
 from moo import (
@@ -27,6 +29,7 @@ from moo import (
     test_weighted,
 )
 from rl import test_advantages, test_kl, test_losses, test_masks
+from stages import test_supervised
 
 
 class Mutant(NamedTuple):
@@ -54,6 +57,14 @@ rewards_at_end = test_advantages.test_scores_arrive_at_the_last_token_and_kl_is_
 whitening = test_advantages.test_whitening_is_numpys_per_objective_over_valid_tokens
 clipping = test_diagnostics.test_clip_fraction_is_where_the_gradient_of_the_surrogate_is_cut_off
 binding = test_diagnostics.test_binding_share_counts_the_least_noon_advantage_and_splits_ties
+
+
+def whole_step(case: str) -> Callable[[], None]:
+    return lambda: test_whole_step.test_a_step_is_that_of_the_equations(case)
+
+
+COLLECT, LEARN, TERMS = "alignment:Alignment._collect", "alignment:Alignment._learn", "update:MiniBatchLoss._terms"
+step_reward, step_loss = whole_step("KL in the reward"), whole_step("KL k3 in the loss, losses weighed")
 
 
 def optimal_on(kind: str, count: int) -> Callable[[], None]:
@@ -255,6 +266,39 @@ MUTANTS = [
     Mutant("minimise", "moo.fronts:hypervolume", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
     Mutant("minimise the distance", "moo.fronts:igd_plus", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
     Mutant("minimise the lift", "moo.fronts:epsilon", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
+    # what connects them: a whole step
+    Mutant("swap γ and λ", "rl.estimators:GAE.estimate", "self.gamma, self.lam", "self.lam, self.gamma", step_reward),
+    Mutant("value targets from whitened advantages", "rl.estimators:GAE.estimate", "return advantages, returns", "return advantages, advantages + values * response_mask", step_reward),
+    Mutant("charge the KL where it is in the loss", COLLECT, "if self.update.kl_in_loss else", "if not self.update.kl_in_loss else", step_loss),
+    Mutant("reward the KL", COLLECT, "else self.kl.coefficient * kl", "else -self.kl.coefficient * kl", step_reward),
+    Mutant("turn the reward's KL around", COLLECT, "kl_estimate(old_log_probs, reference,", "kl_estimate(reference, old_log_probs,", step_reward),
+    Mutant("observe normalised rewards", COLLECT, "self.solver.observe(scores)", "self.solver.observe(rewards)", step_reward),
+    Mutant("estimate from raw scores", COLLECT, "self.solver.on_rewards(rewards)", "self.solver.on_rewards(scores)", step_reward),
+    Mutant("KL of a token as of a response", COLLECT, "kl.sum(-1).mean().item()", "masked_mean(kl, mask).item()", step_reward),
+    Mutant("adapt the KL by the token", LEARN, 'self.metrics["kl/response"]', 'self.metrics["kl/token"]', step_reward),
+    Mutant("adapt the KL by the mini-batch", LEARN, '"kl/response"], len(experience.rollout)', '"kl/response"], len(batch.rollout)', step_reward),
+    Mutant("add up gradients of mini-batches", LEARN, "optimizer.zero_grad(set_to_none=True)", "pass", step_reward),
+    Mutant("leave the heads' gradient unclipped", LEARN, "self._clip(trainable(self.policy.value_heads))", "pass", step_reward),
+    Mutant("the heads at the model's rate", "alignment:Alignment.configure_optimizers", '"lr": s.value_learning_rate', '"lr": s.learning_rate', step_reward),
+    Mutant("the update at temperature 1", TERMS, "batch.rollout, settings.temperature", "batch.rollout", step_reward),
+    Mutant("the sampling policy at temperature 1", "alignment:Alignment._old", "part, self.sampling.temperature", "part", step_reward),
+    Mutant("the reference at temperature 1", "alignment:Alignment._reference_log_probs", "(reference, part, temperature)", "(reference, part)", step_reward),
+    Mutant("punish entropy", TERMS, "rest - settings.entropy_coefficient", "rest + settings.entropy_coefficient", step_reward),
+    Mutant("entropy per micro-batch", TERMS, "(output.entropy * mask).sum() / tokens", "(output.entropy * mask).sum() / mask.sum()", step_reward),
+    Mutant("flee the reference", TERMS, "rest + kl_coefficient", "rest - kl_coefficient", step_loss),
+    Mutant("turn the loss's KL around", TERMS, "output.log_probs, batch.reference_log_probs, settings", "batch.reference_log_probs, output.log_probs, settings", step_loss),
+    Mutant("KL per micro-batch", TERMS, "(kl * mask).sum() / tokens", "(kl * mask).sum() / mask.sum()", step_loss),
+    Mutant("KL against the sampling policy", TERMS, "batch.reference_log_probs", "batch.old_log_probs", step_loss),
+    Mutant("average the value losses", TERMS, "settings.value_coefficient * value_losses.sum()", "settings.value_coefficient * value_losses.mean()", step_reward),
+    Mutant("value losses per micro-batch", TERMS, "settings.value_clip, token_count=tokens", "settings.value_clip", step_reward),
+    Mutant("surrogates per micro-batch", TERMS, "settings.clip, token_count=tokens", "settings.clip", step_reward),
+    Mutant("clip values as the policy", TERMS, "settings.value_clip", "settings.clip", step_reward),
+    Mutant("losses weighed alike", "update:MiniBatchLoss.backward", "weights @ part.surrogates", "part.surrogates.mean()", step_loss),
+    Mutant("the run's order for the yardstick's", "comparison.yardstick:yardstick_of", "tuple(by_name[name] for name in names)", "run.programs", test_yardstick.test_the_true_front_is_in_the_order_that_is_asked_for),
+    Mutant("the recorded order for the yardstick's", "comparison.yardstick:yardstick_of", "recorded[name][\"proxy\"] for name in names", "row[\"proxy\"] for row in recorded.values()", test_yardstick.test_a_calibration_is_in_the_order_that_is_asked_for),
+    Mutant("prefer the rejected", "stages.supervised:preference_loss", "chosen - rejected", "rejected - chosen", test_supervised.test_the_loss_of_pairs_is_bradley_and_terrys),
+    Mutant("take the chosen for the rejected", "stages.supervised:pair_scores", "rewards[: len(pairs)], rewards[len(pairs) :]", "rewards[len(pairs) :], rewards[: len(pairs)]", test_supervised.test_the_loss_of_pairs_is_bradley_and_terrys),
+    Mutant("forget the power of the rates", "moo.balancing:GradNorm.on_losses", " ** self.alpha", "", lambda: test_balancing.test_gradnorm_takes_a_gradient_step_on_its_own_objective(3.0)),
     Mutant("keep the dominated", "moo.fronts:nondominated", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
 ]  # fmt: skip
 
