@@ -27,6 +27,7 @@ from pama_exp.rl.advantages import gae, token_rewards
 from pama_exp.rl.estimators import Group
 from pama_exp.rl.losses import clipped_surrogate
 from problems import QUADRATICS, calibrated, direction, optimise
+from rounding import rounding
 from samplers import ADVANTAGES, ragged_mask
 
 FOLDER = Path(__file__).parents[1] / "conf" / "solver"
@@ -234,8 +235,10 @@ def assert_single_objective_is_ppo(make: Recipe, batch: Batch) -> None:
     log_probs = batch.log_probs.clone().requires_grad_()
     expected = oracles.ppo_loss(log_probs, batch.old_log_probs, used, batch.mask, CLIP)
     (gradient,) = torch.autograd.grad(expected, log_probs)
-    torch.testing.assert_close(outcome.loss, expected.detach(), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(outcome.gradient, gradient, atol=1e-6, rtol=1e-5)
+    # A mean over tokens, of advantages that may have been whitened by theirs: a mean and a deviation.
+    off = rounding(torch.float32, 3 * BATCH * TOKENS, used.abs().max().item())
+    torch.testing.assert_close(outcome.loss, expected.detach(), atol=off, rtol=0)
+    torch.testing.assert_close(outcome.gradient, gradient, atol=off / int(batch.mask.sum()), rtol=0)
     assert gradient.abs().max() > 1e-3
     assert solver.latest_weights.tolist() == [1.0]
 

@@ -55,10 +55,11 @@ def test_the_gramian_is_that_of_each_objectives_own_gradient(build, budget):
     torch.testing.assert_close(found, rows @ rows.T, rtol=1e-3, atol=1e-7)
 
 
-def test_the_first_ratio_is_one(build):
-    module = build()
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_first_ratio_is_one(build, temperature):
+    module = build(f"rollout.sampling.temperature={temperature}")
     experience = module._collect()
-    output = module.policy.score_rollout(experience.rollout)
+    output = module.policy.score_rollout(experience.rollout, module.update.temperature)
     ratio = (output.log_probs - experience.old_log_probs).exp()
     assert (ratio - 1).abs().max() < 1e-4
 

@@ -65,7 +65,7 @@ def assert_the_same(found, wanted):
     assert torch.equal(found.response_ids, wanted.response_ids)
     assert torch.equal(found.finished, wanted.finished)
     said = wanted.response_mask
-    torch.testing.assert_close(found.log_probs, wanted.log_probs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.log_probs, wanted.log_probs, atol=tiny.ROUNDING, rtol=0)
     torch.testing.assert_close(found.states[said], wanted.states[said], atol=1e-4, rtol=0)
 
 
