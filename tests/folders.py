@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from pama_exp.world import FactWorld
+from rounding import rounding
 
 _LLAMA = {
     "hidden_size": 32,
@@ -35,6 +36,8 @@ CLASSES = {
     "llama": ({**_LLAMA, "tie_word_embeddings": False}, None),
     "qwen2": ({**_LLAMA, "tie_word_embeddings": True}, None),
 }
+# Two ways through one: per layer four sums over 32, one over 64 and one over a row's tokens; the head and 512 words.
+ROUNDING = rounding(torch.float32, 2 * (4 * 32 + 64 + 64) + 32 + 512)
 
 
 @cache

@@ -113,7 +113,7 @@ def test_the_whole_model_is_aligned_exported_and_loaded_again(
     )
     ids, expected = aligned[0]
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
-    torch.testing.assert_close(log_probs(exported, ids), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(log_probs(exported, ids), expected, rtol=0, atol=folders.ROUNDING)
     assert (log_probs(AutoModelForCausalLM.from_pretrained(folder), ids) - expected).abs().max() > 1e-3
     words = AutoTokenizer.from_pretrained(tmp_path / "policy")
     assert (
@@ -140,8 +140,8 @@ def test_with_lora_too(folder, export, aligned, on_text, reward_folders, tmp_pat
         "merged": lambda: AutoModelForCausalLM.from_pretrained(tmp_path / "policy"),
         "adapter": lambda: peft.PeftModel.from_pretrained(base, str(tmp_path / "policy")),
     }[export]()
-    torch.testing.assert_close(log_probs(loaded, ids), expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(log_probs(load_model(tmp_path / "policy"), ids), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(log_probs(loaded, ids), expected, rtol=0, atol=folders.ROUNDING)
+    torch.testing.assert_close(log_probs(load_model(tmp_path / "policy"), ids), expected, rtol=0, atol=folders.ROUNDING)
     card = (tmp_path / "policy" / "README.md").read_text()
     assert f"library_name: {'peft' if export == 'adapter' else 'transformers'}" in card
     assert_rewards_are_the_classifiers(record, reward_folders)
