@@ -25,8 +25,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp import schema
-from pama_exp.errors import Interrupted, UserError, WorkerCrashed, suggest
+from pama_exp.errors import Interrupted, UserError, WorkerCrashed, refuse_secrets, suggest
 from pama_exp.labels import recorded
+from pama_exp.secrets import secrets_of_words
 from pama_exp.stages.assets import check_assets
 from pama_exp.sweeping import search_path
 from pama_exp.sweeping.process import stop_with_sweep
@@ -103,8 +104,10 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None = None, 
     """Compose once before Hydra does, so that what is wrong is said in two lines; in a sweep, once for each option.
 
     Raises:
-        UserError: for an unknown group option or key, a list of objectives with none or one twice, or bad syntax.
+        UserError: for an unknown group option or key, a list of objectives with none or one twice, a secret in plain,
+            or bad syntax.
     """
+    refuse_secrets(secrets_of_words(overrides))
     parsed = _parse(overrides)
     if not (multirun or "hydra.mode=MULTIRUN" in overrides):
         _check_one(parsed, overrides, config_dir)

@@ -6,14 +6,19 @@ import difflib
 import signal
 from collections.abc import Iterable
 
+from pama_exp.secrets import HINT, redact
+
 
 class UserError(Exception):
-    """A mistake in the input: printed as two lines (what is wrong and where, what would be right), exit status 2."""
+    """A mistake in the input: printed as two lines (what is wrong and where, what would be right), exit status 2.
+
+    Neither line holds a secret, whatever values they quote.
+    """
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
+        self.message = redact(message)
+        self.hint = redact(hint)
+        super().__init__(self.message, self.hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}"
@@ -29,6 +34,16 @@ class Interrupted(BaseException):
 
 class WorkerCrashed(Exception):
     """One of several processes of a run met with a bug, whose traceback it has printed."""
+
+
+def refuse_secrets(found: Iterable[str]) -> None:
+    """Nothing is found, of what `secrets_in` and its like look for.
+
+    Raises:
+        UserError: for the first secret in plain, shown without it.
+    """
+    for setting in found:
+        raise UserError(f"A password, key or token in plain: {setting[:200]}.", HINT)
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

@@ -12,8 +12,9 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pama_exp.errors import UserError, suggest
+from pama_exp.errors import UserError, refuse_secrets, suggest
 from pama_exp.labels import basename, method_label, recorded
+from pama_exp.secrets import secrets_in
 
 _PACKAGE = Path(__file__).parent
 # The shipped configuration: beside the package in a checkout, within it in a wheel.
@@ -299,7 +300,8 @@ def typed(composed: DictConfig) -> Config:
     """The composed configuration merged into the schema, resolved, and checked.
 
     Raises:
-        UserError: for an unknown key (with the nearest valid one), a value of the wrong type, or one not offered.
+        UserError: for an unknown key (with the nearest valid one), a value of the wrong type, or one not offered; also
+            for a secret in plain.
     """
     _refuse_unknown_keys(composed, OmegaConf.structured(Config), "")
     try:
@@ -309,6 +311,7 @@ def typed(composed: DictConfig) -> Config:
         raise UserError(
             f"{error.full_key or 'the configuration'}: {reason}", "Give a value of the type named."
         ) from None
+    refuse_secrets(secrets_in(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))))
     for key, choices in CHOICES.items():
         value: Any = config
         for part in key.split("."):

@@ -16,6 +16,7 @@ from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import build_classifier, load_model, load_tokenizer, save
 from pama_exp.schema import Config
+from pama_exp.secrets import redact
 from pama_exp.stages import supervised
 from pama_exp.stages.base import base_name, load_policy
 from pama_exp.stages.fitting import fit
@@ -169,7 +170,7 @@ def _write_card(folder: Path, config: Config, purpose: str, made: str, load: str
         f"Load with `{load}`.",
         "",
         "```sh",
-        shlex.join(sys.argv),
+        redact(shlex.join(sys.argv)),
         "```",
         "",
     ]

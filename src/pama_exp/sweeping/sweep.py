@@ -20,6 +20,7 @@ from omegaconf import DictConfig, open_dict
 from pama_exp import schema
 from pama_exp.errors import UserError
 from pama_exp.report import write_report
+from pama_exp.secrets import redact
 from pama_exp.sweeping.jobs import Job, State, write_sweep
 from pama_exp.sweeping.plan import Plan
 from pama_exp.sweeping.table import Watch, sweep_summary
@@ -98,7 +99,7 @@ class Sweep:
             states = [job.state for job in jobs]
             if states != seen:
                 seen[:] = states
-                write_sweep(self.folder / "sweep.json", sys.argv, jobs)
+                write_sweep(self.folder / "sweep.json", [redact(word) for word in sys.argv], jobs)
             watch.refresh()
 
         with Watch(title, jobs) as watch:

@@ -23,6 +23,7 @@ import torch
 import yaml
 
 from pama_exp.errors import UserError
+from pama_exp.secrets import redact, redacted
 
 _PACKAGES = (
     "pama-exp",
@@ -118,7 +119,7 @@ class RunRecord:
         Raises:
             UserError: naming the keys that differ.
         """
-        path = self.folder / "config.yaml"
+        path, resolved = self.folder / "config.yaml", redacted(resolved)
         if path.exists():
             differing = _differences(_without(self.read_config(), volatile), _without(resolved, volatile))
             if differing:
@@ -137,7 +138,7 @@ class RunRecord:
         _write_json(
             self.folder / "environment.json",
             {
-                "command": list(command),
+                "command": [redact(word) for word in command],
                 "packages": {name: _version(name) for name in _PACKAGES},
                 "python": sys.version.split()[0],
                 "platform": platform.platform(),
@@ -191,7 +192,8 @@ class RunRecord:
 
     def write_status(self, state: str, step: int, detail: str = "") -> None:
         """status.json: running, interrupted, failed or complete."""
-        _write_json(self.folder / "status.json", {"state": state, "step": step, "detail": detail, "time": time.time()})
+        shown = {"state": state, "step": step, "detail": redact(detail), "time": time.time()}
+        _write_json(self.folder / "status.json", shown)
 
     def read_status(self) -> dict[str, Any]:
         """What `write_status` wrote."""
