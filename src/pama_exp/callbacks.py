@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from pama_exp import distributed
 from pama_exp.alignment import Alignment
@@ -20,8 +20,53 @@ from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import Interrupted, UserError
 from pama_exp.experience import Evaluation
 from pama_exp.tracking.console import Progress
+from pama_exp.tracking.loggers import survive
 from pama_exp.tracking.record import RunRecord
 from pama_exp.tracking.run_wandb import log_generations
+
+
+class Tracker(Logger):
+    """One of Lightning's loggers, which is left out from the first time that it fails: it costs no run."""
+
+    def __init__(self, kind: str, logger: Logger) -> None:
+        super().__init__()
+        self.kind = kind
+        self.logger: Logger | None = logger
+
+    @property
+    def name(self) -> str:
+        """The kind of logger."""
+        return self.kind
+
+    @property
+    def version(self) -> str:
+        """One run, one version."""
+        return ""
+
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        """The run's own record has the configuration."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """One row."""
+        self._try(lambda logger: logger.log_metrics(dict(metrics), step))
+
+    def log_generations(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A table, where the logger is W&B's."""
+        if isinstance(self.logger, WandbLogger):
+            log_generations(self.logger.experiment, step, rows)
+
+    def save(self) -> None:
+        """Write what is pending."""
+        self._try(lambda logger: logger.save())
+
+    def finalize(self, status: str) -> None:
+        """The last call."""
+        self._try(lambda logger: logger.finalize(status))
+
+    def _try(self, call: Callable[[Logger], None]) -> None:
+        logger = self.logger
+        if logger is not None and not survive(self.kind, lambda: call(logger)):
+            self.logger = None
 
 
 class RandomStates(Callback):
@@ -101,8 +146,8 @@ class Evaluator(Callback):
         self.record.log_generations(step, rows)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
-            if isinstance(logger, WandbLogger):
-                log_generations(logger.experiment, step, rows)
+            if isinstance(logger, Tracker):
+                logger.log_generations(step, rows)
 
 
 class Checkpoints(Callback):

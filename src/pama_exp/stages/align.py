@@ -33,7 +33,7 @@ from pama_exp.schema import Config
 from pama_exp.stages.base import load_policy
 from pama_exp.stages.conditioning import restore, stream_settings
 from pama_exp.stages.exporting import export_run
-from pama_exp.stages.logging import finish_logging, start_logging
+from pama_exp.stages.logging import choose_mode, finish_logging, start_logging
 from pama_exp.stages.parts import (
     evaluation_stream,
     make_estimator,
@@ -67,6 +67,7 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
         UserError: for anything the user can mend.
     """
     t = config.training
+    mode = choose_mode(config, record)
     task = make_task(config)
     folder = sft_policy(config, task.world)
     module = build_alignment(config, task, str(folder))
@@ -80,7 +81,7 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
     if resumed is not None:
         note(f"Resuming from step {done} of {t.steps}.")
 
-    wandb_run, loggers = start_logging(config, record)
+    wandb_run, loggers = start_logging(config, record, mode)
     label = method_label(asdict(config))
     evaluator = Evaluator(record, validation, test, t.evaluate_every, t.steps, EVALUATION_SEED)
     checkpoints = Checkpoints(record.checkpoints, t.checkpoint_every, t.steps)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from pama_exp.callbacks import Tracker
 from pama_exp.labels import method_label
 from pama_exp.schema import Config, identity
+from pama_exp.secrets import redacted
 from pama_exp.tracking import run_wandb
 from pama_exp.tracking.console import note
-from pama_exp.tracking.loggers import Trackio
+from pama_exp.tracking.loggers import Trackio, survive
 from pama_exp.tracking.record import RunRecord
 
 
@@ -46,23 +48,37 @@ class TrackioLogger(Logger):
         self.run.finish()
 
 
-def start_logging(config: Config, record: RunRecord) -> tuple[Any, list[Logger]]:
-    """The W&B run (None where there is none) and Lightning's loggers, W&B's among them."""
-    wanted, folder, wandb_run = config.logger.kinds, record.folder, None
-    loggers: list[Logger] = []
-    if "wandb" in wanted:
-        wandb_run = _start_wandb(config, record)
-        if wandb_run is not None:
-            loggers.append(WandbLogger(experiment=wandb_run))
-    if "csv" in wanted:  # each start of a resumed run is a version of its own
-        loggers.append(CSVLogger(folder, name="csv", flush_logs_every_n_steps=1))
-    if "tensorboard" in wanted:
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False))
-    if "trackio" in wanted:
-        settings = identity(asdict(config))
-        is_resumed = record.last_step() > 0
-        run = Trackio(config.logger.project, record.folder.name, config.logger.group, settings, folder, is_resumed)
-        loggers.append(TrackioLogger(run))
+def choose_mode(config: Config, record: RunRecord) -> str:
+    """W&B's mode, found before any work is done, with the line that says so where it is offline."""
+    if "wandb" not in config.logger.kinds:
+        return "disabled"
+    mode, message = run_wandb.resolve_mode(config.logger.mode, record.folder)
+    if message:
+        note(message)
+    return mode
+
+
+def start_logging(config: Config, record: RunRecord, mode: str) -> tuple[Any, list[Logger]]:
+    """The W&B run (None where there is none) and Lightning's loggers, W&B's among them; one that fails is left out."""
+    folder, loggers = record.folder, []
+    wandb_run = _start_wandb(config, record, mode) if "wandb" in config.logger.kinds else None
+
+    def trackio() -> Logger:
+        settings, is_resumed = redacted(identity(asdict(config))), record.last_step() > 0
+        name, group = config.logger.project, config.logger.group
+        return TrackioLogger(Trackio(name, folder.name, group, settings, folder, is_resumed))
+
+    makers: dict[str, Callable[[], Logger]] = {
+        "wandb": lambda: WandbLogger(experiment=wandb_run),
+        # Each start of a resumed run is a version of its own.
+        "csv": lambda: CSVLogger(folder, name="csv", flush_logs_every_n_steps=1),
+        "tensorboard": lambda: TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False),
+        "trackio": trackio,
+    }
+    for kind, make in makers.items():
+        if kind in config.logger.kinds and not (kind == "wandb" and wandb_run is None):
+            label = "W&B" if kind == "wandb" else kind
+            survive(label, lambda label=label, make=make: loggers.append(Tracker(label, make())))
     return wandb_run, loggers
 
 
@@ -81,10 +97,8 @@ def finish_logging(
     run_wandb.finish(wandb_run, result)
 
 
-def _start_wandb(config: Config, record: RunRecord) -> Any:
-    mode, message = run_wandb.resolve_mode(config.logger.mode, record.folder)
-    if message:
-        note(message)
+def _start_wandb(config: Config, record: RunRecord, mode: str) -> Any:
+    patience = {"finish_seconds": 600.0} if config.logger.artifacts else {}
     return run_wandb.start_run(
         record.folder,
         mode,
@@ -95,4 +109,5 @@ def _start_wandb(config: Config, record: RunRecord) -> Any:
         job_type=config.stage.get("name", "align"),
         tags=[method_label(asdict(config)), *config.objectives, *config.logger.tags],
         config=identity(asdict(config)),
+        **patience,
     )

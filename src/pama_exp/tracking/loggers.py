@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pama_exp.errors import UserError, suggest
+from pama_exp.secrets import redact
+from pama_exp.tracking.console import note
 
 KINDS = ("wandb", "csv", "tensorboard", "trackio")
 _NEEDED = {"tensorboard": ("tensorboard", "tensorboard"), "trackio": ("trackio", "trackio")}
@@ -59,3 +61,27 @@ class Trackio:
     def finish(self) -> None:
         """Write what is pending."""
         self._finish()
+
+
+_said: set[str] = set()  # what is known to have gone wrong
+
+
+def survive(name: str, call: Callable[[], Any]) -> bool:
+    """Whether the call went well; the first time that one of this name does not, a line says so.
+
+    The run's own record has it all: nothing else that keeps its metrics may cost it.
+    """
+    try:
+        call()
+    except Exception as error:
+        if name not in _said:
+            note(f"{name}: {first_line(error)}; the run's own record goes on.")
+        _said.add(name)
+        return False
+    return True
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in a few words and without secrets."""
+    lines = [line.strip() for line in redact(str(error)).splitlines() if line.strip()]
+    return lines[0].rstrip(".")[:160] if lines else type(error).__name__

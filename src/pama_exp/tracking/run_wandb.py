@@ -6,47 +6,86 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pama_exp.errors import UserError, suggest
+from pama_exp.secrets import redact, redacted
 from pama_exp.tracking.console import note
+from pama_exp.tracking.loggers import first_line, survive
 from pama_exp.tracking.record import RunRecord
 
 _MODES = ("auto", "online", "offline", "disabled")
-_VERIFY_SECONDS = 5
+_OLD_NAMES = {"": "auto", "run": "online", "dryrun": "offline"}  # of $WANDB_MODE
+_VERIFY_SECONDS = 6  # after W&B has been imported
+_START_SECONDS = 15  # of a run whose key was verified
+_FINISH_SECONDS = 60  # to upload what is pending; what is not uploaded is kept in the run's folder
 _FRONT_ROWS = 200
 
 
 def resolve_mode(requested: str, folder: Path) -> tuple[str, str]:
     """The mode to use, and a line for the person watching (empty where there is nothing to say).
 
-    `auto` goes online only with a key that the server accepts; $WANDB_MODE decides where it is set.
+    A run is online only with a key that the server accepts within seconds; $WANDB_MODE decides where `auto` leaves it
+    to. Nothing that is wrong with W&B or its environment is a reason not to run.
 
     Raises:
-        UserError: for an unknown mode.
+        UserError: for an unknown mode in the configuration.
     """
     if requested not in _MODES:
         raise UserError(f"logger.mode={requested} is not one of its values.", suggest(requested, _MODES))
-    if requested == "auto":
-        requested = os.environ.get("WANDB_MODE", "auto")
-    if requested == "auto":
-        requested = "online" if has_verified_key() else "offline"
-    hint = (
-        f"W&B is offline; to upload the run: wandb sync {folder}/wandb/offline-run-*" if requested == "offline" else ""
-    )
-    return requested, hint
+    mode, reason = requested, ""
+    if mode == "auto":
+        asked = os.environ.get("WANDB_MODE", "").strip().lower()
+        mode = _OLD_NAMES.get(asked, asked)
+        if mode not in _MODES:
+            mode, reason = "offline", f"WANDB_MODE={asked[:40]!r} is none of {', '.join(_MODES)}"
+    if mode in ("auto", "online"):
+        wrong = why_no_key()
+        reason = wrong if mode == "online" else ""
+        mode = "offline" if wrong else "online"
+    why = f" ({redact(reason)})" if reason else ""
+    return mode, f"W&B is offline{why}; {_how_to_sync(folder)}" if mode == "offline" else ""
+
+
+def _how_to_sync(folder: Path) -> str:
+    return f"to upload the run: wandb sync {folder}/wandb/offline-run-*"
+
+
+def why_no_key() -> str:
+    """Why W&B's server does not take the key that is configured; empty where it does.
+
+    Without a key this is known at once; a server that does not answer is given up within seconds.
+    """
+    # The mode is decided here: W&B's own reading of these would keep it from asking, or keep it waiting.
+    with _environment(WANDB_MODE="online", WANDB_HTTP_TIMEOUT=str(_VERIFY_SECONDS)):
+        try:
+            import wandb
+
+            accepted = wandb.login(prompt=False, verify=True, timeout=_VERIFY_SECONDS)
+        except Exception as error:  # whatever the reason, it is not a verified key
+            return first_line(error)
+    return "" if accepted else "no key is configured"
 
 
 def has_verified_key() -> bool:
     """Whether W&B's server accepts the key that is configured; False without one, at once and with no question."""
-    import wandb
+    return not why_no_key()
 
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        return bool(wandb.login(prompt=False, verify=True, timeout=_VERIFY_SECONDS))
-    except Exception:  # whatever the reason, it is not a verified key
-        return False
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def start_run(
@@ -59,33 +98,48 @@ def start_run(
     job_type: str | None,
     tags: Sequence[str],
     config: Mapping[str, Any],
+    finish_seconds: float = _FINISH_SECONDS,
 ) -> Any:
-    """A W&B run inside the run's folder, or None if disabled.
+    """A W&B run inside the run's folder; None if disabled, or if it cannot even be started offline.
 
     The whole configuration is under one key: sweep parameters otherwise overwrite whole groups. A resumed run has
     the same id; offline, that makes a second folder with the same id.
     """
-    if mode == "disabled":
-        return None
-    import wandb
+    settings = {
+        "project": project,
+        "name": name,
+        "id": run_id,
+        "group": group,
+        "job_type": job_type,
+        "tags": list(dict.fromkeys(tag[:64] for tag in tags)),
+        "config": {"experiment": redacted(config)},
+    }
+    for tried in {"disabled": [], "online": ["online", "offline"]}.get(mode, ["offline"]):
+        try:
+            return _start(folder, tried, finish_seconds, settings)
+        except Exception as error:  # whatever the reason, it is none to lose the run for
+            said = "W&B is offline; " + _how_to_sync(folder) if tried == "online" else "the run goes on without it."
+            note(f"W&B did not start ({first_line(error)}); {said}")
+    return None
 
+
+def _start(folder: Path, mode: str, finish_seconds: float, settings: Mapping[str, Any]) -> Any:
     for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
         os.environ[variable] = str(folder / "wandb")
     (folder / "wandb").mkdir(exist_ok=True)
-    run = wandb.init(
-        dir=str(folder),
-        mode=mode,  # type: ignore[arg-type]
-        project=project,
-        name=name,
-        id=run_id,
-        resume="allow" if mode == "online" else None,
-        group=group,
-        job_type=job_type,
-        tags=list(dict.fromkeys(tag[:64] for tag in tags)),
-        config={"experiment": dict(config)},
-        settings=wandb.Settings(silent=True, console="off"),
-        reinit="finish_previous",
-    )
+    with _environment(WANDB_MODE=mode):
+        import wandb
+
+        run = wandb.init(
+            **settings,
+            dir=str(folder),
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(
+                silent=True, console="off", init_timeout=_START_SECONDS, finish_timeout=finish_seconds
+            ),
+            reinit="finish_previous",
+        )
     run.define_metric("train/step")
     run.define_metric("train/episodes")
     run.define_metric("*", step_metric="train/step")
@@ -190,10 +244,5 @@ def read_offline(folder: Path) -> dict[str, Any]:
     return read
 
 
-def _survive(call: Any) -> None:
-    try:
-        call()
-    except Exception as error:  # the run's own record has it all; W&B must not cost it
-        note(
-            f"W&B: {str(error).splitlines()[0] if str(error) else type(error).__name__}; the run's own record goes on."
-        )
+def _survive(call: Callable[[], Any]) -> None:
+    survive("W&B", call)
