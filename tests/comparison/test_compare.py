@@ -37,7 +37,8 @@ def test_groups_hold_means_over_seeds_and_measures_against_the_true_front(tmp_pa
     assert pama.seeds == (0, 1, 2)
     after = pama.rewards["helpful"]["gold"]["after"]
     assert after.mean == pytest.approx(0.64)
-    assert 0.62 <= after.low <= after.mean <= after.high <= 0.66
+    # 0.62, 0.64, 0.66: s = 0.02, t of 2 degrees of freedom = 4.302653, so ± 4.302653 · 0.02 / √3.
+    assert (after.low, after.high) == pytest.approx((0.64 - 0.049683, 0.64 + 0.049683), abs=1e-6)
     assert pama.rewards["helpful"]["gold"]["before"].mean == pytest.approx(0.4)
     assert pama.rewards["concise"]["proxy"]["after"].mean == pytest.approx(1.7)
     shares = [WORLD.hypervolume_share([h, 0.70], PAIR, "test") for h in HELPFUL["pama"]]
@@ -76,6 +77,14 @@ def test_labels_tell_only_what_differs(tmp_path):
     assert [group.label for group in found.groups] == ["linear", "pama granularity=batch", "pama granularity=token"]
     assert found.is_controlled  # settings of the solver are the solver's
     assert found.warnings == ("One seed only: no interval and no test can be had.",)
+
+
+def test_two_seeds_are_printed_as_means_alone(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"{seed}", "solver=linear", f"seed={seed}", after=dict.fromkeys(PAIR, 0.5 + seed / 10))
+    found = compare(load_runs([tmp_path]))
+    assert found.warnings == ("The groups have fewer than 3 seeds, and so means without intervals.",)
+    assert "| linear | 2 | 0.400 → 0.550 | 0.400 → 0.550 |" in markdown(found)
 
 
 def test_whatever_else_differs_is_listed_and_the_comparison_marked(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pama_exp.comparison.statistics import holm, interval, paired_test
+from pama_exp.comparison.statistics import holm, interval, paired_test, t_interval
 
 values = st.lists(st.integers(-40, 40).map(lambda i: i / 8), min_size=3, max_size=9)
 
@@ -15,26 +15,38 @@ def by_seed(numbers):
     return dict(enumerate(numbers))
 
 
-def test_a_bootstrap_interval_is_scipys():
-    data = np.random.default_rng(1).normal(3.0, 1.0, 12)
-    theirs = stats.bootstrap((data,), np.mean, method="percentile", n_resamples=9999, rng=0).confidence_interval
-    ours = interval(data.tolist())
-    assert ours.mean == pytest.approx(data.mean())
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
+@given(values, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+@settings(deadline=None, max_examples=40)
+def test_an_interval_is_scipys(data, level):
+    ours = interval(data, level)
+    assert (ours.mean, ours.count) == (pytest.approx(np.mean(data)), len(data))
+    if np.ptp(data) > 0:
+        theirs = stats.ttest_1samp(data, 0.0).confidence_interval(level)
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
 
 
-def test_an_interval_covers_the_true_mean_about_as_often_as_it_says():
-    source = np.random.default_rng(2)
-    found = [interval(source.normal(0.0, 1.0, 20).tolist()) for _ in range(300)]
-    covered = np.mean([one.low <= 0.0 <= one.high for one in found])
-    assert 0.88 <= covered <= 0.98  # percentile intervals of 20 values are a little narrow
+def test_an_interval_by_hand():
+    # 1, 2, 3: s = 1, t of 2 degrees of freedom at 97.5 % = 4.302653 (tables), so 2 ± 4.302653 / √3.
+    found = interval([1.0, 2.0, 3.0])
+    assert (found.low, found.high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
 
 
-def test_one_value_has_no_interval_and_none_no_mean():
-    assert interval([2.0]).low is None
+@pytest.mark.parametrize("seeds", [3, 4, 5, 8, 20])
+def test_a_95_percent_interval_covers_the_true_mean_in_93_to_97_percent(seeds):
+    low, high = t_interval(np.random.default_rng(seeds).normal(0.7, 0.2, (20_000, seeds)))
+    assert 0.93 <= np.mean((low <= 0.7) & (high >= 0.7)) <= 0.97
+
+
+@pytest.mark.parametrize("data", [[2.0], [0.5, 0.5], [0.0, 1.0]])
+def test_fewer_than_three_values_have_no_interval(data):
+    found = interval(data)
+    assert (found.mean, found.low, found.high, found.count) == (np.mean(data), None, None, len(data))
+
+
+def test_no_value_has_no_mean_and_equal_ones_no_width():
     assert interval([]) is None
-    assert interval([0.5, 0.5]) == interval([0.5, 0.5])
-    assert (interval([0.5, 0.5]).low, interval([0.5, 0.5]).high) == (0.5, 0.5)
+    found = interval([0.5, 0.5, 0.5])
+    assert (found.low, found.high) == (0.5, 0.5)
 
 
 @given(values, st.integers(0, 1000))

@@ -17,7 +17,7 @@ from pama_exp.comparison.groups import (
     members,
 )
 from pama_exp.comparison.runs import COMPARABLE, Run
-from pama_exp.comparison.statistics import Interval, holm, paired_test
+from pama_exp.comparison.statistics import LEAST, Interval, holm, paired_test
 from pama_exp.comparison.yardstick import yardstick_of
 from pama_exp.errors import UserError, suggest
 
@@ -192,8 +192,9 @@ def _warnings(
         found.append("The groups have different seeds; tests are over those they share.")
     if counts == {1}:
         found.append("One seed only: no interval and no test can be had.")
-    elif 1 in counts:
-        found.append("Some groups have one seed only, and so no interval.")
+    elif min(counts) < LEAST:
+        who = "The groups have" if max(counts) < LEAST else "Some groups have"
+        found.append(f"{who} fewer than {LEAST} seeds, and so means without intervals.")
     found += [
         f"No seed of {front.family} has all of its {len(front.points)} preferences: its front has no measures."
         for front in fronts

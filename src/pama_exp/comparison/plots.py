@@ -61,7 +61,9 @@ def operating_points(comparison: Comparison) -> Figure | None:
                 axes.plot(np.array(x)[order], np.array(y)[order], color=color, lw=0.8, alpha=0.5)
         axes.set(xlabel=names[i], ylabel=names[j])
         axes.grid(alpha=0.25)
-    panels[0].set_title(f"{comparison.kind} rewards on unseen prompts, mean and 95 % over seeds", fontsize=10)
+    panels[0].set_title(
+        f"{comparison.kind} rewards on unseen prompts, mean and 95 % (three seeds or more)", fontsize=10
+    )
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     return figure
 

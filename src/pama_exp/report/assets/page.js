@@ -206,7 +206,7 @@ function table(content, families) {
 
 function draw_tables() {
   const s = section(), families = Object.fromEntries(s.runs.flatMap((run) => [[run.group, run.family], [run.family, run.family]]));
-  const body = part("table", "The comparison", "Means over seeds with 95 % bootstrap intervals; tests are paired over the seeds that two groups share.");
+  const body = part("table", "The comparison", "Means over seeds, from three seeds on with 95 % intervals (Student's t); tests are paired over the seeds that two groups share.");
   body.className = "stack";
   if (s.warnings.length) body.append(element("ul", { className: "notes" }, ...s.warnings.map((text) => element("li", { textContent: text }))));
   for (const content of s.tables) body.append(table(content, families));
