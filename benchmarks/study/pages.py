@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -14,6 +13,7 @@ from pama_exp.comparison import Comparison, Group, Run, compare, load_runs
 from pama_exp.comparison.plots import attainment, gradients, operating_points, series
 from pama_exp.comparison.statistics import Interval, interval
 from pama_exp.comparison.write import as_dict, run_rows
+from pama_exp.csv_files import write_records
 
 from .plan import ABLATED, ABLATIONS, OBJECTIVES, REWARDS, SOLVERS, SWEPT
 
@@ -44,8 +44,8 @@ def publish(root: Path, results: Path, document: Path | None, command: str) -> N
     blocks = load(root)
     comparisons = {name: compare(runs) for name, runs in blocks.items() if any(run.result for run in runs)}
     rows = [{"block": name} | _portable(row, root) for name, c in comparisons.items() for row in run_rows(c)]
-    _write_csv(results / "runs.csv", rows)
-    _write_csv(results / "steps.csv", [row for name, c in comparisons.items() for row in step_rows(name, c)])
+    write_records(results / "runs.csv", rows)
+    write_records(results / "steps.csv", [row for name, c in comparisons.items() for row in step_rows(name, c)])
     for name, comparison in comparisons.items():
         content = _portable(as_dict(comparison), root)
         (results / f"{name}.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
@@ -307,10 +307,3 @@ def _reader(key: str) -> Callable[[Mapping[str, Any]], float | None]:
 def _portable(content: Any, root: Path) -> Any:
     """Without the machine's own path to the runs."""
     return json.loads(json.dumps(content, default=str).replace(f"{root}/", "").replace(f"{root.absolute()}/", ""))
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)

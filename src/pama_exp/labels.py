@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_LONGEST = 100  # characters of a slug; file systems allow a name 255 bytes
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
+_MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "`": "\\`", "](": "]\\("}
+
+
+def slug(*names: str) -> str:
+    """The names, joined by +, as part of a file's name: letters, digits, dots, underscores and hyphens alone.
+
+    Ordinary names stay as they are. What had to be changed gets a short hash of the whole, so that different names
+    have different slugs.
+    """
+    parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed" for name in names]
+    joined = "+".join(parts)
+    if parts == list(names) and len(joined) <= _LONGEST and not _RESERVED.fullmatch(joined):
+        return joined
+    mark = hashlib.sha256("\0".join(names).encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{joined[: _LONGEST - 9]}-{mark}"
+
+
+def markdown_text(text: str) -> str:
+    """Text as it may stand in a line or a table's cell of a markdown file: no HTML, no links, no line breaks."""
+    line = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text)
+    for mark, written in _MARKUP.items():
+        line = line.replace(mark, written)
+    return line
 
 
 def solver_label(solver: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp.errors import UserError, refuse_secrets, suggest
-from pama_exp.labels import basename, method_label, recorded
+from pama_exp.labels import basename, method_label, recorded, slug
 from pama_exp.secrets import secrets_in
 
 _PACKAGE = Path(__file__).parent
@@ -354,9 +354,9 @@ def _run_folder(*, _root_: DictConfig) -> str:
     container = recorded(cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True)))
     stage = str(container["stage"].get("name", "align"))
     prefix = "" if stage == "align" else f"{stage}-"
-    objectives = "+".join(container["objectives"])
-    name = f"{prefix}{container['model']['name']}-{objectives}-{method_label(container)}"
-    return f"runs/{name}-s{container['seed']}-{digest(container)}"
+    objectives = slug(*map(str, container["objectives"]))
+    name = f"{slug(prefix + str(container['model']['name']))}-{objectives}-{slug(method_label(container))}"
+    return f"runs/{name[:200]}-s{slug(str(container['seed']))}-{digest(container)}"
 
 
 def register_resolvers() -> None:

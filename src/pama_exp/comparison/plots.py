@@ -16,6 +16,7 @@ from pama_exp.comparison.groups import Group
 from pama_exp.comparison.runs import Run
 from pama_exp.comparison.yardstick import TrueFront, yardstick_of
 from pama_exp.moo import fronts
+from pama_exp.tracking.plots import drawn, save
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#7F3C8D", "#80BA5A")
 _MARKERS = "osD^vP*XhpdH<>8"
@@ -32,7 +33,7 @@ def draw(comparison: Comparison, folder: Path) -> list[Path]:
     for name, paint in painters.items():
         figure = paint(comparison)
         if figure is not None:
-            figure.savefig(folder / name, dpi=150)
+            save(figure, folder / name)
             made.append(folder / name)
     return made
 
@@ -139,7 +140,7 @@ def _parallel(comparison: Comparison) -> Figure:
         places = np.arange(len(after))
         axes.errorbar(places, [a.mean for a in after], yerr=_errors(after), marker=marker, color=color, ms=5, lw=1,
                       label=group.label)  # fmt: skip
-    axes.set_xticks(range(len(comparison.objectives)), comparison.objectives)
+    axes.set_xticks(range(len(comparison.objectives)), map(drawn, comparison.objectives))
     axes.set(ylabel=f"{comparison.kind} reward")
     axes.grid(alpha=0.25)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)

@@ -167,7 +167,7 @@ def _read(folder: Path) -> Run | None:
     if not path.is_file():
         return None
     try:
-        config = yaml.load(path.read_text(), Loader=_LOADER)
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except yaml.YAMLError:
         return None
     if not isinstance(config, dict) or not {"objectives", "solver", "seed"} <= set(config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,6 +12,8 @@ from pama_exp.comparison.compare import Comparison
 from pama_exp.comparison.groups import Group
 from pama_exp.comparison.runs import Run
 from pama_exp.comparison.statistics import Interval
+from pama_exp.csv_files import write_records
+from pama_exp.labels import markdown_text
 
 _BILL = (
     ("prompts", "prompts", 1),
@@ -44,12 +45,8 @@ def write(comparison: Comparison, folder: Path) -> None:
     """comparison.json, comparison.csv and comparison.md in the folder."""
     text = json.dumps(as_dict(comparison), indent=1, allow_nan=False, default=str)
     (folder / "comparison.json").write_text(text + "\n")
-    rows = run_rows(comparison)
-    with (folder / "comparison.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-    (folder / "comparison.md").write_text(markdown(comparison))
+    write_records(folder / "comparison.csv", run_rows(comparison))
+    (folder / "comparison.md").write_text(markdown(comparison), encoding="utf-8", errors="replace")
 
 
 def run_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -129,8 +126,8 @@ def tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]
 
 def markdown(comparison: Comparison) -> str:
     """The tables and the warnings."""
-    parts = [f"# {' + '.join(comparison.objectives)}"]
-    parts += [f"> {warning}" for warning in comparison.warnings]
+    parts = [f"# {markdown_text(' + '.join(comparison.objectives))}"]
+    parts += [f"> {markdown_text(warning)}" for warning in comparison.warnings]
     for title, header, rows in tables(comparison):
         parts.append(f"## {title}")
         parts.append("\n".join(map(_line, [header, ["---"] * len(header), *rows])))
@@ -138,7 +135,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(markdown_text, cells)) + " |"
 
 
 def _way(group: Group, name: str, kind: str) -> str:

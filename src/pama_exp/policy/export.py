@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pama_exp.conditioning import shifted
 from pama_exp.errors import UserError
+from pama_exp.labels import markdown_text
 from pama_exp.policy.loading import save
 from pama_exp.policy.policy import Policy
 
@@ -123,15 +125,16 @@ def write_card(folder: str | Path, card: Card, adapter_only: bool) -> None:
         "---",
     ]
     load = "PeftModel.from_pretrained(base, FOLDER)" if adapter_only else "AutoModelForCausalLM.from_pretrained(FOLDER)"
+    title = f"{card.base.rpartition('/')[2]} aligned to {' + '.join(card.objectives)} with {card.solver}"
     body = [
-        f"# {card.base.rpartition('/')[2]} aligned to {' + '.join(card.objectives)} with {card.solver}",
+        f"# {markdown_text(title)}",
         "",
-        f"Starts from {card.base}. Licence of the base: {card.licence or 'see there'}.",
+        markdown_text(f"Starts from {card.base}. Licence of the base: {card.licence or 'see there'}."),
         f"Load with `{load}`; `{VALUE_HEADS}` holds the critic's heads.",
         "",
         "## Objectives",
         "",
-        *(f"- **{name}**: {text}" for name, text in card.objectives.items()),
+        *(f"- **{markdown_text(name)}**: {markdown_text(text)}" for name, text in card.objectives.items()),
         "",
         "## Mean rewards on unseen prompts",
         "",
@@ -144,15 +147,19 @@ def write_card(folder: str | Path, card: Card, adapter_only: bool) -> None:
         "",
         *(f"- {name}: {value}" for name, value in card.settings.items()),
         "",
-        "```sh",
-        shlex.join(card.command),
-        "```",
+        *fenced(shlex.join(card.command)),
         "",
     ]
-    (Path(folder) / "README.md").write_text("\n".join([*head, "", *body]))
+    (Path(folder) / "README.md").write_text("\n".join([*head, "", *body]), encoding="utf-8", errors="replace")
+
+
+def fenced(command: str) -> list[str]:
+    """A block of shell in markdown, which nothing in the command can end."""
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", command))])
+    return [f"{fence}sh", command, fence]
 
 
 def _row(name: str, means: Mapping[str, Any]) -> str:
     pairs = [((means[when] or {}).get(kind)) for kind in ("proxy", "gold") for when in ("before", "after")]
     cells = ["–" if value is None else f"{value:.3f}" for value in pairs]
-    return f"| {name} | {' | '.join(cells)} |"
+    return f"| {markdown_text(name)} | {' | '.join(cells)} |"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import webbrowser
 from pathlib import Path
 
 from pama_exp.errors import UserError
+from pama_exp.failing import guarded
 from pama_exp.report.page import write_report
 from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.run_wandb import log_report
@@ -35,4 +35,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guarded(main, "report")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pama_exp.errors import UserError
+from pama_exp.labels import slug
 from pama_exp.report.figures import draw_section
 from pama_exp.report.gather import gather
 from pama_exp.report.tables import write_tables
@@ -29,10 +30,9 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
     try:
         output.mkdir(parents=True, exist_ok=True)
         page = output / "index.html"
-        page.write_text(render(data), encoding="utf-8")
+        page.write_text(render(data), encoding="utf-8", errors="replace")
         for section, comparison in zip(data["sections"], comparisons, strict=True):
-            name = "+".join(section["objectives"])
-            folder = output if len(comparisons) == 1 else output / name
+            folder = output if len(comparisons) == 1 else output / slug(*section["objectives"])
             folder.mkdir(exist_ok=True)
             write_tables(section, comparison, folder)
             draw_section(section, folder)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pama_exp.comparison import Comparison
 from pama_exp.comparison.write import write
+from pama_exp.csv_files import write_rows
 
 _RUN_COLUMNS = ("name", "group", "solver", "seed", "status", "step", "steps", "share", "seconds", "detail", "command")
 
@@ -21,13 +20,13 @@ def write_tables(section: dict[str, Any], comparison: Comparison | None, folder:
     for run in section["runs"]:
         after = run["after"][kind] if run["after"] else [None] * len(names)
         rows.append([*(run[column] for column in _RUN_COLUMNS), *after])
-    _write(folder / "runs.csv", [*_RUN_COLUMNS, *(f"{kind}/{name}" for name in names)], rows)
-    _write(folder / "curves.csv", ["name", "group", "seed", "metric", "step", "value"], _curve_rows(section))
-    _write(folder / "generations.csv", ["prompt", "group", "seed", "step", "response", "scores"], _answers(section))
+    write_rows(folder / "runs.csv", [*_RUN_COLUMNS, *(f"{kind}/{name}" for name in names)], rows)
+    write_rows(folder / "curves.csv", ["name", "group", "seed", "metric", "step", "value"], _curve_rows(section))
+    write_rows(folder / "generations.csv", ["prompt", "group", "seed", "step", "response", "scores"], _answers(section))
     tables = [*section["tables"], section["differences"]]
     for table in tables:
         slug = re.sub(r"[^a-z0-9]+", "-", table["title"].lower()).strip("-")
-        _write(folder / f"table-{slug}.csv", table["header"], table["rows"])
+        write_rows(folder / f"table-{slug}.csv", table["header"], table["rows"])
     if comparison is not None:
         write(comparison, folder)
 
@@ -55,10 +54,3 @@ def _answers(section: dict[str, Any]) -> list[list[Any]]:
             said = "; ".join(f"{name} {value}" for name, value in scores.items())
             found.append([section["prompts"][index], run["group"], run["seed"], step, response, said])
     return sorted(found, key=lambda row: (section["prompts"].index(row[0]), row[1], row[2]))
-
-
-def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)

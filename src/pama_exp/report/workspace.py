@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from pama_exp.errors import UserError
+from pama_exp.failing import guarded
 from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.run_wandb import has_verified_key
 
@@ -91,4 +91,4 @@ def _save(workspace: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guarded(main, "report")

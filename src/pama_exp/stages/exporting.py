@@ -10,7 +10,7 @@ from typing import Any
 
 from pama_exp.alignment import Alignment
 from pama_exp.data.preferences import Writer
-from pama_exp.labels import method_label
+from pama_exp.labels import markdown_text, method_label
 from pama_exp.policy.export import PREFERENCE_MAP, Card, export, write_card
 from pama_exp.schema import Config
 from pama_exp.stages.base import base_name
@@ -43,14 +43,14 @@ def export_run(
         objectives={name: f"{o.description} Weight {o.weight:g}." for name, o in config.objectives.items()},
         solver=method_label(asdict(config)),
         settings={
-            "data": config.data.domain,
+            "data": markdown_text(config.data.domain),
             "steps": f"{t.steps} of {t.batch_size} responses",
             "learning rate": t.learning_rate,
             "KL coefficient": t.kl.coefficient,
             "adapter": config.adapter.name,
             **_conditioning(config),
             "seed": config.seed,
-            "solver's settings": json.dumps({k: v for k, v in config.solver.items() if k != "_target_"}),
+            "solver's settings": markdown_text(json.dumps({k: v for k, v in config.solver.items() if k != "_target_"})),
         },
         before_and_after=result["objectives"],
         picture=_PICTURE if picture.exists() else None,
@@ -66,7 +66,9 @@ def _conditioning(config: Config) -> dict[str, str]:
         return {}
     if c.name == "prompt":
         written = Writer(names, c.item, c.separator, c.end, c.levels).write("…", [1.0, *[0.0] * (len(names) - 1)])
-        return {"told its preference": f"before the prompt, as in {json.dumps(written, ensure_ascii=False)}"}
-    example = ", ".join(f'"{name}": {1 / len(names):.2g}' for name in names)
+        return {
+            "told its preference": markdown_text(f"before the prompt, as in {json.dumps(written, ensure_ascii=False)}")
+        }
+    example = ", ".join(f"{json.dumps(name)}: {1 / len(names):.2g}" for name in names).replace("`", r"\u0060")
     how = f"by `{PREFERENCE_MAP}`: `with pama_exp.policy.export.told(model, FOLDER, {{{example}}}): model.generate(…)`"
     return {"told its preference": how}

@@ -14,6 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError
+from pama_exp.labels import markdown_text
+from pama_exp.policy.export import fenced
 from pama_exp.policy.loading import build_classifier, load_model, load_tokenizer, save
 from pama_exp.schema import Config
 from pama_exp.secrets import redact
@@ -163,15 +165,13 @@ def _write_card(folder: Path, config: Config, purpose: str, made: str, load: str
         "tags: [pama-exp]",
         "---",
         "",
-        f"# {config.model.name}: {config.stage.get('name', purpose)}",
+        f"# {markdown_text(config.model.name)}: {markdown_text(config.stage.get('name', purpose))}",
         "",
-        f"Starts from {base_name(config.model)}. {made}",
-        f"Data: {data.path or data.id}, read as `{data.format}`.",
+        f"Starts from {markdown_text(base_name(config.model))}. {made}",
+        f"Data: {markdown_text(str(data.path or data.id))}, read as `{data.format}`.",
         f"Load with `{load}`.",
         "",
-        "```sh",
-        redact(shlex.join(sys.argv)),
-        "```",
+        *fenced(redact(shlex.join(sys.argv))),
         "",
     ]
-    (folder / "README.md").write_text("\n".join(lines))
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8", errors="replace")

@@ -18,6 +18,7 @@ from rich.table import Table
 from pama_exp.moo.fronts import hypervolume, nondominated
 from pama_exp.sweeping.jobs import Job
 from pama_exp.sweeping.study import describe
+from pama_exp.tracking.plots import save
 
 
 class Front:
@@ -115,4 +116,4 @@ def picture(path: Path, values: NDArray[np.float64], on_front: NDArray[np.bool_]
         axes.legend(frameon=False)
     for axes in panels:
         axes.set_axis_off()
-    figure.savefig(path, dpi=150)
+    save(figure, path)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from pama_exp import schema
 from pama_exp.errors import UserError
+from pama_exp.labels import slug
 from pama_exp.report import write_report
 from pama_exp.secrets import redact
 from pama_exp.sweeping.jobs import Job, State, write_sweep
@@ -78,7 +79,7 @@ class Sweep:
     def __init__(self, context: HydraContext, config: DictConfig, task_function: TaskFunction, identity: Any) -> None:
         setup_globals()
         preset = config.hydra.runtime.choices.get("sweep") or "sweep"
-        self.folder = Path(config.hydra.sweep.dir).absolute() / f"{preset}-{schema.digest(identity)}"
+        self.folder = Path(config.hydra.sweep.dir).absolute() / f"{slug(preset)}-{schema.digest(identity)}"
         with open_dict(config):
             config.hydra.sweep.dir = str(self.folder)
         self.plan = Plan(context.config_loader, config, self.folder)

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_LONGEST = 60  # characters of a text in a picture; longer ones would push the axes out of it
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture whose texts are shown as they are written: a `$` is no mathematics, what has no glyph a box."""
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(drawn(text.get_text()))
+        text.set_parse_math(False)
+    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(path, dpi=150)
+
+
+def drawn(text: str) -> str:
+    """Text as a picture can show it: printable, and of a length that leaves room for the rest."""
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable if len(printable) <= _LONGEST else printable[: _LONGEST - 1] + "…"
 
 
 def front_plot(
@@ -50,7 +71,7 @@ def front_plot(
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower left", frameon=True)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def curves_plot(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
@@ -72,4 +93,4 @@ def curves_plot(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[s
         axes.grid(alpha=0.25)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
+    save(figure, path)
