@@ -1,5 +1,10 @@
 """The main job: `python run.py` from the repository; `pama-exp` once installed."""
 
+import sys
+
+if not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # this folder: behind the installed packages, as pama_exp.import_path says
+
 from pama_exp.app import main
 
 main()

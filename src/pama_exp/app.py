@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import logging
 import os
 import signal
@@ -15,16 +14,14 @@ from typing import Any, NoReturn, cast
 
 import hydra
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pama_exp import schema
+from pama_exp import failing, import_path, schema, syntax
 from pama_exp.errors import Interrupted, UserError, WorkerCrashed, refuse_secrets, suggest
 from pama_exp.labels import recorded
 from pama_exp.secrets import secrets_of_words
@@ -38,27 +35,8 @@ _LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's, as extra
 
 def main() -> None:
     """The command line: `python run.py [group=option] [key=value] …`. Exit status 2 for the user's mistakes."""
-    _prepare()
-    if "PAMA_EXP_WORKER" in os.environ:
-        from pama_exp import launching
-
-        launching.work(_work)
-        return
-    stop_with_sweep()
-    args = get_args_parser().parse_args()
-    if args.help and any(override.startswith("solver=") for override in args.overrides):
-        try:
-            explain_solver(args.overrides, args.config_dir)
-        except UserError as error:
-            _exit(error)
-        return
-    composing_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
-    sys.argv[1:] = as_hydra_reads(sys.argv[1:], args.overrides, imply_mode=not composing_only)
-    args = get_args_parser().parse_args()
     try:
-        if not composing_only:
-            check_command_line(args.overrides, args.config_dir, args.multirun)
-        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_guarded)()
+        _main()
         sys.stdout.flush()
     except UserError as error:
         _exit(error)
@@ -67,14 +45,42 @@ def main() -> None:
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        failing.leave(error, "The command", None)
+
+
+def _main() -> None:
+    _prepare()
+    if "PAMA_EXP_WORKER" in os.environ:
+        from pama_exp import launching
+
+        launching.work(_work)
+        return
+    stop_with_sweep()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, and are told here
+    args = syntax.arguments()
+    if args.help and any(override.startswith("solver=") for override in args.overrides):
+        explain_solver(args.overrides, args.config_dir)
+        return
+    composing_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    sys.argv[1:] = as_hydra_reads(sys.argv[1:], args.overrides, imply_mode=not composing_only)
+    args = syntax.arguments()
+    if not composing_only:
+        check_command_line(args.overrides, args.config_dir, args.multirun)
+    try:
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_guarded)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(
+            str(error).splitlines()[0], "`python run.py --cfg job` shows every key that there is."
+        ) from None
 
 
 def _prepare() -> None:
     """What a process needs before it composes or runs anything; workers of other launchers begin here too."""
     schema.register_resolvers()
     search_path.register()
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a user's own solver, scorer or model file beside the command
+    failing.prepare_streams()
+    import_path.add_current_folder()
 
 
 def as_hydra_reads(words: Sequence[str], overrides: Sequence[str], imply_mode: bool = True) -> list[str]:
@@ -108,21 +114,12 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None = None, 
             or bad syntax.
     """
     refuse_secrets(secrets_of_words(overrides))
-    parsed = _parse(overrides)
+    parsed = syntax.parse(overrides)
     if not (multirun or "hydra.mode=MULTIRUN" in overrides):
         _check_one(parsed, overrides, config_dir)
         return
     for line in _representatives(parsed):
-        _check_one(_parse(line), line, config_dir)
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    try:
-        return list(OverridesParser.create().parse_overrides(list(overrides)))
-    except HydraException as error:
-        raise UserError(
-            str(error).splitlines()[0], "Overrides read key=value; quote lists: 'objectives=[a,b]'."
-        ) from None
+        _check_one(syntax.parse(line), line, config_dir)
 
 
 def _representatives(overrides: Sequence[Override]) -> list[list[str]]:
@@ -229,7 +226,10 @@ def _guarded(composed: DictConfig) -> dict[str, Any]:
         if in_worker:
             raise
         _exit(error)
-    except WorkerCrashed:
+    except WorkerCrashed as error:  # it has said so
+        if in_worker:
+            raise
+        sys.stderr.write(f"{error}\n")
         sys.exit(1)
     except Interrupted as interruption:
         from pama_exp.tracking.console import note
@@ -238,6 +238,12 @@ def _guarded(composed: DictConfig) -> dict[str, Any]:
             raise RuntimeError(str(interruption)) from None
         note(f"Stopped by {signal.Signals(interruption.signum).name}. The same command goes on from here.")
         sys.exit(128 + interruption.signum)
+    except Exception as error:
+        stage = f"stage={OmegaConf.select(composed, 'stage.name')}"
+        folder = Path(str(OmegaConf.select(composed, "output", default=""))).absolute()
+        if in_worker:
+            raise failing.unwritable(error, folder) or error from None
+        failing.leave(error, stage, folder)
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
@@ -275,13 +281,14 @@ def run(composed: DictConfig) -> dict[str, Any]:
         record.write_status("running", record.last_step())
         try:
             result = _perform(stage, config, record)
-        except (UserError, Interrupted, Exception) as error:
+            record.metrics_table(record.folder / "metrics.csv")
+            record.write_status("complete", record.last_step())
+            record.write_result(result)
+        except (Interrupted, Exception) as error:
             state = "interrupted" if isinstance(error, Interrupted) else "failed"
-            record.write_status(state, record.last_step(), str(error).splitlines()[0] if str(error) else "")
+            told = failing.unwritable(error, record.folder) or error
+            record.note_failure(state, str(told).splitlines()[0] if str(told) else type(told).__name__)
             raise
-        record.metrics_table(record.folder / "metrics.csv")
-        record.write_status("complete", record.last_step())
-        record.write_result(result)
     summary(result)
     return result
 
@@ -350,7 +357,7 @@ def quieten() -> None:
 def _stage(config: schema.Config) -> Callable[[schema.Config, Any], dict[str, Any]]:
     module, _, name = str(config.stage.get("_target_", "")).rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        return getattr(import_path.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"stage._target_={module}.{name}: {error}.", "Name a function (config, record) -> result."

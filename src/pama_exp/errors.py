@@ -33,7 +33,7 @@ class Interrupted(BaseException):
 
 
 class WorkerCrashed(Exception):
-    """One of several processes of a run met with a bug, whose traceback it has printed."""
+    """One of several processes of a run met with a bug, whose traceback it has kept; the error's text says where."""
 
 
 def refuse_secrets(found: Iterable[str]) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
+from pama_exp import failing
 from pama_exp.errors import Interrupted, UserError, WorkerCrashed
 
 _WORKER = "PAMA_EXP_WORKER"  # what a worker is told of itself, as JSON
@@ -91,9 +92,16 @@ def work(run: Callable[[dict[str, Any], Path | None], Any]) -> None:
         report = {"end": "mistake", "message": error.message, "hint": error.hint}
     except Interrupted as error:
         report = {"end": "interrupted", "signum": error.signum}
+    except Exception as error:
+        output = Path(str(json.loads((folder / "config.json").read_text())["output"])).absolute()
+        known = failing.unwritable(error, output)
+        line = "" if known is not None else failing.last_line(error, f"Process {rank}", output)
+        report = {"end": "crashed", "line": line}
+        if known is not None:
+            report = {"end": "mistake", "message": known.message, "hint": known.hint}
     except BaseException:
         traceback.print_exc()
-        report = {"end": "crashed"}
+        report = {"end": "crashed", "line": f"Process {rank} was ended."}
     if rank > 0:
         report.pop("result", None)
     sys.stdout.flush()
@@ -169,7 +177,7 @@ def _raise_if_wrong(process: _Process, at_its_end: bool) -> None:
     elif report["end"] == "mistake":
         raise UserError(report["message"], report["hint"])
     elif report["end"] == "crashed":
-        raise WorkerCrashed(f"process {process.rank}")
+        raise WorkerCrashed(report["line"])
 
 
 def _join(rank: int, count: int, folder: Path, uses_gpus: bool) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pama_exp.comparison import Run, load_runs
 from pama_exp.comparison.runs import flatten
 from pama_exp.errors import UserError
+from pama_exp.failing import guarded
 from pama_exp.report.gather import newest_step, reproduce
 from pama_exp.schema import VOLATILE
 from pama_exp.tracking.console import print_error, summary
@@ -59,9 +60,9 @@ def listing(runs: Sequence[Run]) -> None:
     for run in runs:
         share = ((run.result or {}).get("true_hypervolume_share") or {}).get("after")
         table.add_row(
-            run.name,
-            " + ".join(run.objectives),
-            run.solver if run.stage == "align" else f"{run.stage} {run.solver}",
+            escape(run.name),
+            escape(" + ".join(run.objectives)),
+            escape(run.solver if run.stage == "align" else f"{run.stage} {run.solver}"),
             str(run.seed),
             f"{newest_step(run)}/{run.config.get('training', {}).get('steps', '?')}",
             " ".join(f"{value:.3f}" for value in rewards(run).values()) or "–",
@@ -121,7 +122,7 @@ def _differences(console: Console, title: str, first: dict[str, Any], second: di
         if a != b:
             numbers = [v for v in (a, b) if isinstance(v, int | float) and not isinstance(v, bool)]
             change = f"{numbers[1] - numbers[0]:+.4g}" if len(numbers) == 2 else ""
-            table.add_row(key, _short(a), _short(b), change)
+            table.add_row(*map(escape, (key, _short(a), _short(b), change)))
     if table.row_count:
         console.print(table)
     else:
@@ -149,4 +150,4 @@ def _age(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guarded(main, "runs")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from pama_exp.errors import UserError
+from pama_exp.failing import guarded
 from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.offline import offline_runs, upload
 
@@ -43,4 +43,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guarded(main, "sync")

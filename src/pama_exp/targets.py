@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from pama_exp.errors import UserError, suggest
+from pama_exp.import_path import import_module
 
 _PLAIN = {
     bool: "true or false",
@@ -41,7 +41,7 @@ def locate(node: Mapping[str, Any], where: str) -> Any:
         raise UserError(f"{where} has no usable _target_ (got {target!r}).", "Write _target_: package.module.Name.")
     module_name, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module_name), name)
+        return getattr(import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise UserError(
             f"{where}: cannot import {target} ({error}).", "Is the module on the path, the name right?"

@@ -161,3 +161,24 @@ def test_the_hubs_folder_is_used_where_it_is_cached(tmp_path, monkeypatch, share
     assert (
         '"base_model_name_or_path": "owner/small"' in (tmp_path / "run" / "policy" / "adapter_config.json").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model=micro", "training.mini_batch_size=5"], "mini_batch_size=5"),
+        (["model=micro", "training.clip=1.5"], "clip=1.5"),
+        (["model=micro", "trainer.devices=2"], "trainer.devices=2"),
+        (["model=micro", "rollout.sampling.max_new_tokens=2000"], "2000"),
+        (["model=micro", "objectives.concise.normaliser=mean"], "normaliser=mean"),
+        (["model=hf", "model.path=/nowhere"], "/nowhere"),
+        (["model=opt-1.3b", "training.clip=1.5"], "clip=1.5"),
+        (["model=opt-1.3b", "trainer=gpu", "training.mini_batch_size=5"], "mini_batch_size=5"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_the_run_would_refuse_preflight_refuses(overrides, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        app.run(composed(*overrides, "preflight=true"))
+    assert said in str(caught.value)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import json
 import logging
+import lzma
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +86,7 @@ def read(files: Sequence[Path], cache: Path) -> Table:
         table: Table = rows.to_dict()
     except Exception as error:  # each format fails in its own way
         if not _is_of_no_rows(error):
-            reason = str(error.__cause__ or error).splitlines()[0]
+            reason = _in_lines(str(error.__cause__ or error).splitlines()[0], files)
             raise UserError(
                 f"{_some(files)} cannot be read as {suffix.removeprefix('.')} ({reason}).", "Is each file whole?"
             ) from None
@@ -105,6 +110,35 @@ def column(table: Table, name: str, setting: str) -> list[Any]:
 def _suffix(file: Path) -> str:
     suffixes = [s for s in file.suffixes if s not in _COMPRESSED]
     return suffixes[-1] if suffixes else ""
+
+
+def _in_lines(reason: str, files: Sequence[Path]) -> str:
+    """The reason with the file's own line, counted from 1; readers count rows, from 0 and some without empty lines."""
+    for file in files:
+        if _suffix(file) == ".jsonl" and (found := _bad_line(file)) is not None:
+            return f"{file.name}, line {found[0]}: {found[1]}" if len(files) > 1 else f"line {found[0]}: {found[1]}"
+    started = re.search(r"EOF inside string starting at row (\d+)", reason)  # of a CSV file
+    if started is not None:
+        return f"line {int(started[1]) + 1}: a quotation mark that nothing closes"
+    return re.sub(r" in row \d+", "", reason)
+
+
+def _bad_line(file: Path) -> tuple[int, str] | None:
+    """The first line of a JSONL file that is no JSON object, and why; None where there is none."""
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    try:
+        with openers.get(file.suffix, open)(file, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    if not isinstance(json.loads(line), dict):
+                        return number, "it is no JSON object"
+                except ValueError as error:
+                    return number, str(error).partition(":")[0]
+    except (OSError, UnicodeDecodeError, EOFError, lzma.LZMAError):
+        return None
+    return None
 
 
 def _is_of_no_rows(error: Exception) -> bool:

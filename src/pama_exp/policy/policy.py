@@ -177,6 +177,20 @@ def micro_batches(lengths: Int[Tensor, " B"], prompt_length: int, token_budget: 
     return [torch.tensor(part, device=lengths.device) for part in parts]
 
 
+def _check_finite(model: PreTrainedModel) -> None:
+    """Weights that are NaN or infinite are no model's.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise UserError(
+                f"The weights of {model.name_or_path or model.config.model_type} hold NaN or infinity, in {name}.",
+                "Start from weights that are finite: was the training that made them stable?",
+            )
+
+
 @torch.no_grad()
 def _check_head(model: PreTrainedModel) -> None:
     was_training = model.training
@@ -184,12 +198,14 @@ def _check_head(model: PreTrainedModel) -> None:
     ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     token = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
     states = model.base_model(**token).last_hidden_state
+    _check_finite(model)
     agree = torch.allclose(model.get_output_embeddings()(states), model(**token).logits, atol=1e-4)
     model.train(was_training)
     if not agree:
+        known = [kind for kind in ("opt", "gpt2", "llama", "qwen2") if kind != model.config.model_type]
         raise UserError(
             f"Models of type '{model.config.model_type}' change their logits after the output layer.",
-            "Use one whose logits are that layer's output, such as opt, gpt2, llama or qwen2.",
+            f"Use one whose logits are that layer's output, such as {', '.join(known)}.",
         )
 
 

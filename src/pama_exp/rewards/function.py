@@ -5,7 +5,6 @@ Legend: B responses.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pama_exp.errors import UserError
+from pama_exp.import_path import import_module
 from pama_exp.types import PromptBatch
 
 
@@ -29,7 +29,7 @@ class FunctionScorer:
         self.source = source
         module, _, name = source.partition(":")
         try:
-            self.function = getattr(importlib.import_module(module), name)
+            self.function = getattr(import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
             raise UserError(
                 f"The reward function '{source}' cannot be imported ({error}).",

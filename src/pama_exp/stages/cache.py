@@ -16,6 +16,7 @@ from typing import Any
 
 from pama_exp import distributed
 from pama_exp.errors import UserError
+from pama_exp.labels import slug
 from pama_exp.schema import digest
 from pama_exp.tracking.console import note
 
@@ -32,7 +33,7 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path],
     Raises:
         UserError: if the cache cannot be written, or what it holds is not what was put there.
     """
-    folder = root / f"{kind}-{digest(key, 12)}"
+    folder = root / f"{slug(kind)}-{digest(key, 12)}"
     while not folder.exists():
         if distributed.is_main():
             _fill(folder, kind, key, make)
@@ -46,21 +47,31 @@ def _fill(folder: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path]
     with _turn(folder):
         if folder.exists():  # another run made it meanwhile
             return
-        temporary = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{slug(kind)}-", dir=folder.parent))
         try:
             make(temporary)
             hashes = {str(p.relative_to(temporary)): _sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
             (temporary / _MANIFEST).write_text(json.dumps({"key": key, "sha256": hashes}, indent=1, default=str))
+            temporary.chmod(0o700)  # as mkdtemp makes it, unless the umask takes more
             os.rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, made if it is missing, for its owner alone whatever the umask; one that is there stays as it is."""
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
+        path.chmod(0o700)
+    return path
 
 
 @contextmanager
 def _turn(folder: Path) -> Iterator[None]:
     """Hold `folder`'s lock, which the system frees however the process ends."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(folder.parent)
         lock = (folder.parent / f".{folder.name}.lock").open("w")
     except OSError as error:
         raise UserError(
@@ -77,7 +88,7 @@ def _turn(folder: Path) -> Iterator[None]:
 
 def is_cached(root: Path, kind: str, key: Mapping[str, Any]) -> bool:
     """Whether `cached` would find it."""
-    return (root / f"{kind}-{digest(key, 12)}").exists()
+    return (root / f"{slug(kind)}-{digest(key, 12)}").exists()
 
 
 def _verify(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ def scorer_node(name: str, objective: ObjectiveConfig, domain: str) -> dict[str,
 
 def objectives_of(domain: str) -> list[str]:
     """The shipped objectives that this domain can score."""
-    shipped = [yaml.safe_load(path.read_text()) for path in sorted((CONF / "objectives").glob("*.yaml"))]
+    shipped = [
+        yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "objectives").glob("*.yaml"))
+    ]
     return [name for file in shipped for name, o in file.items() if {domain, "any"} & set(o.get("scorers") or {})]
 
 
@@ -161,8 +164,13 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def check_before_work(config: Config) -> None:
+def check_before_work(config: Config, *, all_there: bool = True, here: bool = True) -> None:
     """Everything that can be known to be wrong before any training starts.
+
+    Args:
+        config: of the run.
+        all_there: whether models and data are; without, what is read from them is not checked.
+        here: whether the run is to happen on this machine; otherwise its devices are not looked for.
 
     Raises:
         UserError: for the first thing found.
@@ -173,15 +181,15 @@ def check_before_work(config: Config) -> None:
         raise UserError(f"model.path={config.model.path} is not a folder.", "Give a folder in Hugging Face format.")
     if config.evaluate.run is not None and not (Path(config.evaluate.run) / "policy").is_dir():
         raise UserError(f"evaluate.run={config.evaluate.run} holds no policy/ folder.", "Name a finished run's folder.")
-    task = make_task(config)
+    task = make_task(config) if all_there or config.data.domain == "factworld" else None
     for name, node in scored_objectives(config, task).items():
         where = f"objectives.{name}"
         source = scorer_node(name, node, config.data.domain)
         program = source.get("program")
-        if program is None:
+        if program is None and (all_there or "id" not in source):
             domain = config.data.domain if config.data.domain in node.scorers else "any"
             _check_scorer(source, f"{where}.scorers.{domain}")
-        if program is not None and program not in task.programs:
+        if program is not None and task is not None and program not in task.programs:
             raise UserError(
                 f"{where}: the domain '{config.data.domain}' has no program '{program}'.",
                 suggest(program, task.programs),
@@ -206,7 +214,7 @@ def check_before_work(config: Config) -> None:
             raise UserError(f"training.{key}={getattr(t, key)}.", "It is at least 1.")
     if not 0.0 < t.clip < 1.0:
         raise UserError(f"training.clip={t.clip}.", "The clip range ε lies between 0 and 1; 0.2 is usual.")
-    check_trainer(config)
+    check_trainer(config, here)
     if t.gramian.sketch_dimension < 1:
         raise UserError(f"training.gramian.sketch_dimension={t.gramian.sketch_dimension}.", "It is at least 1.")
     if t.gramian.target == "adapter" and config.adapter.name == "none":
@@ -214,8 +222,13 @@ def check_before_work(config: Config) -> None:
     make_sampling(config).for_training()
     check_installed(config)
     check_settings(config.rollout.engine, "rollout.engine", "model", "tokenizer")
-    if not (config.stage.get("name") == "evaluate" and config.evaluate.run is not None):
-        check_base(config, _random_models_tokenizer(config, task), task.longest())
+    if (
+        all_there
+        and task is not None
+        and not (config.stage.get("name") == "evaluate" and config.evaluate.run is not None)
+    ):
+        known = config if here else replace(config, adapter=replace(config.adapter, bits=None))
+        check_base(known, _random_models_tokenizer(config, task), task.longest())
 
 
 def _check_scorer(node: dict[str, Any], where: str) -> None:
@@ -254,7 +267,7 @@ def _divisors_near(whole: int, wanted: int) -> str:
     return ", ".join(str(d) for d in sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:3]))
 
 
-def scored_objectives(config: Config, task: Task) -> dict[str, ObjectiveConfig]:
+def scored_objectives(config: Config, task: Task | None) -> dict[str, ObjectiveConfig]:
     """The objectives that the stage scores by: none where it learns from the rows of a table."""
-    learns_rows = task.world is None and config.stage.get("name") in ("sft", "reward_model")
+    learns_rows = (task is None or task.world is None) and config.stage.get("name") in ("sft", "reward_model")
     return {} if learns_rows else config.objectives

@@ -18,7 +18,7 @@ from pama_exp.policy.memory import Load, memory_parts, parameter_counts, peak
 from pama_exp.schema import Config
 from pama_exp.stages.assets import assets_of, check_named, whereabouts
 from pama_exp.stages.base import lora_targets, read_tokenizer, skeleton, tokenizer_source
-from pama_exp.stages.parts import make_solver
+from pama_exp.stages.parts import check_before_work, make_solver
 from pama_exp.stages.task import make_world
 from pama_exp.tracking.console import note, table
 
@@ -47,18 +47,24 @@ def report(config: Config) -> None:
     """Print the tables of `preflight=true`.
 
     Raises:
-        UserError: for adapter targets that match nothing, or a solver that does not fit the objectives.
+        UserError: for whatever the run would refuse, but for what is missing and can be fetched, or a GPU elsewhere.
     """
     check_named(config.model)
     assets = assets_of(config)
+    states = whereabouts(assets)
     rows = [
         (a.purpose, a.repo_id + ("" if a.revision is None else f" @ {a.revision[:8]}"), _state(a, state))
-        for a, state in zip(assets, whereabouts(assets), strict=True)
+        for a, state in zip(assets, states, strict=True)
     ]
     if config.model.path is not None:
         rows.insert(0, ("policy", config.model.path, "local folder" if _is_model(config.model.path) else "missing"))
     if rows:
         table(f"What must be there (cache: {hub.cache_folder()})", ("for", "what", "where"), rows)
+    if "pickled" in states:
+        refused = assets[states.index("pickled")]
+        raise hub.pickled(refused.repo_id, str(refused.refused_pickle))
+    is_here = config.trainer.accelerator not in ("gpu", "cuda") or torch.cuda.is_available()
+    check_before_work(config, all_there=set(states) <= {"cached"}, here=is_here)
     estimate = estimate_memory(config)
     if estimate is None:
         note(f"The size of {config.model.id} is not known before its config.json is cached.")

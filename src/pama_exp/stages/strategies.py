@@ -66,8 +66,8 @@ def distribution(trainer: TrainerConfig) -> Any:
     return partial(shard, offload_to_cpu=trainer.cpu_offload) if trainer.strategy == "fsdp" else None
 
 
-def check_trainer(config: Config) -> None:
-    """The devices are there, and the batches can be shared equally.
+def check_trainer(config: Config, here: bool = True) -> None:
+    """The devices are there (if they are to be here), and the batches can be shared equally.
 
     Raises:
         UserError: if not.
@@ -76,12 +76,12 @@ def check_trainer(config: Config) -> None:
     name = f"trainer.accelerator={trainer.accelerator}"
     if trainer.accelerator in ("gpu", "cuda"):
         present = torch.cuda.device_count()
-        if present == 0:
+        if present == 0 and here:
             raise UserError(
                 f"{name}: there is no GPU here that torch can use.",
                 "Set trainer=cpu, or trainer.accelerator=cpu trainer.precision=32-true trainer.devices=2.",
             )
-        if trainer.devices > present:
+        if trainer.devices > present and here:
             raise UserError(f"trainer.devices={trainer.devices}: there are {present} GPUs here.", "Set -1 for all.")
     elif trainer.devices == -1:
         raise UserError(f"trainer.devices=-1 means all GPUs, but {name}.", "Give the number of processes.")
@@ -102,7 +102,7 @@ def check_trainer(config: Config) -> None:
         )
     if trainer.compile and (missing := missing_compiler(trainer.accelerator)) is not None:
         raise UserError(f"trainer.compile=true: torch finds no {missing} here.", "Install one, or leave it off.")
-    if t.mini_batch_size % count:
+    if count and t.mini_batch_size % count:
         raise UserError(
             f"training.mini_batch_size={t.mini_batch_size} is not a multiple of the {count} processes.",
             f"Set training.mini_batch_size to a multiple of {count} that divides training.batch_size={t.batch_size}.",

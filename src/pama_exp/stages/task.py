@@ -12,6 +12,7 @@ from pama_exp.data.text import Reading, TextData
 from pama_exp.errors import UserError
 from pama_exp.schema import Config
 from pama_exp.stages.base import read_tokenizer, tokenizer_source
+from pama_exp.stages.cache import private_folder
 from pama_exp.targets import build
 from pama_exp.world import FactWorld
 
@@ -110,7 +111,8 @@ def make_task(config: Config) -> FactWorldTask | TextTask:
     patterns = [pattern.replace("{subset}", subset) for pattern in d.files for subset in d.subsets or [""]]
     found = tables.find(d.path, d.id, d.revision, list(dict.fromkeys(patterns)))
     files = tuple((str(file), file.stat().st_mtime_ns) for file in found)
-    return TextTask(_read(files, str(Path(config.cache_dir) / "datasets"), source, _reading(config)))
+    cache = private_folder(private_folder(Path(config.cache_dir)) / "datasets")
+    return TextTask(_read(files, str(cache), source, _reading(config)))
 
 
 def make_world(config: Config) -> FactWorld:

@@ -87,14 +87,14 @@ def summary(result: Mapping[str, Any]) -> None:
             for kind in ("gold", "proxy"):
                 before, after = ((means[when] or {}).get(kind) for when in ("before", "after"))
                 cells += [_number(before), _number(after), _change(before, after)]
-            table.add_row(name, *cells)
+            table.add_row(escape(name), *cells)
         console.print(table)
     share = result.get("true_hypervolume_share") or {}
     if share.get("after") is not None:
         before = f"{share['before']:.1%} → " if share.get("before") is not None else ""
         console.print(f"Share of the true front's hypervolume: {before}{share['after']:.1%}", highlight=False)
     for name, model in (result.get("reward_models") or {}).items():
-        console.print(f"{name}: {model['held_out_accuracy']:.1%} of held-out pairs", highlight=False)
+        console.print(f"{escape(name)}: {model['held_out_accuracy']:.1%} of held-out pairs", highlight=False)
     bill = result.get("bill")
     if bill:
         console.print(
@@ -109,7 +109,7 @@ def summary(result: Mapping[str, Any]) -> None:
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Any table, its numbers to the right."""
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=escape(title), title_justify="left")
     for index, column in enumerate(header):
         shown.add_column(escape(column), justify="left" if index == 0 else "right")
     for row in rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import hashlib
 import json
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 import yaml
 
+from pama_exp.csv_files import write_records
 from pama_exp.errors import UserError
 from pama_exp.secrets import redact, redacted
 
@@ -131,7 +131,7 @@ class RunRecord:
 
     def read_config(self) -> dict[str, Any]:
         """What `write_config` wrote."""
-        return dict(yaml.safe_load((self.folder / "config.yaml").read_text()))
+        return dict(yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8")))
 
     def write_environment(self, command: Sequence[str]) -> None:
         """environment.json: versions, hardware, and the source's commit."""
@@ -181,12 +181,7 @@ class RunRecord:
 
     def metrics_table(self, path: Path) -> None:
         """All metrics as one CSV file with the union of their columns."""
-        rows = self.read_metrics()
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_records(path, self.read_metrics())
 
     # ---- how it stands --------------------------------------------------------------------------------------------
 
@@ -194,6 +189,20 @@ class RunRecord:
         """status.json: running, interrupted, failed or complete."""
         shown = {"state": state, "step": step, "detail": redact(detail), "time": time.time()}
         _write_json(self.folder / "status.json", shown)
+
+    def note_failure(self, state: str, detail: str) -> None:
+        """The same of a run that is failing; on a full disk over the old one, which takes no room, or not at all."""
+        with suppress(OSError, ValueError):
+            step = 0
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                step = self.last_step()
+            try:
+                self.write_status(state, step, detail)
+            except OSError:
+                content = {"state": state, "step": step, "detail": detail[:200], "time": time.time()}
+                with (self.folder / "status.json").open("r+", encoding="utf-8") as file:
+                    file.write(json.dumps(content) + "\n")
+                    file.truncate()
 
     def read_status(self) -> dict[str, Any]:
         """What `write_status` wrote."""
@@ -234,7 +243,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

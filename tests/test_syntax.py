@@ -1,0 +1,66 @@
+"""A command line that cannot be read: where, and how it would be written."""
+
+import shlex
+import sys
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from pama_exp import syntax
+from pama_exp.errors import UserError
+
+WRONG = [
+    ("solver=[a", "character 8", "Write 'solver=[a]'."),
+    ("objectives=[helpful,concise", "character 12", "Write 'objectives=[helpful,concise]'."),
+    ("solver={a:[1,2}", "not closed", "Write"),
+    ("training.steps=3,", "at its end", "Write training.steps=3."),
+    ("solver=linear}", "character 14", "Write solver=linear."),
+    ("a=[1,2]]", "character 8", "Write 'a=[1,2]'."),
+    ("a=b=c", "character 4", "Write \"a='b=c'\"."),
+    ("x=it's", "character 5", "Write \"x='it\\'s'\"."),
+    ("x='abc", "character 3", "Write \"x='abc'\"."),
+    ("a=$(x)", "character 4", "Write 'a='\"'\"'$(x)'\"'\"''."),
+    ("a=100%;", "character 7", "Write \"a='100%;'\"."),
+    ("seed", "it has no =", "Write seed=VALUE."),
+    ("a.b.=3", "character 4", "Overrides read key=value"),
+    ("a=" + "[" * 500, "not closed", "Write"),
+    ("a=\ud800", "character 3", "Overrides"),
+]
+
+
+@pytest.mark.parametrize(("override", "where", "cure"), WRONG, ids=[ascii(wrong[0][:30]) for wrong in WRONG])
+def test_an_override_that_cannot_be_read_is_quoted_with_its_cure(override, where, cure):
+    with pytest.raises(UserError) as caught:
+        syntax.parse(["seed=1", override])
+    said = caught.value
+    assert where in said.message
+    assert cure in said.hint
+    for word in ("ANTLR", "Exception", "EOF", "NoViable", "mismatched", "ID,"):
+        assert word not in str(said)
+    assert max(map(len, str(said).splitlines())) <= 300
+    assert len(str(said).splitlines()) == 2
+    if said.hint.startswith("Write") and "…" not in said.hint:
+        [word] = shlex.split(said.hint.removeprefix("Write ").removesuffix("."))
+        OverridesParser.create().parse_override(word)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["solver=linear", "--multirun", "seed=3"],
+        ["seed=1", "--cfg", "job", "seed=3"],
+        ["seed=1", "--config-dir=here", "seed=2"],
+    ],
+)
+def test_flags_between_overrides_are_told_to_come_first(words, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run.py", *words])
+    with pytest.raises(UserError, match=r"^Flags come first: --") as caught:
+        syntax.arguments()
+    assert "\n" not in caught.value.message
+    assert words[1] in caught.value.message
+
+
+def test_an_unknown_flag_is_refused_in_two_lines(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run.py", "--multirn"])
+    with pytest.raises(UserError, match="--multirn"):
+        syntax.arguments()
