@@ -18,9 +18,10 @@ from pama_exp.errors import UserError
 DEBUG = "PAMA_EXP_DEBUG"  # set to 1, the traceback is shown
 TRACEBACK = "traceback.txt"
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
-# What safetensors and torch say of the same; both raise errors of their own.
+# What safetensors, torch and tempfile say of the same; they raise errors of their own.
 _SAID = re.compile(
     r"StorageFull|No space left on device|[Dd]isk quota exceeded|Input/output error|PytorchStreamWriter failed"
+    r"|No usable temporary directory"
 )
 _LONGEST = 160  # characters of an error's own words
 
@@ -43,9 +44,9 @@ def unwritable(error: BaseException, folder: Path | None) -> UserError | None:
         is_disk = isinstance(one, OSError) and one.errno in _UNWRITABLE
         if not is_disk and (isinstance(one, UserError) or not _SAID.search(str(one))):
             continue
-        named = one.filename if isinstance(one, OSError) and isinstance(one.filename, str) else None
+        named = one.filename if is_disk and isinstance(one, OSError) and isinstance(one.filename, str) else None
         what = named or f"A file of {folder or os.curdir}"
-        reason = os.strerror(one.errno) if isinstance(one, OSError) and one.errno else "No space left on device"
+        reason = os.strerror(one.errno or 0) if is_disk and isinstance(one, OSError) else "No space left on device"
         where = _existing(Path(named) if named is not None else folder or Path())
         free = shutil.disk_usage(where).free / 2**30
         return UserError(

@@ -133,3 +133,21 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are():
     said = two_lines(caught)
     assert "data.column=promt" in said
     assert "prompt, score" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.jsonl", '{"prompt": "x"}\n{"prompt": "y"}\n{"prompt": }\n', "line 3"),
+        ("b.jsonl", '{"prompt": "x"}\n\n{"prompt": "y"\n', "line 3"),
+        ("c.jsonl", '{"prompt": "x"}\n\n\n"text"\n', "line 4"),
+        ("d.csv", 'prompt\nx\n"y\n', "line 3"),
+        ("e.csv", "prompt,b\nx,1\ny,1\nz,1,2\n", "line 4"),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_its_line(name, text, said, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as caught:
+        tables.read([tmp_path / name], tmp_path / "cache")
+    assert said in caught.value.message
+    assert " row " not in caught.value.message

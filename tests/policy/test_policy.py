@@ -158,6 +158,17 @@ def test_logits_that_are_changed_after_the_head_are_refused(architecture, config
         Policy(tiny.sharpen(model), num_values=1)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named_as_such(value):
+    model = tiny.language_model("opt")
+    name, weight = list(model.named_parameters())[3]
+    weight.data.view(-1)[0] = value
+    with pytest.raises(UserError, match="NaN or infinity") as caught:
+        Policy(model, num_values=2)
+    assert name in caught.value.message
+    assert "opt, gpt2" not in caught.value.hint
+
+
 def test_making_a_policy_leaves_the_models_mode_alone():
     model = tiny.language_model(dropout=0.5).train()  # dropout must not look like a changed head either
     assert Policy(model, 1).model.training
