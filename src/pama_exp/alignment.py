@@ -7,7 +7,7 @@ B responses, T response tokens.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,9 +20,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.utils import clip_grad_norm_
 from transformers import get_scheduler
 
-from pama_exp import distributed, sharing
+from pama_exp import distributed, finite, sharing
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
+from pama_exp.errors import UserError, located
 from pama_exp.experience import Bill, Evaluation, Experience, distribution, peak_memory_bytes
 from pama_exp.gramian import trainable
 from pama_exp.moo import diagnostics
@@ -35,7 +36,7 @@ from pama_exp.rl.losses import explained_variance
 from pama_exp.rl.masks import masked_mean
 from pama_exp.rollout.engine import RolloutEngine, Sampling
 from pama_exp.types import PromptBatch, Rollout
-from pama_exp.update import MiniBatchLoss, UpdateSettings
+from pama_exp.update import MiniBatchLoss, UpdateSettings, check_learned, check_weights
 
 
 class Estimator(Protocol):
@@ -110,10 +111,12 @@ class Alignment(LightningModule):
         started = time.perf_counter()
         self.policy.eval()  # no dropout: the ratio of the first update is 1
         self.metrics = {}
-        experience = self._collect()
-        with self._timed("update"):
-            self._learn(experience)
-        self._describe(experience)
+        with located(f"Step {self.step + 1}"):
+            experience = self._collect()
+            with self._timed("update"):
+                self._learn(experience)
+                check_learned(self.policy, experience.rollout, self._remedy)
+            self._describe(experience)
         self.step += 1
         seconds = time.perf_counter() - started
         self.bill.seconds += seconds
@@ -145,11 +148,20 @@ class Alignment(LightningModule):
             old_log_probs, old_values = self._old(rollout)
             reference = self._by_micro_batch(rollout, self._reference_log_probs)
         kl = kl_estimate(old_log_probs, reference, self.update.kl_estimator) * mask
+        self._require_finite(
+            {"A log-probability of the policy": old_log_probs}
+            | finite.named("A value", self.names, old_values)
+            | {"A log-probability of the reference": reference, "The KL divergence from the reference": kl}
+            | finite.named("A reward", self.names, rewards)
+            | {"A reward of the solver": channels}
+        )
         penalty = torch.zeros_like(kl) if self.update.kl_in_loss else self.kl.coefficient * kl
         with self._timed("advantages"):
             advantages, returns = self.estimator.estimate(channels, penalty, old_values, mask)
+            self._require_finite(finite.named("An advantage", self.names, advantages * mask))
         with self._timed("solve"):
             combined = self.solver.on_advantages(advantages, mask)
+            self._require_finite({"An advantage of the solver": combined * mask})
         self.bill.prompts += len(rollout)
         self.bill.tokens += int(mask.sum())
         self.bill.reward_calls += scores.numel()
@@ -221,7 +233,12 @@ class Alignment(LightningModule):
             if diagnose and not observed:
                 self.metrics |= self.loss.diagnose(batch)
             logs["policy/grad_norm"] = self._clip(self.policy.actor_parameters())
-            self._clip(trainable(self.policy.value_heads))
+            value_norm = self._clip(trainable(self.policy.value_heads))
+            self._require_finite(
+                {f"The loss ({name})": logs[name] for name in ("policy/loss", "value/loss") if name in logs}
+                | {"The norm of the policy's gradient": logs["policy/grad_norm"]}
+                | {"The norm of the value heads' gradient": value_norm}
+            )
             optimizer.step()
             observed.append(logs)
             if self.update.target_kl is not None and logs["policy/approx_kl"].item() > self.update.target_kl:
@@ -237,6 +254,14 @@ class Alignment(LightningModule):
     def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Clip the gradients by their norm over all parameters, other processes' shards included; returns the norm."""
         return distributed.full(clip_grad_norm_(parameters, self.update.max_grad_norm))
+
+    @property
+    def _remedy(self) -> str:
+        rate = self.optimizer_settings.learning_rate
+        return f"Lower training.learning_rate={rate:g}, which begins another run; of this step nothing is kept."
+
+    def _require_finite(self, quantities: Mapping[str, Tensor]) -> None:
+        finite.require_finite(quantities, self._remedy)
 
     def _mini_batches(self, count: int) -> Iterator[Tensor]:
         for epoch in range(self.update.epochs):
@@ -270,6 +295,10 @@ class Alignment(LightningModule):
     @torch.no_grad()
     def evaluate_policy(self, stream: PromptStream, seed: int) -> Evaluation:
         """Sample one response for every prompt of the stream and score it by every objective, learned and gold."""
+        with located(f"Evaluation at step {self.step}"):
+            return self._evaluated(stream, seed)
+
+    def _evaluated(self, stream: PromptStream, seed: int) -> Evaluation:
         self.policy.eval()
         prompts: list[str] = []
         responses: list[str] = []
@@ -328,7 +357,13 @@ class Alignment(LightningModule):
             self._frozen[0].to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Everything that determines the future; of the weights only what is trained, where there is an adapter."""
+        """Everything that determines the future; of the weights only what is trained, where there is an adapter.
+
+        Raises:
+            UserError: if any of it is not finite: a run that went on from there could only fail.
+        """
+        with located(f"The checkpoint of step {self.step}"):
+            check_weights(self.policy, self._remedy)
         if self.policy.adapter is not None:
             checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained()}
         checkpoint["alignment"] = {
@@ -338,6 +373,12 @@ class Alignment(LightningModule):
             "kl": self.kl.state_dict(),
             "normalisers": {o.name: o.normaliser.state_dict() for o in self.objectives},
         }
+        for name in ("solver", "kl", "normalisers"):
+            if not finite.is_finite(checkpoint["alignment"][name]):
+                raise UserError(
+                    f"The checkpoint of step {self.step}: the state of the {name} is not finite.",
+                    "Is a reward or a setting of it too large?",
+                )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of `on_save_checkpoint`."""

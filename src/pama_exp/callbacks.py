@@ -174,7 +174,9 @@ class Checkpoints(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: Alignment, exception: BaseException) -> None:
         """Keep the finished steps where the user can mend what stopped the run, such as a reward server that died."""
-        if not isinstance(exception, UserError) or not pl_module.is_between_steps or distributed.size() > 1:
+        if not isinstance(exception, UserError) or not pl_module.is_between_steps:
+            return
+        if distributed.size() > 1 and not exception.is_shared:
             return  # one of several processes cannot save alone
         if pl_module.step > max((step_of(path) for path in self.folder.glob("step-*.ckpt")), default=0):
             self.save(trainer, pl_module.step)

@@ -5,12 +5,14 @@ Everything here also works without a process group, where there is one process a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+from pama_exp.errors import UserError
 
 Value = TypeVar("Value")
 _BUCKET_BYTES = 2**26  # of gradients summed in one message: few messages, and little memory beside the gradients
@@ -43,6 +45,27 @@ def gather(value: Value) -> list[Value]:
     values: list[Value | None] = [None] * size()
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]  # each place is filled now
+
+
+def gather_each(compute: Callable[[], Value]) -> list[Value]:
+    """What `compute` gives in every process, in the order of their ranks.
+
+    Raises:
+        UserError: the first that `compute` raises in one of them, raised in all.
+    """
+    if size() == 1:
+        return [compute()]
+    told: tuple[Value | None, UserError | None]
+    try:
+        told = (compute(), None)
+    except UserError as error:
+        told = (None, UserError(error.message, error.hint))
+    everyones = gather(told)
+    for _, mistake in everyones:
+        if mistake is not None:
+            mistake.is_shared = True
+            raise mistake
+    return [value for value, _ in everyones]  # type: ignore[misc]  # each is there now
 
 
 def highest(number: int) -> int:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_OURS = Path(__file__).parent
+_STANDARD = Path(sysconfig.get_path("stdlib"))
 
 from pama_exp.secrets import HINT, redact
 
@@ -13,11 +20,15 @@ class UserError(Exception):
     """A mistake in the input: printed as two lines (what is wrong and where, what would be right), exit status 2.
 
     Neither line holds a secret, whatever values they quote.
+
+    Attributes:
+        is_shared: whether every process of the run raises it, at the same point.
     """
 
     def __init__(self, message: str, hint: str) -> None:
         self.message = redact(message)
         self.hint = redact(hint)
+        self.is_shared = False
         super().__init__(self.message, self.hint)
 
     def __str__(self) -> str:
@@ -44,6 +55,56 @@ def refuse_secrets(found: Iterable[str]) -> None:
     """
     for setting in found:
         raise UserError(f"A password, key or token in plain: {setting[:200]}.", HINT)
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Have the message of a mistake that comes to light in the block begin with `where`."""
+    try:
+        yield
+    except UserError as error:
+        error.message = f"{where}: {error.message}"
+        error.args = (error.message, error.hint)
+        raise
+
+
+@contextmanager
+def users_code(what: str, hint: str) -> Iterator[None]:
+    """Make whatever the user's own code raises in the block, `sys.exit` included, a mistake that names its line.
+
+    Raises:
+        UserError: `what` raised so and so, in this line of that file.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{what} raised {described(error)}.", hint) from None
+
+
+def described(error: BaseException) -> str:
+    """The exception's type and first line, and where there is one the user's file and line."""
+    first = next(iter(str(error).splitlines()), "")[:120]
+    name = type(error).__name__
+    return f"{name}: {first}{_place(error)}" if first else f"{name}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """The last line that is neither ours nor Python's; one of an installed package where there is no other."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f" ({error.filename}:{error.lineno})"
+    places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    installed = {"site-packages", "dist-packages"}
+    theirs = [
+        (path, line)
+        for path, line in places
+        if path.is_file()
+        and not path.is_relative_to(_OURS)
+        and (installed & set(path.parts) or not path.is_relative_to(_STANDARD))
+    ]
+    own = [(path, line) for path, line in theirs if not installed & set(path.parts)]
+    return next((f" ({path}:{line})" for path, line in reversed(own or theirs)), "")
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

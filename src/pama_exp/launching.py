@@ -57,7 +57,8 @@ def run_in_processes(config: Mapping[str, Any], count: int, uses_gpus: bool) -> 
 
     Raises:
         UserError: the first that a worker raises, or if a worker is killed.
-        Interrupted: after a signal, which is handed on to the workers: they finish a step and write a checkpoint.
+        Interrupted: after a signal, which is handed on to the workers: they finish a step and write a checkpoint; or
+            after one that a worker was sent by another.
         WorkerCrashed: if a worker raises anything else.
     """
     with tempfile.TemporaryDirectory(prefix="pama-exp-") as folder:
@@ -108,8 +109,10 @@ def work(run: Callable[[dict[str, Any], Path | None], Any]) -> None:
     with os.fdopen(told["writer"], "w") as pipe:
         pipe.write(json.dumps(report) + "\n")
         pipe.flush()
-        if report["end"] in ("mistake", "crashed"):
+        if report["end"] != "done":
             # Leaving would break the others' connections, and each would print what it makes of that.
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, signal.SIG_IGN)  # the starter knows all there is to know
             threading.Event().wait()
 
 
@@ -150,6 +153,8 @@ def _wait(processes: Sequence[_Process]) -> list[dict[str, Any]]:
                     if not chunk:
                         selector.unregister(key.fd)
                     _raise_if_wrong(key.data, at_its_end=not chunk)
+                if all(process.report for process in processes):
+                    break  # those that have something else to tell than a result wait to be ended
                 if any(process.report for process in processes):
                     deadline = min(deadline, time.monotonic() + _GRACE)
             except Interrupted as interruption:
@@ -159,9 +164,11 @@ def _wait(processes: Sequence[_Process]) -> list[dict[str, Any]]:
                 for process in processes:
                     process.handle.send_signal(asked)
     reports = [process.report or {} for process in processes]
-    if asked is not None and not all(report.get("end") == "done" for report in reports):
-        raise Interrupted(asked)
-    return reports
+    if all(report.get("end") == "done" for report in reports):
+        return reports
+    # Somebody else may have told one of them to stop, and it the others.
+    told = [report["signum"] for report in reports if report.get("end") == "interrupted"]
+    raise Interrupted(asked if asked is not None else told[0] if told else signal.SIGTERM)
 
 
 def _raise_if_wrong(process: _Process, at_its_end: bool) -> None:

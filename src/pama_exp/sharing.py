@@ -33,9 +33,14 @@ def generate(
     seeds = [random_state(seed, row, "response") for row in rows]
     if distributed.size() == 1:
         return engine.generate(prompts, sampling, seeds)
-    own = engine.generate(of_rows(prompts, rows), sampling, seeds) if rows else None
-    told = None if own is None else (own.response_ids.cpu(), own.response_mask.cpu(), own.finished.cpu(), own.texts)
-    return _merged(prompts, distributed.gather((rows, told)), device)
+
+    def answer() -> tuple[list[int], Any]:
+        if not rows:
+            return rows, None
+        own = engine.generate(of_rows(prompts, rows), sampling, seeds)
+        return rows, (own.response_ids.cpu(), own.response_mask.cpu(), own.finished.cpu(), own.texts)
+
+    return _merged(prompts, distributed.gather_each(answer), device)
 
 
 def score(compute: Callable[[PromptBatch, Sequence[str]], Tensor], rollout: Rollout) -> Tensor:
@@ -43,8 +48,12 @@ def score(compute: Callable[[PromptBatch, Sequence[str]], Tensor], rollout: Roll
     rows = distributed.share(len(rollout))
     if distributed.size() == 1:
         return compute(rollout.prompts, rollout.texts)
-    own = compute(of_rows(rollout.prompts, rows), [rollout.texts[row] for row in rows]) if rows else None
-    pieces = [(index, scores) for index, scores in distributed.gather((rows, own)) if scores is not None]
+
+    def share() -> tuple[list[int], Tensor | None]:
+        own = [rollout.texts[row] for row in rows]
+        return rows, compute(of_rows(rollout.prompts, rows), own) if rows else None
+
+    pieces = [(index, scores) for index, scores in distributed.gather_each(share) if scores is not None]
     whole = torch.empty(*pieces[0][1].shape[:-1], len(rollout))
     for index, scores in pieces:
         whole[..., index] = scores

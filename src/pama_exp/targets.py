@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from pama_exp.errors import UserError, suggest
+from pama_exp.errors import UserError, described, suggest
 from pama_exp.import_path import import_module
 
 _PLAIN = {
@@ -42,9 +42,9 @@ def locate(node: Mapping[str, Any], where: str) -> Any:
     module_name, _, name = target.rpartition(".")
     try:
         return getattr(import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # a module may raise anything
         raise UserError(
-            f"{where}: cannot import {target} ({error}).", "Is the module on the path, the name right?"
+            f"{where}: cannot import {target} ({described(error)}).", "Is the module on the path, the name right?"
         ) from None
 
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from pama_exp import distributed
+from pama_exp.errors import UserError
 from pama_exp.experience import Bill, Experience
+from pama_exp.finite import named, norm, require_finite
 from pama_exp.gramian import (
     GramianSettings,
     MicroBatches,
@@ -25,10 +27,13 @@ from pama_exp.gramian import (
 )
 from pama_exp.moo import diagnostics
 from pama_exp.moo.solver import Gramian, Solver
-from pama_exp.policy.policy import Policy
+from pama_exp.policy.policy import Policy, select, trim
 from pama_exp.rl.kl import kl_estimate
 from pama_exp.rl.losses import clipped_surrogate, clipped_value_loss
 from pama_exp.sharing import parts_of
+from pama_exp.types import Rollout
+
+_HINT = "Lower training.learning_rate, or the size of the rewards; of this step nothing is kept."
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,10 @@ class MiniBatchLoss:
 
         Returns:
             Means over the mini-batch's tokens, by metric name.
+
+        Raises:
+            UserError: if a loss, the Gramian or a weight of the solver is not finite, or the losses depend on nothing
+                that is trained.
         """
         terms = self._terms_of(batch, kl_coefficient, bill)
         if len(batch.combined) == 1:  # a single loss has nothing to weigh
@@ -79,10 +88,17 @@ class MiniBatchLoss:
         else:
             with torch.set_grad_enabled(terms.is_single):
                 losses = distributed.total(torch.stack([part.surrogates.detach() for part in terms()]).sum(0))
+            require_finite(named("The loss", self.names, losses), _HINT)
             gramian = self.gramian(terms, len(losses), seed, bill, len(batch.rollout))
             weights = self.solver.on_losses(losses, gramian).to(losses)
+            require_finite(named("The solver's weight", self.names, weights), _HINT)
         logs: dict[str, Tensor] = {}
         for part in terms():
+            if not part.surrogates.requires_grad:
+                raise UserError(
+                    "The policy's loss gives no trained parameter a gradient: the run would end as it began.",
+                    "Does what is trained (adapter, model) take part in the model's pass?",
+                )
             apply(weights @ part.surrogates + part.rest)
             for name, value in part.logs.items():
                 logs[name] = logs.get(name, torch.zeros_like(value)) + value
@@ -111,9 +127,12 @@ class MiniBatchLoss:
         def compute(target: Literal["parameters", "hidden"] = "parameters") -> Tensor:
             settings = self.settings.gramian
             if "hidden" in (target, settings.target):
-                return hidden_gramian(terms)
-            bill.backwards += sequences * billed_passes(count, settings)
-            return parameter_gramian(terms, self.policy, count, settings, seed)
+                found = hidden_gramian(terms)
+            else:
+                bill.backwards += sequences * billed_passes(count, settings)
+                found = parameter_gramian(terms, self.policy, count, settings, seed)
+            require_finite(named("The Gramian's row", self.names, found), _HINT)
+            return found
 
         return compute
 
@@ -169,3 +188,39 @@ class MiniBatchLoss:
             share = mask.sum() / tokens
             logs |= {f"policy/clip_fraction/{n}": c * share for n, c in zip(self.names, clipped, strict=True)}
         return Terms(surrogates, rest, output.log_probs, output.hidden, slopes, logs)
+
+
+def check_weights(policy: Policy, hint: str) -> None:
+    """Every trained weight is a finite number.
+
+    Raises:
+        UserError: if not.
+    """
+    require_finite(
+        {
+            "The norm of the policy's weights": norm(policy.actor_parameters()),
+            "The norm of the value heads' weights": norm(trainable(policy.value_heads)),
+        },
+        hint,
+    )
+
+
+@torch.no_grad()
+def check_learned(policy: Policy, rollout: Rollout, hint: str) -> None:
+    """What a step has made of the policy can be gone on from: a pass over two of its responses costs little, and tells.
+
+    Weights that are finite but too large make logits that are not.
+
+    Raises:
+        UserError: if a weight, log-probability or value is not finite.
+    """
+    check_weights(policy, hint)
+    rows = torch.arange(min(2, len(rollout)), device=rollout.response_mask.device)
+    output = policy.score_rollout(trim(select(rollout, rows)))
+    require_finite(
+        {
+            "A log-probability of the updated policy": output.log_probs,
+            "A value of the updated value heads": output.values,
+        },
+        hint,
+    )

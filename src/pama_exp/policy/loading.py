@@ -258,4 +258,4 @@ def _load_adapted(folder: Path, dtype: str | None, allow_pickle: bool) -> PreTra
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"The adapter in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
-    return adapted.merge_and_unload().eval()
+    return adapted.merge_and_unload().requires_grad_(True).eval()  # peft has frozen the base; merged, it is a model

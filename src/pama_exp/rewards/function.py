@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pama_exp.errors import UserError
+from pama_exp.errors import UserError, described, users_code
 from pama_exp.import_path import import_module
+from pama_exp.rewards.scorer import MEND
 from pama_exp.types import PromptBatch
 
 
@@ -30,10 +31,10 @@ class FunctionScorer:
         module, _, name = source.partition(":")
         try:
             self.function = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (Exception, SystemExit) as error:  # a module may raise anything
             raise UserError(
-                f"The reward function '{source}' cannot be imported ({error}).",
-                "Write module:function, importable from here.",
+                f"The reward function '{source}' cannot be imported ({described(error)}).",
+                "Write module:function, importable from here; a module that raises has to be mended.",
             ) from None
         if not callable(self.function):
             raise UserError(f"'{source}' is {self.function!r}, not a function.", "Write module:function.")
@@ -42,13 +43,15 @@ class FunctionScorer:
         """(B,) what the function returned; a wrong number of scores is for `checked_score` to refuse.
 
         Raises:
-            UserError: if the function returned anything but numbers.
+            UserError: if the function raises or exits, or returned anything but numbers.
         """
         columns = {name: list(values) for name, values in prompts.columns.items()}
-        scores = self.function(prompts=list(prompts.texts), completions=list(responses), **columns)
+        with users_code(f"The reward function '{self.source}'", MEND):
+            scores = self.function(prompts=list(prompts.texts), completions=list(responses), **columns)
         try:
             return torch.as_tensor(scores, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            said = " ".join(str(scores).split())[:80]
             raise UserError(
-                f"The reward function '{self.source}' returned {str(scores)[:80]}.", "Return one float per response."
+                f"The reward function '{self.source}' returned {said}.", "Return one float per response."
             ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+import regex
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +19,7 @@ from pama_exp.types import PromptBatch
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 _VOWELS = re.compile(r"[aeiouy]+")
+_PATIENCE = 2.0  # seconds of a pattern with one response; a usual one takes microseconds
 
 UNITS: Mapping[str, Callable[[str], int]] = {"characters": len, "words": lambda text: len(text.split())}
 
@@ -96,7 +98,7 @@ class Pattern:
     """1 where a regular expression is found in the response, else 0.
 
     Args:
-        pattern: Python's syntax; `^` and `$` match at line ends.
+        pattern: Python's syntax; `^` and `$` match at line ends. It has two seconds for each response.
         whole: the expression must match the whole response.
         forbidden: 1 where it is not found.
 
@@ -106,15 +108,28 @@ class Pattern:
 
     def __init__(self, pattern: str, whole: bool = False, forbidden: bool = False) -> None:
         try:
-            self.pattern = re.compile(pattern, re.MULTILINE)
-        except re.error as error:
+            self.pattern = regex.compile(pattern, regex.MULTILINE)
+        except regex.error as error:
             raise UserError(f"pattern={pattern!r} is no regular expression ({error}).", "Mend it.") from None
         self.whole, self.forbidden = whole, forbidden
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """0 or 1."""
+        """0 or 1.
+
+        Raises:
+            UserError: for an expression that takes too long, as one that repeats what repeats may.
+        """
         match = self.pattern.fullmatch if self.whole else self.pattern.search
-        return _scores([float((match(text) is None) == self.forbidden) for text in responses])
+        scores: list[float] = []
+        for text in responses:
+            try:
+                scores.append(float((match(text, timeout=_PATIENCE) is None) == self.forbidden))
+            except TimeoutError:
+                raise UserError(
+                    f"pattern={self.pattern.pattern!r} took more than {_PATIENCE:g} seconds on {text[:80]!r}.",
+                    "Write it without repetitions of repetitions, such as (a+)+.",
+                ) from None
+        return _scores(scores)
 
 
 def reading_ease(text: str) -> float:

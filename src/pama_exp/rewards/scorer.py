@@ -6,14 +6,18 @@ Legend: B responses.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pama_exp.errors import UserError
+from pama_exp.errors import UserError, located, users_code
 from pama_exp.types import PromptBatch
+
+_LARGEST = 1e15  # so that the squares of many scores add up within float32, whose largest number is 3e38
+MEND = "Mend it, then type the same command: finished steps are kept."
 
 
 @runtime_checkable
@@ -29,9 +33,13 @@ def checked_score(name: str, scorer: Scorer, prompts: PromptBatch, responses: Se
     """The scorer's scores, in float32 on the processor.
 
     Raises:
-        UserError: for the wrong number of scores, NaN or inf, naming the scorer and the sample.
+        UserError: for the wrong number of scores, NaN, inf or numbers too large to compute with, naming the scorer and
+            the sample; for whatever a scorer of the user's own raises.
     """
-    scores = torch.as_tensor(scorer.score(prompts, responses)).detach().float().cpu()
+    is_ours = type(scorer).__module__.startswith("pama_exp.")
+    guard = nullcontext() if is_ours else users_code(f"The scorer {type(scorer).__name__}", MEND)
+    with located(f"Objective '{name}'"), guard:
+        scores = torch.as_tensor(scorer.score(prompts, responses)).detach().float().cpu()
     if scores.shape != (len(responses),):
         raise UserError(
             f"The scorer of '{name}' returned {list(scores.shape)} scores for {len(responses)} responses.",
@@ -43,5 +51,12 @@ def checked_score(name: str, scorer: Scorer, prompts: PromptBatch, responses: Se
             f"The scorer of '{name}' returned {scores[bad[0]].item()} "
             f"for response {bad[0]}: {responses[bad[0]][:80]!r}.",
             "Every score must be finite.",
+        )
+    large = (scores.abs() > _LARGEST).nonzero().flatten().tolist()
+    if large:
+        raise UserError(
+            f"The scorer of '{name}' returned {scores[large[0]].item():g} "
+            f"for response {large[0]}: {responses[large[0]][:80]!r}.",
+            f"Scores lie within ±{_LARGEST:g}: means and deviations of larger ones overflow.",
         )
     return scores

@@ -16,7 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.errors import UserError
+from pama_exp.finite import require_finite
 from pama_exp.types import PromptBatch, Rollout
+
+BROKEN_MODEL = "Its weights are broken, or its numbers too large for their type: start from sound ones."
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def draw(
     """One token per row after temperature, top-k and top-p, in this order, and its log-probability after them.
 
     By inversion: the first token at which the cumulated probability exceeds the row's noise. `logits` are overwritten.
+    Of logits that are not finite the log-probability is NaN, for `check_drawn` to find.
     """
     if sampling.temperature != 1.0:
         logits = logits.div_(sampling.temperature)
@@ -105,8 +109,17 @@ def draw(
     reached = weights.cumsum(-1)
     total = reached[:, -1:]
     aim = torch.minimum(noise[:, None] * total, total.nextafter(torch.zeros_like(total)))  # below the total
-    tokens = torch.searchsorted(reached, aim, right=True)
+    tokens = torch.searchsorted(reached, aim, right=True).clamp(max=logits.shape[-1] - 1)  # beyond it for NaN alone
     return tokens[:, 0], (weights.gather(-1, tokens) / total).log()[:, 0]
+
+
+def check_drawn(log_probs: Float[Tensor, "*rows"]) -> None:
+    """The tokens were drawn from distributions: what says so is asked once for a whole generation.
+
+    Raises:
+        UserError: if a log-probability or logit is NaN or infinite.
+    """
+    require_finite({"A log-probability of the model that generates": log_probs}, BROKEN_MODEL)
 
 
 def check_positions(model: PreTrainedModel, prompts: PromptBatch, sampling: Sampling) -> None:

@@ -17,6 +17,7 @@ from pama_exp.errors import UserError
 from pama_exp.rollout.cache import DecodeCache
 from pama_exp.rollout.engine import (
     Sampling,
+    check_drawn,
     check_positions,
     draw,
     evaluation_mode,
@@ -75,7 +76,8 @@ class FastEngine:
         """See `RolloutEngine`.
 
         Raises:
-            UserError: if prompt and response do not fit the model's positions, or its pass cannot be captured.
+            UserError: if prompt and response do not fit the model's positions, its pass cannot be captured, or its
+                logits are not finite.
         """
         check_positions(self.model, prompts, sampling)
         prompts = to_device(prompts, self.model.device)
@@ -87,6 +89,8 @@ class FastEngine:
             for rows in torch.split(order, self.rows_at_once or len(order)):
                 self._decode(prompts, shift, rows, sampling, noise, said)
         length = int(said.lengths.max())
+        is_said = torch.arange(length, device=said.ids.device) < said.lengths[:, None]
+        check_drawn(torch.where(is_said, said.log_probs[:, :length], 0))
         ids, mask, texts = responses_of(self.tokenizer, said.ids[:, :length], said.lengths)
         log_probs, states = None, None
         if said.states is not None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.conditioning import shifted
-from pama_exp.rollout.engine import Sampling, check_positions, evaluation_mode, responses_of, to_device
+from pama_exp.rollout.engine import Sampling, check_drawn, check_positions, evaluation_mode, responses_of, to_device
 from pama_exp.types import PromptBatch, Rollout
 
 
@@ -30,7 +30,7 @@ class HFEngine:
         """See `RolloutEngine`.
 
         Raises:
-            UserError: if prompt and response do not fit the model's positions.
+            UserError: if prompt and response do not fit the model's positions, or its logits are not finite.
         """
         check_positions(self.model, prompts, sampling)
         device = self.model.device
@@ -49,12 +49,24 @@ class HFEngine:
             shift = None if self.shift_of is None else self.shift_of(prompts.preferences)
             with shifted(self.model, None if shift is None else shift[:, None]):
                 whole = self.model.generate(
-                    input_ids=prompts.input_ids, attention_mask=prompts.mask.long(), generation_config=config
+                    input_ids=prompts.input_ids,
+                    attention_mask=prompts.mask.long(),
+                    generation_config=config,
+                    logits_processor=[_Checked()],
                 )
         said = whole[:, prompts.input_ids.shape[1] :]
         lengths, finished = lengths_until(said, self.tokenizer.eos_token_id)
         ids, mask, texts = responses_of(self.tokenizer, said, lengths)
         return Rollout(prompts, ids, mask, finished, texts)
+
+
+class _Checked(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types
+    """Refuses logits that nothing can be drawn from, of which `generate` would make an error of its own."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The logits as they are; a word of a masked token's −inf is all right, a row of them is not."""
+        check_drawn(scores.amax(-1))
+        return scores
 
 
 def lengths_until(ids: Int[Tensor, "B T"], end: int) -> tuple[Int[Tensor, " B"], Tensor]:

@@ -18,7 +18,7 @@ from pama_exp.alignment import Alignment, OptimizerSettings
 from pama_exp.callbacks import Checkpoints, Evaluator, RandomStates, Recorder, newest_checkpoint
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
-from pama_exp.errors import Interrupted
+from pama_exp.errors import Interrupted, UserError, located
 from pama_exp.gramian import GramianSettings
 from pama_exp.labels import method_label
 from pama_exp.moo.solver import Solver
@@ -106,7 +106,11 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
 
 
 def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
-    """The Lightning module for this configuration, its policy and reference read from `folder`."""
+    """The Lightning module for this configuration, its policy and reference read from `folder`.
+
+    Raises:
+        UserError: if nothing of the policy is trained, or for anything else that the user can mend.
+    """
     t = config.training
     torch.manual_seed(random_state(config.seed, 0, "run"))  # in every process, whatever each has done before
     tokenizer = load_tokenizer(folder)
@@ -115,6 +119,11 @@ def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
     told = len(config.objectives) if config.conditioning.name == "embedding" else None
     policy = Policy(model, solver.num_channels, t.critic_shapes_trunk, adapter, told)
     restore(policy, Path(folder), config)
+    if not policy.actor_parameters():
+        raise UserError(
+            f"The policy from {folder} has no trained parameter: the run would end as it began.",
+            "Give an adapter (adapter=lora), or a model whose weights are not frozen.",
+        )
     m = config.model
     reference = None if adapter is not None else freeze(load_model(folder, m.dtype, None, m.allow_pickle))
     if config.trainer.compile:
@@ -150,7 +159,8 @@ def build_alignment(config: Config, task: Task, folder: str) -> Alignment:
         if t.kl.target is None
         else AdaptiveKL(t.kl.coefficient, target=t.kl.target, horizon=t.kl.horizon)
     )
-    _calibrate(objectives, solver, engine, sampling, prompts, config)
+    with located("Calibration"):
+        _calibrate(objectives, solver, engine, sampling, prompts, config)
     return Alignment(
         policy=policy,
         reference=reference,

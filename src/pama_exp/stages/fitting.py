@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, get_scheduler
 
 from pama_exp.data.streams import random_state
+from pama_exp.errors import UserError, located
+from pama_exp.finite import norm, require_finite
 from pama_exp.schema import FitConfig
 from pama_exp.tracking.console import progress
 
@@ -28,7 +30,14 @@ def fit(
         title: what the person watching reads.
         lengths: tokens of each example; a batch holds examples of similar length, so that little of it is padding.
         loss_of: the mean loss of a batch.
+
+    Raises:
+        UserError: if nothing is trained, or the loss, the gradient or a weight is not finite.
     """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise UserError(f"{title}: the model has no trained parameter.", "Give a model whose weights are not frozen.")
+    hint = f"Lower its learning_rate={config.learning_rate:g}, or are its weights broken? Nothing of it is kept."
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
     )
@@ -38,18 +47,24 @@ def fit(
     losses: list[float] = []
     model.train()
     with progress(title, config.steps) as bar:
-        for _ in range(config.steps):
+        for step in range(config.steps):
             if not queue:
                 queue = _epoch(lengths, config.batch_size, generator)
-            loss = loss_of(queue.pop())
+            rows = queue.pop()
+            loss = loss_of(rows)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            gradient = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            with located(f"{title}, step {step + 1} of {config.steps}"):
+                require_finite({"The loss": loss, "The norm of the gradient": gradient}, hint)
             optimizer.step()
             scheduler.step()
             losses.append(loss.item())
             bar.advance({"loss": losses[-1]})
     model.eval()
+    if losses:  # the last update has not been seen by a loss yet
+        with torch.no_grad(), located(f"{title}, after step {config.steps}"):
+            require_finite({"The norm of the weights": norm(trained), "The loss": loss_of(rows)}, hint)
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail) if tail else float("nan")  # no steps: the model stays as it is
 
