@@ -119,3 +119,24 @@ def test_two_processes_do_not_share_a_run_folder(tmp_path):
     with RunRecord.open(tmp_path / "run").lock():
         done = run_command(*FAST, f"output={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
+
+
+def test_a_learning_rate_that_breaks_the_policy_says_the_same_each_time_and_keeps_nothing_of_it(tmp_path, shared_cache):
+    arguments = [*FAST, "reward=gold", "training.learning_rate=1e6", f"output={tmp_path / 'run'}"]
+    for _ in range(2):
+        done = run_command(*arguments, f"cache_dir={shared_cache}", cwd=tmp_path)
+        assert done.returncode == 2
+        first, second = done.stderr.strip().splitlines()
+        assert first.startswith("Step 1: ")
+        assert "nan" in first
+        assert "training.learning_rate=1e+06" in second
+        assert not list((tmp_path / "run").glob("checkpoints/*"))
+        assert '"step": 1' not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("rate", [1e6, 1e30])
+def test_a_supervised_fit_that_breaks_its_model_puts_nothing_in_the_cache(rate, tmp_path):
+    cache = tmp_path / "cache"
+    with pytest.raises(UserError, match=r"(?s)^SFT policy, (after )?step \d.*learning_rate="):
+        run_here("stage=sft", "reward=gold", f"sft.learning_rate={rate}", output=tmp_path / "run", cache=cache)
+    assert not [path for path in cache.iterdir() if not path.name.endswith(".lock")]

@@ -110,3 +110,18 @@ def test_fewer_bits_without_cuda_are_refused_with_what_to_use_instead(bits):
         adapters.quantisation(bits, torch.bfloat16)
     assert "adapter=lora;" in caught.value.hint
     assert adapters.quantisation(None, torch.bfloat16) is None
+
+
+def test_a_folder_of_an_adapter_gives_a_model_that_can_be_trained_in_full(tmp_path):
+    from pama_exp.policy.loading import load_model
+
+    base = load_model(folders.save_folder(tmp_path / "base", "opt"))
+    base.name_or_path = str(tmp_path / "base")
+    adapter = adapters.Adapter(base, None, rank=2, alpha=4.0)
+    disturb(adapter.model)
+    adapter.save(tmp_path / "adapter")
+    merged = load_model(tmp_path / "adapter")
+    torch.testing.assert_close(logits(merged), logits(adapter.model), atol=1e-4, rtol=1e-4)
+    assert all(parameter.requires_grad for parameter in merged.parameters())
+    Policy(merged, num_values=1).score_rollout(tiny.rollout()).log_probs.sum().backward()
+    assert all(parameter.grad is not None for parameter in Policy(merged, num_values=1).actor_parameters())

@@ -1,8 +1,10 @@
 """Several processes end as one would: with one message, one checkpoint, and nobody left waiting."""
 
+import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -67,9 +69,27 @@ def test_a_signal_stops_all_at_one_step_and_the_same_command_goes_on(tmp_path, s
 def test_a_mistake_in_one_process_ends_all_with_its_two_lines(tmp_path, shared_cache, capfd, monkeypatch):
     (tmp_path / "one_fails.py").write_text(ONE_FAILS)
     monkeypatch.syspath_prepend(tmp_path)
-    config = composed(*FAST, *SHARED, "training.steps=50", f"output={tmp_path / 'run'}", f"cache_dir={shared_cache}")
+    kept = ["training.steps=50", "training.checkpoint_every=0"]
+    config = composed(*FAST, *SHARED, *kept, f"output={tmp_path / 'run'}", f"cache_dir={shared_cache}")
     config.objectives.concise.scorers = {"factworld": {"function": "one_fails:score"}}
     with pytest.raises(UserError, match="'concise' returned nan"):
         app.run(config)
     assert capfd.readouterr().err == ""  # nothing but the two lines that the command makes of the error
-    assert RunRecord.open(tmp_path / "run").read_status()["state"] == "failed"
+    record = RunRecord.open(tmp_path / "run")
+    assert record.read_status()["state"] == "failed"
+    assert [path.name for path in record.checkpoints.iterdir()] == [f"step-{record.last_step():08d}.ckpt"]
+
+
+def test_a_signal_to_one_worker_interrupts_the_run_and_the_same_command_goes_on(tmp_path, shared_cache):
+    process = start(tmp_path, shared_cache, *LONG)
+    wait_for_step(tmp_path, 2, process)
+    (children,) = Path(f"/proc/{process.pid}/task").glob(f"{process.pid}/children")
+    os.kill(int(children.read_text().split()[-1]), signal.SIGTERM)
+    said, complained = process.communicate(timeout=100)
+    assert process.returncode == 143, said + complained
+    assert "Traceback" not in complained
+    record = RunRecord.open(tmp_path / "run")
+    state = record.read_status()
+    assert state["state"] == "interrupted"
+    assert sorted(record.checkpoints.glob("step-*.ckpt"))[-1].name == f"step-{state['step']:08d}.ckpt"
+    assert run_here(*SHARED, *LONG, output=tmp_path / "run", cache=shared_cache).is_complete

@@ -65,3 +65,55 @@ def test_a_function_that_cannot_be_had_is_named(my_rewards, source):
         FunctionScorer(source)
     assert f"'{source}'" in caught.value.message
     assert "module:function" in caught.value.hint
+
+
+RAISING = {
+    "raise ValueError('two\\nlines')": "ValueError: two (",
+    "return 1 / 0": "ZeroDivisionError: division by zero (",
+    "import sys; sys.exit('enough')": "SystemExit: enough (",
+    "import json; return json.loads('{')": "JSONDecodeError: ",  # raised in Python's own files, called from this one
+    "raise RuntimeError": "RuntimeError (",
+}
+
+
+@pytest.mark.parametrize("body", RAISING)
+def test_what_a_function_raises_names_objective_function_and_line(body, tmp_path, monkeypatch):
+    path = tmp_path / "raises.py"
+    path.write_text(f"def reward(prompts, completions, **columns):\n    {body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "raises", raising=False)
+    with pytest.raises(UserError) as caught:
+        checked_score("brevity", FunctionScorer("raises:reward"), tiny.prompts(), RESPONSES)
+    assert caught.value.message.startswith(
+        f"Objective 'brevity': The reward function 'raises:reward' raised {RAISING[body]}"
+    )
+    assert caught.value.message.endswith(f"({path}:2).")
+    assert "\n" not in caught.value.message
+
+
+def test_a_scorer_of_ones_own_that_raises_is_named_and_an_interruption_is_none(my_rewards):
+    class Own:
+        def __init__(self, error):
+            self.error = error
+
+        def score(self, prompts, responses):
+            raise self.error
+
+    with pytest.raises(UserError, match=r"'brevity': The scorer Own raised KeyError: 'x' \(.*test_function.py:\d+\)"):
+        checked_score("brevity", Own(KeyError("x")), tiny.prompts(), RESPONSES)
+    with pytest.raises(KeyboardInterrupt):
+        checked_score("brevity", Own(KeyboardInterrupt()), tiny.prompts(), RESPONSES)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("x = 1 / 0", "ZeroDivisionError"), ("def", "SyntaxError"), ("import sys; sys.exit(3)", "SystemExit: 3")],
+)
+def test_a_module_that_raises_when_imported_names_its_line(text, said, tmp_path, monkeypatch):
+    path = tmp_path / "broken_module.py"
+    path.write_text(f"\n{text}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as caught:
+        FunctionScorer("broken_module:reward")
+    assert said in caught.value.message
+    assert f"{path}:2" in caught.value.message

@@ -70,3 +70,9 @@ def test_patterns_are_found_forbidden_or_whole():
 def test_settings_that_make_no_sense_are_named(make, said):
     with pytest.raises(UserError, match=said):
         make()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_pattern_that_would_take_for_ever_is_refused(whole):
+    with pytest.raises(UserError, match=r"\(a\|aa\)\+\$' took more than 2 seconds"):
+        scores(Pattern(r"(a|aa)+$", whole=whole), ["fine", "a" * 200 + "b"])

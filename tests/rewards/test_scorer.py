@@ -45,3 +45,9 @@ def test_a_score_that_is_not_finite_names_the_scorer_and_the_sample(value):
     assert "'kind'" in message
     assert "response 2: 'xxx" in message
     assert len(message) < 250  # the start of the text, not all of it
+
+
+@pytest.mark.parametrize("value", [1e38, -1e20, 2e15])
+def test_a_score_too_large_to_compute_with_is_refused_like_one_that_is_not_finite(value):
+    with pytest.raises(UserError, match=r"'kind' returned .* for response 2"):
+        check(torch.tensor([0.0, -1e15, value, 0.0], dtype=torch.float64))
