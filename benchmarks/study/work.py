@@ -63,8 +63,8 @@ def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:
             _run(job, root)
         except Exception as problem:
             error = str(problem).splitlines()[0]
-            (root / job.name).mkdir(parents=True, exist_ok=True)
-            (root / job.name / "error.txt").write_text(traceback.format_exc())
+            (root / job.name).parent.mkdir(parents=True, exist_ok=True)
+            (root / f"{job.name}.error").write_text(traceback.format_exc())
         done.put((job.name, time.time() - started, time.process_time() - processor, error))
 
 
@@ -79,9 +79,10 @@ def _run(job: Job, root: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(app.CONF), version_base="1.3"):
         composed = compose("config", [*job.overrides, f"output={folder.absolute()}"])
-    log = folder / "run.log"
+    log = root / f"{job.name}.log"  # beside the folder, which is the run's
     with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         app.run(composed)
+    log.unlink()
     for path in folder.iterdir():
         if path.name not in _KEPT and not (job.block == "experts" and path.name == "policy"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

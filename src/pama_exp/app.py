@@ -26,8 +26,10 @@ from pama_exp.errors import Interrupted, UserError, WorkerCrashed, refuse_secret
 from pama_exp.labels import recorded
 from pama_exp.secrets import secrets_of_words
 from pama_exp.stages.assets import check_assets
+from pama_exp.stages.finished import as_the_run_had_it
 from pama_exp.sweeping import search_path
 from pama_exp.sweeping.process import stop_with_sweep
+from pama_exp.tracking import folder as folders
 
 CONF = schema.CONF
 _LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's, as extras
@@ -221,7 +223,7 @@ def _guarded(composed: DictConfig) -> dict[str, Any]:
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = {signum: signal.signal(signum, stop) for signum in signals}
     try:
-        return run(composed)
+        return run(composed, HydraConfig.get().overrides.task)
     except UserError as error:
         if in_worker:
             raise
@@ -249,9 +251,16 @@ def _guarded(composed: DictConfig) -> dict[str, Any]:
             signal.signal(signum, handler)
 
 
-def run(composed: DictConfig) -> dict[str, Any]:
-    """Validate the configuration, then run its stage in the run's folder, record the result and return it."""
+def run(composed: DictConfig, given: Sequence[str] | None = None) -> dict[str, Any]:
+    """Validate the configuration, then run its stage in the run's folder, record the result and return it.
+
+    Args:
+        composed: by Hydra.
+        given: the overrides that the user named; None where that is not known, and everything counts as named.
+    """
     config = schema.typed(composed)
+    folders.run_folder(config.output)
+    config = as_the_run_had_it(config, given)
     if not config.preflight:
         check_assets(config)  # at once: what follows imports for seconds
     stage = _load_stage(config)
@@ -268,27 +277,37 @@ def run(composed: DictConfig) -> dict[str, Any]:
     check_before_work(config)
     preflight.brief(config)
     record = RunRecord.open(Path(config.output).absolute())
+    plain = recorded(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config))))
     with record.lock():
-        if config.force:
-            record.clear()
-        if record.is_complete and not config.stage.get("fresh", False):
-            note(f"This run is finished: {record.folder} (force=true runs it again).")
-            summary(record.read_result())
-            return record.read_result()
-        plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
-        record.write_config(recorded(plain), volatile=schema.VOLATILE)
-        record.write_environment(sys.argv)
-        record.write_status("running", record.last_step())
+        folders.settle(record.folder)
+        if not config.force:
+            record.refuse_another(plain, volatile=schema.VOLATILE)
+            if record.is_complete and not config.stage.get("fresh", False):
+                result = record.read_result()
+                record.mend_status()
+                note(f"This run is finished: {record.folder} (force=true runs it again).")
+                summary(result)
+                return result
         try:
+            if config.force:
+                folders.set_aside(record.folder)
+            record.write_config(plain, volatile=schema.VOLATILE)
+            record.write_environment(sys.argv)
+            if not folders.has_checkpoint(record.folder):
+                record.truncate(0)  # nothing to go on from: the stage writes all its rows again
+            record.write_status("running", record.last_step())
             result = _perform(stage, config, record)
             record.metrics_table(record.folder / "metrics.csv")
-            record.write_status("complete", record.last_step())
             record.write_result(result)
+            record.write_status("complete", record.last_step())
         except (Interrupted, Exception) as error:
             state = "interrupted" if isinstance(error, Interrupted) else "failed"
             told = failing.unwritable(error, record.folder) or error
             record.note_failure(state, str(told).splitlines()[0] if str(told) else type(told).__name__)
+            if folders.settle(record.folder):
+                note(f"The run that this one was to replace is back in {record.folder}.")
             raise
+        folders.settle(record.folder)  # what it replaces is deleted
     summary(result)
     return result
 

@@ -14,6 +14,7 @@ from pama_exp.report.gather import gather
 from pama_exp.report.tables import write_tables
 
 _ASSETS = Path(__file__).parent / "assets"
+_TITLE = b"<title>pama-exp report</title>"  # in the head of page.html: by it an earlier report is known
 
 
 def write_report(folders: Sequence[Path], output: Path) -> Path:
@@ -24,8 +25,13 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
         output: made if it is missing; what an earlier report left there is written over.
 
     Raises:
-        UserError: for a folder that is missing, if none holds a run, or if `output` cannot be written.
+        UserError: for a folder that is missing, if none holds a run, or if `output` cannot be written or holds
+            something else than a report.
     """
+    try:
+        _refuse_foreign(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}).", "Give another --output FOLDER.") from None
     data, comparisons = gather(folders)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -39,6 +45,17 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error.strerror}).", "Give another --output FOLDER.") from None
     return page
+
+
+def _refuse_foreign(output: Path) -> None:
+    names = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+    page = output / "index.html"
+    if not names or (page.is_file() and not page.is_symlink() and _TITLE in page.read_bytes()[:4096]):
+        return
+    raise UserError(
+        f"--output {output} holds other files than a report's, such as {names[0]}.",
+        "Give another --output FOLDER, one that is new, empty, or a report's.",
+    )
 
 
 def render(data: dict[str, Any]) -> str:

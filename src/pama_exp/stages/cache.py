@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -10,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from pama_exp import distributed
 from pama_exp.errors import UserError
 from pama_exp.labels import slug
 from pama_exp.schema import digest
+from pama_exp.tracking import locks
 from pama_exp.tracking.console import note
 
 _MANIFEST = "manifest.json"
+_MAKING = ".making-"  # in the name of a temporary folder, after the name that it will have
 _POLL_SECONDS = 0.1
 
 
@@ -47,7 +48,8 @@ def _fill(folder: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path]
     with _turn(folder):
         if folder.exists():  # another run made it meanwhile
             return
-        temporary = Path(tempfile.mkdtemp(prefix=f".{slug(kind)}-", dir=folder.parent))
+        _drop_left_behind(folder)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_MAKING}", dir=folder.parent))
         try:
             make(temporary)
             hashes = {str(p.relative_to(temporary)): _sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
@@ -70,20 +72,29 @@ def private_folder(path: Path) -> Path:
 @contextmanager
 def _turn(folder: Path) -> Iterator[None]:
     """Hold `folder`'s lock, which the system frees however the process ends."""
-    try:
-        private_folder(folder.parent)
-        lock = (folder.parent / f".{folder.name}.lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"The cache folder {folder.parent} cannot be written ({error.strerror}).", "Set cache_dir=FOLDER."
-        ) from None
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            note(f"Another run is making {folder.name}; waiting for it.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            private_folder(folder.parent)
+            stack.enter_context(
+                locks.held(_lock(folder), on_wait=lambda: note(f"Another run is making {folder.name}; waiting for it."))
+            )
+        except OSError as error:
+            raise UserError(
+                f"The cache folder {folder.parent} cannot be written ({error.strerror}).", "Set cache_dir=FOLDER."
+            ) from None
         yield
+
+
+def _lock(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.lock"
+
+
+def _drop_left_behind(mine: Path) -> None:
+    """Delete what makers that were killed had begun: of those whose lock is free or ours, none is at work."""
+    for path in mine.parent.glob(f".*{_MAKING}*"):
+        made = mine.parent / path.name.removeprefix(".").rpartition(_MAKING)[0]
+        if not path.is_symlink() and (made == mine or not locks.is_held(_lock(made))):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def is_cached(root: Path, kind: str, key: Mapping[str, Any]) -> bool:

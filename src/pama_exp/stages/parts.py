@@ -177,7 +177,7 @@ def check_before_work(config: Config, *, all_there: bool = True, here: bool = Tr
     """
     t, estimator = config.training, make_estimator(config)
     loggers.check(config.logger.kinds)
-    if config.model.path is not None and not Path(config.model.path).is_dir():
+    if config.evaluate.run is None and config.model.path is not None and not Path(config.model.path).is_dir():
         raise UserError(f"model.path={config.model.path} is not a folder.", "Give a folder in Hugging Face format.")
     if config.evaluate.run is not None and not (Path(config.evaluate.run) / "policy").is_dir():
         raise UserError(f"evaluate.run={config.evaluate.run} holds no policy/ folder.", "Name a finished run's folder.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
@@ -15,8 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp import schema
 from pama_exp.errors import UserError, suggest
+from pama_exp.labels import recorded
+from pama_exp.stages.finished import as_the_run_had_it
 from pama_exp.stages.parts import check_before_work
 from pama_exp.sweeping.jobs import Job, State, labels
+from pama_exp.tracking.folder import run_folder
+from pama_exp.tracking.record import RunRecord
 
 # Settings that concern the sweep as a whole, not what a job does.
 _OF_THE_SWEEP = ("hydra.mode", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
@@ -58,6 +63,10 @@ class Plan:
         """
         try:
             config = self.check(line)
+            folder = run_folder(config.output)
+            if not config.force:
+                plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
+                RunRecord(folder).refuse_another(recorded(plain), volatile=schema.VOLATILE)
         except UserError as error:
             raise UserError(f"Job {number} ({label}): {error.message}", error.hint) from None
         # Jobs of one sweep share a W&B group.
@@ -68,7 +77,7 @@ class Plan:
             label=label,
             overrides=overrides,
             command=[sys.executable, "-m", "pama_exp", *_flags(), *overrides, *self._passed_on(), "hydra.mode=RUN"],
-            folder=Path(config.output).absolute(),
+            folder=folder,
             log=self.folder / "logs" / f"{number:03d}.log",
             steps=config.training.steps,
             devices=config.trainer.devices if config.trainer.accelerator in ("gpu", "cuda") else 0,
@@ -96,6 +105,7 @@ class Plan:
                 "Every job of a sweep has to have every key; `--cfg job` shows those of one.",
             ) from None
         config = schema.typed(OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]))
+        config = as_the_run_had_it(config, line)
         check_before_work(config)
         return config
 

@@ -59,7 +59,7 @@ def run_search(
         configs = [sweep.plan.check(space.line(values)) for values in space.corners()]
         objectives = configs[0].objectives
         directions = {name: node.direction for name, node in objectives.items()}
-        with RunRecord.open(sweep.folder).lock():
+        with RunRecord(sweep.folder).make().lock():
             study = Study(sweep.folder, space, directions, sampler, population, trials, seed)
             front = Front(sweep.folder, directions, _worst(configs[0]))
             at_a_time: int = batch if batch is not None else getattr(sweep.runner, "workers", 1)

@@ -146,7 +146,7 @@ def run_grid(
             ) from None
         sweep = Sweep(context, config, task_function, [sorted(set(line) - {"force=true"}) for line in lines])
         jobs = sweep.plan.jobs(lines)
-        with RunRecord.open(sweep.folder).lock():
+        with RunRecord(sweep.folder).make().lock():
             sweep.run(jobs, f"Sweep {sweep.folder.name}")
             sweep.conclude([job.folder for job in jobs])
     return [job.result() for job in jobs]

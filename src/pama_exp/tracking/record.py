@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import json
 import math
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ import yaml
 from pama_exp.csv_files import write_records
 from pama_exp.errors import UserError
 from pama_exp.secrets import redact, redacted
+from pama_exp.tracking import folder as folders
+from pama_exp.tracking import locks
 
 _PACKAGES = (
     "pama-exp",
@@ -51,18 +52,23 @@ class RunRecord:
         """The record in this folder, which is made if it is missing.
 
         Raises:
-            UserError: if the folder cannot be written.
+            UserError: if the folder cannot be written, or holds something else than a run.
+        """
+        return cls(folders.run_folder(str(folder))).make()
+
+    def make(self) -> RunRecord:
+        """Make the folder if it is missing; returns the record.
+
+        Raises:
+            UserError: if it cannot be written.
         """
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
-            raise UserError(
-                f"The run folder {folder} cannot be written ({error.strerror}).", "Set output=FOLDER."
-            ) from None
-        return cls(folder)
+            raise self._unwritable(error) from None
+        return self
 
     @property
     def run_id(self) -> str:
@@ -74,43 +80,32 @@ class RunRecord:
         """Held while the run is worked on; freed by the system when the process ends, however it ends.
 
         Raises:
-            UserError: if another process holds it.
+            UserError: if another process holds it, or its file cannot be written.
         """
-        with (self.folder / ".lock").open("w") as file:
+
+        def refuse() -> None:
+            raise UserError(
+                f"Another process is working on {self.folder}.", "Wait for it, or give this run output=FOLDER."
+            )
+
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(
-                    f"Another process is working on {self.folder}.", "Wait for it, or give this run output=FOLDER."
-                ) from None
+                stack.enter_context(locks.held(self.folder / folders.LOCK, on_wait=refuse))
+            except OSError as error:
+                raise self._unwritable(error) from None
             yield
 
     def is_locked(self) -> bool:
         """Whether a process is working on this run now."""
-        path = self.folder / ".lock"
-        if not path.exists():
-            return False
-        with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
+        return locks.is_held(self.folder / folders.LOCK)
 
-    def clear(self) -> None:
-        """Forget the run, keep the folder."""
-        for path in self.folder.iterdir():
-            if path.name == ".lock":
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"The run folder {self.folder} cannot be written ({error.strerror}).", "Set output=FOLDER.")
 
     # ---- what ran -------------------------------------------------------------------------------------------------
 
-    def write_config(self, resolved: Mapping[str, Any], volatile: Sequence[str] = ()) -> None:
-        """config.yaml; a folder that holds another run's is refused.
+    def refuse_another(self, resolved: Mapping[str, Any], volatile: Sequence[str] = ()) -> None:
+        """Go on only if the folder holds no run, or the one of this configuration.
 
         Args:
             resolved: plain nested values.
@@ -119,19 +114,35 @@ class RunRecord:
         Raises:
             UserError: naming the keys that differ.
         """
-        path, resolved = self.folder / "config.yaml", redacted(resolved)
-        if path.exists():
-            differing = _differences(_without(self.read_config(), volatile), _without(resolved, volatile))
-            if differing:
-                raise UserError(
-                    f"{self.folder} holds a run of another configuration; different: {', '.join(differing[:5])}.",
-                    "Choose another output=FOLDER, or give force=true to run in this one afresh.",
-                )
-        _write_atomically(path, yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True, width=120))
+        if not (self.folder / folders.CONFIG).exists():
+            return
+        resolved = redacted(resolved)
+        differing = _differences(_without(self.read_config(), volatile), _without(resolved, volatile))
+        if differing:
+            more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+            raise UserError(
+                f"{self.folder} holds a run of another configuration; different: {', '.join(differing[:5])}{more}.",
+                "Choose another output=FOLDER, or give force=true to run in this one afresh.",
+            )
+
+    def write_config(self, resolved: Mapping[str, Any], volatile: Sequence[str] = ()) -> None:
+        """config.yaml; a folder that holds another run's is refused, as `refuse_another` does."""
+        resolved = redacted(resolved)
+        self.refuse_another(resolved, volatile)
+        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True, width=120)
+        _write_atomically(self.folder / folders.CONFIG, folders.HEADER + text)
 
     def read_config(self) -> dict[str, Any]:
-        """What `write_config` wrote."""
-        return dict(yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8")))
+        """What `write_config` wrote.
+
+        Raises:
+            UserError: if it is damaged.
+        """
+        path = self.folder / folders.CONFIG
+        try:
+            return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (yaml.YAMLError, TypeError, ValueError):
+            raise UserError(f"{path} is damaged.", "Give another output=FOLDER, or force=true.") from None
 
     def write_environment(self, command: Sequence[str]) -> None:
         """environment.json: versions, hardware, and the source's commit."""
@@ -169,10 +180,14 @@ class RunRecord:
         return self._read("generations.jsonl")
 
     def truncate(self, step: int) -> None:
-        """Keep the rows up to `step`: what a checkpoint at that step knows of. Nothing is kept where there is none."""
+        """Keep the rows up to `step`: what a checkpoint at that step knows of. Nothing is kept where there is none.
+
+        Rows of a split are those of the policy at its end, which are written after the last checkpoint, and again.
+        """
         for name in ("metrics.jsonl", "generations.jsonl"):
             if (self.folder / name).exists():
-                kept = [row for row in self._read(name) if step > 0 and row["step"] <= step]
+                rows = self._read(name) if step > 0 else []
+                kept = [row for row in rows if row["step"] <= step and "split" not in row]
                 _write_atomically(self.folder / name, "".join(json.dumps(row) + "\n" for row in kept))
 
     def last_step(self) -> int:
@@ -205,8 +220,25 @@ class RunRecord:
                     file.truncate()
 
     def read_status(self) -> dict[str, Any]:
-        """What `write_status` wrote."""
-        return _read_json(self.folder / "status.json")
+        """What `write_status` wrote; its state as the result and the lock have it, wherever a kill came.
+
+        So it is complete with a result alone, running with a process alone, and dead where neither is there.
+
+        Raises:
+            UserError: if it is missing or damaged.
+        """
+        written = _read_json(self.folder / "status.json")
+        if written.get("state") not in ("running", "complete"):
+            return written
+        if written["state"] == "running" and self.is_locked():
+            return written
+        return written | {"state": "complete" if self.is_complete else "running" if self.is_locked() else "dead"}
+
+    def mend_status(self) -> None:
+        """Have status.json say complete where there is a result, and a kill came before it could."""
+        path = self.folder / "status.json"
+        if not path.exists() or _read_json(path).get("state") != "complete":
+            self.write_status("complete", self.last_step())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """result.json, last and atomically."""
@@ -215,7 +247,7 @@ class RunRecord:
     @property
     def is_complete(self) -> bool:
         """Whether the run has its result."""
-        return (self.folder / "result.json").exists()
+        return (self.folder / "result.json").is_file()
 
     def read_result(self) -> dict[str, Any]:
         """What `write_result` wrote.
