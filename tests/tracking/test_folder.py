@@ -23,7 +23,14 @@ def thesis(folder):
 
 def finished(folder, mark="old"):
     """A run's folder."""
-    for name in (CONFIG, "environment.json", "metrics.jsonl", "result.json", "policy/w", "checkpoints/step-00000003.ckpt"):
+    for name in (
+        CONFIG,
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "policy/w",
+        "checkpoints/step-00000003.ckpt",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(HEADER + mark if name == CONFIG else mark)
     (folder / ".lock").touch()
@@ -92,7 +99,9 @@ REFUSED = {
     "Hydra's configuration": lambda here: str(with_file(here / "d", CONFIG, OLD_CONFIG)),
     "a link as configuration": lambda here: str(link(here / "home" / CONFIG, finished(here / "run") / CONFIG).parent),
     "an environment alone": lambda here: str(with_file(here / "d", "environment.json", "{}")),
-    "a thesis with a link to a run": lambda here: str(link(thesis(here / "t") / ".replaced", finished(here / "r")).parent),
+    "a thesis with a link to a run": lambda here: str(
+        link(thesis(here / "t") / ".replaced", finished(here / "r")).parent
+    ),
     "a name too long": lambda here: "x" * 5000,
     "a zero byte": lambda here: "a\0b",
     "a line's end": lambda here: str(thesis(here / "two\nlines")),

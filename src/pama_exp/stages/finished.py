@@ -50,7 +50,10 @@ def as_the_run_had_it(config: Config, given: Sequence[str] | None) -> Config:
     named = _Named(given)
     where = f"evaluate.run={folder}"
     _refuse_contradictions(where, ours, theirs, named)
-    merged = {**ours, **{key: _merged(ours[key], theirs.get(key, ours[key]), key, named) for key in ours if key not in _NOT_TAKEN}}
+    merged = {
+        **ours,
+        **{key: _merged(ours[key], theirs.get(key, ours[key]), key, named) for key in ours if key not in _NOT_TAKEN},
+    }
     merged["objectives"] = _objectives(where, ours, theirs, named, merged["data"]["domain"])
     _refuse_code(where, merged, ours)
     return typed(OmegaConf.create(merged))
