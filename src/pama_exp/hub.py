@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,9 @@ Kind = Literal["model", "dataset"]
 _FOREIGN = ("*.msgpack", "*.h5", "*.ot", "*.tflite", "*.onnx", "onnx/*", "coreml/*", "original/*", "openvino/*")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _PICKLED = tuple(f"*{suffix}" for suffix in _PICKLES)
+# In the order in which transformers, and for adapters PEFT, look for them.
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _ANSWERS_WITHIN = 3.0  # seconds
 
@@ -112,22 +116,54 @@ def is_reachable(endpoint: str | None = None) -> bool:
 
 
 def weights_format(folder: str | Path) -> Literal["safetensors", "pickle"] | None:
-    """How a model folder's weights are stored; safetensors where there are both, None where there are none."""
-    if any(Path(folder).glob("*.safetensors")):
-        return "safetensors"
-    return "pickle" if any(path for pattern in _PICKLED for path in Path(folder).glob(pattern)) else None
+    """How the weights that would be loaded are stored: pickle where one file of them is, None where there are none.
+
+    Other files of weights beside them count for nothing.
+    """
+    folder = Path(folder)
+    named = _named_weights(folder)
+    there = loaded(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    there += [named] if named is not None else []
+    if not there:
+        return None
+    return "safetensors" if all(map(_is_safe, there)) else "pickle"
+
+
+def loaded(names: Iterable[str]) -> list[str]:
+    """Of a folder's files those that transformers (for the model) and PEFT (for the adapter) would load."""
+    given = set(names)
+    orders = (_WEIGHTS, _ADAPTERS) if "adapter_config.json" in given else (_WEIGHTS,)
+    first = [next((name for name in order if name in given), None) for order in orders]
+    return [name for name in first if name is not None]
+
+
+def _is_safe(name: str) -> bool:
+    return name.endswith((".safetensors", ".safetensors.index.json"))
+
+
+def _named_weights(folder: Path) -> str | None:
+    """The file that config.json itself names for the weights, if it does."""
+    try:
+        named = json.loads((folder / "config.json").read_text()).get("transformers_weights")
+    except (OSError, ValueError, AttributeError):  # whoever loads the model says what is wrong with it
+        return None
+    return None if named is None else str(named)
 
 
 def check_whole(folder: str | Path) -> None:
     """Every file of safetensors is as long as its header says, and every file that an index names is there.
 
-    Headers alone are read.
+    Headers alone are read. An index may name files of safetensors in its own folder alone.
 
     Raises:
         UserError: for the first that is not.
     """
     for index in Path(folder).glob("*.safetensors.index.json"):
         for shard in sorted(_shards(index)):
+            if not shard.endswith(".safetensors") or Path(shard).name != shard:
+                raise UserError(
+                    f"{index} names {shard!r}, which is no file of safetensors beside it.", "Is the folder whole?"
+                )
             if not (Path(folder) / shard).is_file():
                 raise UserError(f"{folder} lacks {shard}, which {index.name} names.", "Is the folder whole?")
     for file in sorted(Path(folder).glob("*.safetensors")):
@@ -150,13 +186,16 @@ def _is_whole(folder: Path) -> bool:
 
 def _shards(index: Path) -> set[str]:
     """The files that hold the weights which an index names."""
-    return set(json.loads(index.read_text()).get("weight_map", {}).values())
+    try:
+        return {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{index} is damaged.", "Copy or fetch the file again.") from None
 
 
 def _fetch(repo_id: str, revision: str | None, kind: Kind, refused_pickle: str | None) -> Path:
     try:
         files = HfApi().list_repo_files(repo_id, revision=revision, repo_type=kind)
-        has_safetensors = any(name.endswith(".safetensors") for name in files)
+        has_safetensors = any(map(_is_safe, loaded(files)))
         if refused_pickle is not None and not has_safetensors and any(name.endswith(_PICKLES) for name in files):
             raise pickled(repo_id, refused_pickle)
         ignored = [] if kind == "dataset" else [*_FOREIGN, *(_PICKLED if has_safetensors else ())]

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from pama_exp.conditioning import shifted
 from pama_exp.errors import UserError
+from pama_exp.files import check_folder, write_manifest
 from pama_exp.labels import markdown_text
 from pama_exp.policy.loading import save
 from pama_exp.policy.policy import Policy
@@ -85,8 +86,12 @@ def load_preference_map(folder: str | Path) -> tuple[Tensor, list[str]] | None:
     path = Path(folder) / PREFERENCE_MAP
     if not path.is_file():
         return None
-    with safe_open(path, framework="pt") as file:
-        return file.get_tensor("weight"), json.loads(file.metadata()["objectives"])
+    check_folder(Path(folder))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor("weight"), [str(name) for name in json.loads(file.metadata()["objectives"])]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged.", "Copy the folder again from where it was written.") from None
 
 
 @contextmanager
@@ -114,7 +119,7 @@ def told(model: Any, folder: str | Path, preference: Mapping[str, float]) -> Ite
 
 
 def write_card(folder: str | Path, card: Card, adapter_only: bool) -> None:
-    """README.md, with the metadata that the Hub reads."""
+    """README.md, with the metadata that the Hub reads; and what every file of the finished folder is known by."""
     base = [f"base_model: {card.base}"] if card.is_hub_id else []
     head = [
         "---",
@@ -151,6 +156,7 @@ def write_card(folder: str | Path, card: Card, adapter_only: bool) -> None:
         "",
     ]
     (Path(folder) / "README.md").write_text("\n".join([*head, "", *body]), encoding="utf-8", errors="replace")
+    write_manifest(Path(folder))
 
 
 def fenced(command: str) -> list[str]:

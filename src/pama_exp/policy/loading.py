@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from pama_exp import hub
+from pama_exp import files, hub
 from pama_exp.errors import UserError, suggest
 from pama_exp.policy.adapters import quantisation, quiet
 
@@ -207,9 +207,14 @@ def check_weights(folder: str | Path, allow_pickle: bool) -> None:
     """
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
+    _check_files(Path(folder), allow_pickle)
+
+
+def _check_files(folder: Path, allow_pickle: bool) -> None:
     if hub.weights_format(folder) == "pickle" and not allow_pickle:
         raise hub.pickled(str(folder), "model.allow_pickle")
     hub.check_whole(folder)
+    files.check_folder(folder)
 
 
 def _load(kind: Any, folder: str | Path, allow_pickle: bool = False, **extra: Any) -> PreTrainedModel:
@@ -217,7 +222,12 @@ def _load(kind: Any, folder: str | Path, allow_pickle: bool = False, **extra: An
     logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # what it would warn of is an error below
     try:
         model, info = kind.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True, **extra
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=None if allow_pickle else True,
+            output_loading_info=True,
+            **extra,
         )
     except Exception as error:  # safetensors and transformers raise many kinds
         reason = str(error).splitlines()[0]
@@ -242,16 +252,25 @@ def whole_folder(folder: str | Path) -> Path:
     if not settings.is_file():
         return Path(folder)
     try:
-        base = str(json.loads(settings.read_text())["base_model_name_or_path"])
-    except (ValueError, KeyError):
+        content = json.loads(settings.read_text())
+        base = str(content["base_model_name_or_path"])
+    except (ValueError, KeyError, TypeError):
         raise UserError(f"{settings} names no base.", "Is the folder whole?") from None
-    return Path(base) if Path(base).is_dir() else hub.resolve(base)
+    if content.get("megatron_config") is not None:  # PEFT would import the module that it names
+        raise UserError(f"{settings} is for Megatron, which nothing here reads.", "Give an adapter of a plain model.")
+    found = Path(base) if Path(base).is_dir() else hub.resolve(base)
+    if (found / "adapter_config.json").is_file():
+        raise UserError(f"{settings}: its base {base} is an adapter too.", "Merge that one into its own base first.")
+    return found
 
 
 def _load_adapted(folder: Path, dtype: str | None, allow_pickle: bool) -> PreTrainedModel:
     from peft import PeftModel
 
     source = whole_folder(folder)
+    _check_files(folder, allow_pickle)
+    if hub.weights_format(folder) is None:
+        raise UserError(f"{folder} holds no adapter_model.safetensors.", "Is the folder whole?")
     try:
         with quiet():
             adapted = PeftModel.from_pretrained(load_model(source, dtype, allow_pickle=allow_pickle), str(folder))

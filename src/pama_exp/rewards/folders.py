@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pama_exp import hub
+from pama_exp import files, hub
 from pama_exp.errors import UserError
 
 # Without one of these files transformers would make an empty tokenizer of the model's class.
@@ -83,6 +83,7 @@ def check_format(folder: str | Path, allow_pickle: bool, setting: str = "allow_p
     if found == "pickle" and not allow_pickle:
         raise hub.pickled(str(folder), setting)
     hub.check_whole(folder)
+    files.check_folder(Path(folder))
 
 
 def load_classifier(folder: str | Path, allow_pickle: bool) -> PreTrainedModel:
@@ -95,7 +96,11 @@ def load_classifier(folder: str | Path, allow_pickle: bool) -> PreTrainedModel:
     check_format(folder, allow_pickle)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=None if allow_pickle else True,
+            output_loading_info=True,
         )
     except Exception as error:  # safetensors and transformers raise many kinds
         raise _unreadable("classifier", folder, error) from None
@@ -231,6 +236,8 @@ def _check_head(folder: str | Path, config: PreTrainedConfig) -> None:
 def _saved_names(folder: Path) -> set[str] | None:
     """The names of the weights in safetensors; None where they are pickled."""
     names: set[str] = set()
+    if hub.weights_format(folder) == "pickle":
+        return None
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as weights:
             names |= set(weights.keys())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -13,14 +11,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pama_exp import distributed
+from pama_exp import distributed, files
 from pama_exp.errors import UserError
 from pama_exp.labels import slug
 from pama_exp.schema import digest
 from pama_exp.tracking import locks
 from pama_exp.tracking.console import note
 
-_MANIFEST = "manifest.json"
 _MAKING = ".making-"  # in the name of a temporary folder, after the name that it will have
 _POLL_SECONDS = 0.1
 
@@ -52,8 +49,7 @@ def _fill(folder: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path]
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_MAKING}", dir=folder.parent))
         try:
             make(temporary)
-            hashes = {str(p.relative_to(temporary)): _sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
-            (temporary / _MANIFEST).write_text(json.dumps({"key": key, "sha256": hashes}, indent=1, default=str))
+            files.write_manifest(temporary, key=key)
             temporary.chmod(0o700)  # as mkdtemp makes it, unless the umask takes more
             os.rename(temporary, folder)
         finally:
@@ -105,15 +101,11 @@ def is_cached(root: Path, kind: str, key: Mapping[str, Any]) -> bool:
 def _verify(folder: Path) -> None:
     hint = f"Delete the folder {folder} and run the same command: it is made again."
     try:
-        hashes = json.loads((folder / _MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"The cached result {folder.name} has no readable {_MANIFEST}.", hint) from None
-    for name, expected in hashes.items():
-        path = folder / name
-        if not path.is_file() or _sha256(path) != expected:
-            raise UserError(f"The cached file {path} is missing or damaged.", hint)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        hashes = files.manifest(folder)
+    except UserError:
+        hashes = None
+    if hashes is None:
+        raise UserError(f"The cached result {folder.name} has no readable {files.MANIFEST}.", hint)
+    damaged = files.first_damaged(folder, hashes)
+    if damaged is not None:
+        raise UserError(f"The cached file {damaged} is missing or damaged.", hint)

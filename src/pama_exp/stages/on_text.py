@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError
+from pama_exp.files import write_manifest
 from pama_exp.labels import markdown_text
 from pama_exp.policy.export import fenced
 from pama_exp.policy.loading import build_classifier, load_model, load_tokenizer, save
@@ -175,3 +176,4 @@ def _write_card(folder: Path, config: Config, purpose: str, made: str, load: str
         "",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8", errors="replace")
+    write_manifest(folder)
