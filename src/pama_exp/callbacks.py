@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pama_exp.alignment import Alignment
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import Interrupted, UserError
 from pama_exp.experience import Evaluation
+from pama_exp.tracking import checkpoints
 from pama_exp.tracking.console import Progress
 from pama_exp.tracking.loggers import survive
 from pama_exp.tracking.record import RunRecord
@@ -74,9 +74,10 @@ class RandomStates(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Python's, numpy's and torch's generators."""
+        kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global stream, which third-party code draws from
         return {
             "python": random.getstate(),
-            "numpy": np.random.get_state(),  # noqa: NPY002 - the global stream is what third-party code draws from
+            "numpy": (kind, keys.tolist(), *rest),
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -160,6 +161,10 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Alignment) -> None:
         """Take over SIGTERM and SIGINT from Lightning: a step is finished before the run stops."""
+        if distributed.is_main():
+            for step, path in checkpoints.found_in(self.folder).items():
+                if step > pl_module.step:  # passed over when the run went on: not to be taken for newer ones
+                    checkpoints.drop(path)
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._previous[signum] = signal.signal(signum, self._remember)
 
@@ -178,7 +183,7 @@ class Checkpoints(Callback):
             return
         if distributed.size() > 1 and not exception.is_shared:
             return  # one of several processes cannot save alone
-        if pl_module.step > max((step_of(path) for path in self.folder.glob("step-*.ckpt")), default=0):
+        if pl_module.step > max(checkpoints.found_in(self.folder), default=0):
             self.save(trainer, pl_module.step)
 
     def save(self, trainer: Trainer, step: int) -> None:
@@ -188,9 +193,9 @@ class Checkpoints(Callback):
         trainer.save_checkpoint(temporary)  # every process's part; the main one writes
         if not distributed.is_main():
             return
-        temporary.replace(self.folder / f"step-{step:08d}.ckpt")
-        for old in sorted(self.folder.glob("step-*.ckpt"))[:-2]:
-            old.unlink()
+        checkpoints.seal(temporary, self.folder, step)
+        for old in list(checkpoints.found_in(self.folder).values())[:-2]:
+            checkpoints.drop(old)
 
     def teardown(self, trainer: Trainer, pl_module: Alignment, stage: str) -> None:
         """Give the signals back."""
@@ -202,23 +207,3 @@ class Checkpoints(Callback):
         if self.signum is not None:  # asked twice: stop at once
             raise Interrupted(signum)
         self.signum = signum
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step that the file's name says."""
-    return int(checkpoint.stem.removeprefix("step-"))
-
-
-def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
-    """The newest checkpoint and its step; None where there is none.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    found = sorted(folder.glob("step-*.ckpt"))
-    if not found:
-        return None
-    with suppress(Exception):
-        return found[-1], int(torch.load(found[-1], map_location="cpu", weights_only=False)["alignment"]["step"])
-    older = f" It then resumes from {found[-2].name}." if len(found) > 1 else " It then starts from the beginning."
-    raise UserError(f"The checkpoint {found[-1]} cannot be read.", f"Delete it and run the same command.{older}")

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pama_exp.secrets import HINT, redact
+
 _OURS = Path(__file__).parent
 _STANDARD = Path(sysconfig.get_path("stdlib"))
-
-from pama_exp.secrets import HINT, redact
 
 
 class UserError(Exception):

@@ -58,3 +58,8 @@ def basename(*paths: str | None) -> str:
     """The last part of the last path given; `hf` where none is."""
     given = [path for path in paths if path is not None]
     return given[-1].rstrip("/").rpartition("/")[2] if given else "hf"
+
+
+def shown(text: Any) -> str:
+    """On one line of characters that every terminal and file takes: others as escapes, such as those of odd names."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

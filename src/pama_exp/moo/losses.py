@@ -20,7 +20,7 @@ from torchjd import scalarization
 from pama_exp.errors import UserError
 from pama_exp.moo.gap import Gap
 from pama_exp.moo.solver import Gramian, Solver
-from pama_exp.moo.weighted import as_bytes, from_bytes
+from pama_exp.moo.weighted import remember, remembered
 
 
 class Scalarized(Solver):
@@ -67,7 +67,7 @@ class Scalarized(Solver):
     def state_dict(self) -> dict[str, Any]:
         """The scalarizer, the ideal point and the latest weights."""
         return {
-            "scalarizer": as_bytes(self.scalarizer),
+            "scalarizer": remembered(self.scalarizer),
             "gap": self.gap.state_dict(),
             "steps": self.steps,
             "latest_weights": self.latest_weights,
@@ -75,7 +75,7 @@ class Scalarized(Solver):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.scalarizer = from_bytes(state["scalarizer"])
+        remember(self.scalarizer, state["scalarizer"])
         self.gap.load_state_dict(state["gap"])
         self.steps, self.latest_weights = state["steps"], state["latest_weights"]
 

@@ -1,24 +1,25 @@
-"""The seam to torchjd: a function of the Gramian as a solver, and what it remembers as a tensor.
+"""The seam to torchjd: a function of the Gramian as a solver, and what it remembers in plain values.
 
 Legend: N losses, one per objective.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 import torchjd
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
 
 from pama_exp.errors import UserError
 from pama_exp.moo.solver import Gramian, Solver
 
 # Squared distances below this share of the squared norms are rounding where the Gramian is float32.
 TWIN_TOLERANCE = 1e-6
+_EVERY_MODULE = frozenset(vars(nn.Module()))  # torch's own, not what a module of torchjd remembers
 
 
 class Weighted(Solver):
@@ -63,14 +64,15 @@ class Weighted(Solver):
 
     def state_dict(self) -> dict[str, Any]:
         """How often it was called, and the weighting itself where it remembers earlier calls."""
-        remembers = isinstance(self.weighting, torchjd.Stateful)
-        return {"calls": self.calls, "weighting": as_bytes(self.weighting) if remembers else None}
+        weighting = self.weighting
+        remembers = isinstance(weighting, torchjd.Stateful) and isinstance(weighting, nn.Module)
+        return {"calls": self.calls, "weighting": remembered(weighting) if remembers else None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.calls = state["calls"]
-        if state["weighting"] is not None:
-            self.weighting = from_bytes(state["weighting"])
+        if state["weighting"] is not None and isinstance(self.weighting, nn.Module):
+            remember(self.weighting, state["weighting"])
 
     def _draw(self, gramian: Float[Tensor, "N N"]) -> Float[Tensor, " N"]:
         self.calls += 1
@@ -92,16 +94,53 @@ def shared_among_twins(gramian: Float[Tensor, "N N"], weights: Float[Tensor, " N
     return twins @ weights / twins.sum(1)
 
 
-def as_bytes(module: Any) -> Tensor:
-    """A pickle of `module` as a (size,) uint8 tensor: torchjd keeps what it remembers partly outside state_dict."""
-    file = io.BytesIO()
-    torch.save(module, file)
-    return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+def remembered(module: nn.Module) -> dict[str, Any]:
+    """What `module` holds, in plain values and tensors: torchjd keeps a part of it outside of state_dict."""
+    own = {**module._parameters, **module._buffers, **module._modules}
+    own |= {name: value for name, value in vars(module).items() if name not in _EVERY_MODULE}
+    held: dict[str, Any] = {}
+    for name, value in own.items():
+        if isinstance(value, nn.Module):
+            held[name] = remembered(value)
+        elif isinstance(value, Optimizer):
+            held[name] = value.state_dict()
+        elif isinstance(value, Tensor):
+            held[name] = value.detach().clone()
+        elif _is_plain(value):
+            held[name] = value
+    return held
 
 
-def from_bytes(data: Tensor) -> Any:
-    """The inverse of `as_bytes`."""
-    return torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=False)
+def remember(module: nn.Module, held: Mapping[str, Any]) -> None:
+    """The inverse of `remembered`, on a module that was made with the same settings.
+
+    Raises:
+        UserError: for what an earlier version wrote, which is a pickle.
+    """
+    if isinstance(held, Tensor):
+        raise UserError(
+            "This checkpoint is of a version that kept the solver's state as a pickle, which is no longer read.",
+            "force=true runs again from the start.",
+        )
+    for name in remembered(module):
+        kept, value = getattr(module, name), held[name]
+        if isinstance(kept, nn.Module):
+            remember(kept, value)
+        elif isinstance(kept, nn.Parameter):
+            with torch.no_grad():
+                kept.copy_(value)
+        elif isinstance(value, Mapping):  # Adam is what torchjd's modules learn by; they make it when first used
+            optimizer = Adam(module.parameters()) if kept is None else kept
+            optimizer.load_state_dict(dict(value))
+            setattr(module, name, optimizer)
+        else:
+            setattr(module, name, value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | Tensor | torch.dtype | torch.device)
 
 
 def with_extra(name: str, make: Callable[[], Any]) -> Any:

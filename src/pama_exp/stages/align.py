@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from pama_exp import distributed, sharing
 from pama_exp.alignment import Alignment, OptimizerSettings
-from pama_exp.callbacks import Checkpoints, Evaluator, RandomStates, Recorder, newest_checkpoint
+from pama_exp.callbacks import Checkpoints, Evaluator, RandomStates, Recorder
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.errors import Interrupted, UserError, located
@@ -52,7 +52,7 @@ from pama_exp.stages.strategies import distribution, trainer_settings
 from pama_exp.stages.task import Task, make_task
 from pama_exp.stages.trained import sft_policy
 from pama_exp.targets import build
-from pama_exp.tracking import plots, run_wandb
+from pama_exp.tracking import checkpoints, plots, run_wandb
 from pama_exp.tracking.console import note, progress
 from pama_exp.tracking.record import RunRecord
 from pama_exp.update import UpdateSettings
@@ -74,26 +74,30 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
     validation = held_out(config, task, module, "validation", config.data.evaluation_prompts)
     test = held_out(config, task, module, "test", config.data.evaluation_prompts)
 
-    resumed = newest_checkpoint(record.checkpoints)
-    done = resumed[1] if resumed is not None else 0
-    record.truncate(done)
+    resumed, passed_over = checkpoints.newest(record.checkpoints)
+    done = resumed.step if resumed is not None else 0
+    record.truncate(done, resumed.tables if resumed is not None else None)
     record.write_status("running", done)
+    why = f" ({'; '.join(passed_over)})" if passed_over else ""
     if resumed is not None:
-        note(f"Resuming from step {done} of {t.steps}.")
+        note(f"Resuming from step {done} of {t.steps}{why}.")
+    elif passed_over:
+        note(f"Starting from the beginning{why}.")
 
     wandb_run, loggers = start_logging(config, record, mode)
     label = method_label(asdict(config))
     evaluator = Evaluator(record, validation, test, t.evaluate_every, t.steps, EVALUATION_SEED)
-    checkpoints = Checkpoints(record.checkpoints, t.checkpoint_every, t.steps)
+    saving = Checkpoints(record.checkpoints, t.checkpoint_every, t.steps)
     with progress(f"Aligning to {' + '.join(module.names)} with {label}", t.steps, done=done) as bar:
-        callbacks = [RandomStates(), Recorder(record, bar), evaluator, checkpoints]
+        callbacks = [RandomStates(), Recorder(record, bar), evaluator, saving]
         trainer = make_trainer(config, callbacks, loggers)
         steps = DataLoader(range(t.steps), batch_size=None)  # type: ignore[arg-type]
-        trainer.fit(module, steps, ckpt_path=resumed[0] if resumed is not None else None, weights_only=False)
-    if checkpoints.signum is not None and module.step < t.steps:
-        record.write_status("interrupted", module.step, f"signal {checkpoints.signum}")
+        with checkpoints.readable():
+            trainer.fit(module, steps, ckpt_path=resumed.path if resumed is not None else None, weights_only=True)
+    if saving.signum is not None and module.step < t.steps:
+        record.write_status("interrupted", module.step, f"signal {saving.signum}")
         run_wandb.finish(wandb_run, {})
-        raise Interrupted(checkpoints.signum)
+        raise Interrupted(saving.signum)
 
     result = _conclude(config, record, task.world, module, evaluator, test)
     put_together(module.policy)

@@ -23,8 +23,8 @@ import yaml
 from pama_exp.csv_files import write_records
 from pama_exp.errors import UserError
 from pama_exp.secrets import redact, redacted
+from pama_exp.tracking import checkpoints, locks, reading
 from pama_exp.tracking import folder as folders
-from pama_exp.tracking import locks
 
 _PACKAGES = (
     "pama-exp",
@@ -138,11 +138,7 @@ class RunRecord:
         Raises:
             UserError: if it is damaged.
         """
-        path = self.folder / folders.CONFIG
-        try:
-            return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, TypeError, ValueError):
-            raise UserError(f"{path} is damaged.", "Give another output=FOLDER, or force=true.") from None
+        return reading.read_yaml(self.folder / "config.yaml", reading.check_mapping)
 
     def write_environment(self, command: Sequence[str]) -> None:
         """environment.json: versions, hardware, and the source's commit."""
@@ -172,27 +168,43 @@ class RunRecord:
         self._append("generations.jsonl", [{"step": step, **row} for row in rows])
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Every whole row, in order."""
-        return self._read("metrics.jsonl")
+        """Every whole row, in order.
+
+        Raises:
+            UserError: if the table is damaged.
+        """
+        return reading.read_rows(self.folder / "metrics.jsonl")
 
     def read_generations(self) -> list[dict[str, Any]]:
-        """Every whole row, in order."""
-        return self._read("generations.jsonl")
+        """Likewise."""
+        return reading.read_rows(self.folder / "generations.jsonl")
 
-    def truncate(self, step: int) -> None:
+    def truncate(self, step: int, known: Mapping[str, int] | None = None) -> None:
         """Keep the rows up to `step`: what a checkpoint at that step knows of. Nothing is kept where there is none.
 
         Rows of a split are those of the policy at its end, which are written after the last checkpoint, and again.
+
+        Args:
+            step: of the checkpoint.
+            known: {table: bytes} where the checkpoint says exactly how much it knows of.
         """
-        for name in ("metrics.jsonl", "generations.jsonl"):
-            if (self.folder / name).exists():
-                rows = self._read(name) if step > 0 else []
-                kept = [row for row in rows if row["step"] <= step and "split" not in row]
-                _write_atomically(self.folder / name, "".join(json.dumps(row) + "\n" for row in kept))
+        for name in checkpoints.TABLES:
+            path = self.folder / name
+            if not path.exists():
+                continue
+            if known is not None:
+                os.truncate(path, min(known[name], path.stat().st_size))
+                continue
+            rows = reading.read_rows(path) if step > 0 else []
+            kept = [row for row in rows if row["step"] <= step and "split" not in row]
+            _write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def last_step(self) -> int:
-        """The step of the newest metrics row; 0 where there is none."""
-        return max((row["step"] for row in self.read_metrics()), default=0)
+        """The step of the newest metrics row; 0 where there is none, or none can be read."""
+        try:
+            return max((row["step"] for row in self.read_metrics()), default=0)
+        except UserError:  # whoever goes on with the run says so
+            return 0
 
     def metrics_table(self, path: Path) -> None:
         """All metrics as one CSV file with the union of their columns."""
@@ -227,7 +239,7 @@ class RunRecord:
         Raises:
             UserError: if it is missing or damaged.
         """
-        written = _read_json(self.folder / "status.json")
+        written = reading.read_json(self.folder / "status.json", reading.check_status)
         if written.get("state") not in ("running", "complete"):
             return written
         if written["state"] == "running" and self.is_locked():
@@ -236,8 +248,11 @@ class RunRecord:
 
     def mend_status(self) -> None:
         """Have status.json say complete where there is a result, and a kill came before it could."""
-        path = self.folder / "status.json"
-        if not path.exists() or _read_json(path).get("state") != "complete":
+        try:
+            is_said = reading.read_json(self.folder / "status.json", reading.check_status)["state"] == "complete"
+        except UserError:
+            is_said = False
+        if not is_said:
             self.write_status("complete", self.last_step())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -255,18 +270,11 @@ class RunRecord:
         Raises:
             UserError: if it is damaged.
         """
-        return _read_json(self.folder / "result.json")
+        return reading.read_json(self.folder / "result.json", reading.check_result)
 
     def _append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         with (self.folder / name).open("a") as file:
             file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-
-    def _read(self, name: str) -> list[dict[str, Any]]:
-        path = self.folder / name
-        if not path.exists():
-            return []
-        # A process that was killed may leave half a line at the end.
-        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -280,15 +288,6 @@ def _write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.", "Is this a run's folder?") from None
-    except ValueError:
-        raise UserError(f"{path} is damaged.", "Delete it and run the same command: finished steps are kept.") from None
 
 
 def _without(content: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
