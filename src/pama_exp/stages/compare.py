@@ -7,6 +7,7 @@ from typing import Any
 
 from pama_exp.comparison import compare, load_runs, split_by_objectives
 from pama_exp.comparison.plots import draw
+from pama_exp.comparison.runs import damaged
 from pama_exp.comparison.write import tables, write
 from pama_exp.errors import UserError
 from pama_exp.labels import slug
@@ -21,7 +22,10 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
     Raises:
         UserError: for a folder that is missing, if there is no finished run, or for an unknown baseline.
     """
-    parts = split_by_objectives(load_runs([Path(folder) for folder in config.compare.runs]))
+    runs = load_runs([Path(folder) for folder in config.compare.runs])
+    for line in damaged(runs):
+        note(line)
+    parts = split_by_objectives(runs)
     if not parts:
         raise UserError("None of the runs aligns a policy.", "Name folders of stage=align or stage=soup runs.")
     finished = [runs for runs in parts if any(run.result is not None for run in runs)]

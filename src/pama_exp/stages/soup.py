@@ -19,6 +19,7 @@ from pama_exp.data.preferences import shares
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_model
 from pama_exp.schema import Config, typed
+from pama_exp.stages import strangers
 from pama_exp.stages.align import build_alignment
 from pama_exp.stages.parts import evaluation_stream
 from pama_exp.stages.points import EVALUATION_SEED, point
@@ -71,6 +72,8 @@ def single_objective_experts(folders: Sequence[str]) -> dict[str, Run]:
     experts: dict[str, Run] = {}
     for folder in folders:
         expert = load_runs([folder])[0]
+        if expert.status == "damaged":
+            raise UserError(f"soup.runs: {expert.detail}", "Name whole runs.")
         if expert.folder != Path(folder) or expert.result is None or not (expert.folder / "policy").is_dir():
             raise UserError(
                 f"soup.runs: {folder} is no finished run with a policy/ folder.", "Name the run's own folder."
@@ -95,7 +98,13 @@ def single_objective_experts(folders: Sequence[str]) -> dict[str, Run]:
 
 
 def experts_config(experts: Mapping[str, Run], config: Config) -> Config:
-    """The experts' configuration with all their objectives, in this run's place."""
+    """The experts' configuration with all their objectives, in this run's place.
+
+    Raises:
+        UserError: if one of them holds more than data.
+    """
+    for expert in experts.values():
+        strangers.check_config(expert.config, config, str(expert.folder))
     first = next(iter(experts.values()))
     nodes = {name: dict(expert.config["objectives"][name]) | {"weight": 1.0} for name, expert in experts.items()}
     here = {
@@ -104,7 +113,8 @@ def experts_config(experts: Mapping[str, Run], config: Config) -> Config:
         if key in ("stage", "output", "cache_dir", "trainer", "logger")
     }
     solver = dict(first.config["solver"]) | {"weights": None}
-    return typed(OmegaConf.create({**first.config, "objectives": nodes, "solver": solver, **here}))
+    model = {**first.config.get("model", {}), "allow_pickle": config.model.allow_pickle}
+    return typed(OmegaConf.create({**first.config, "objectives": nodes, "solver": solver, "model": model, **here}))
 
 
 def average(states: Sequence[Mapping[str, Tensor]], mix: Sequence[float]) -> dict[str, Tensor]:

@@ -117,7 +117,7 @@ def make_task(config: Config) -> FactWorldTask | TextTask:
 
 def make_world(config: Config) -> FactWorld:
     """The testbed that the data configuration describes."""
-    return build({"_target_": "pama_exp.world.FactWorld", **config.data.world}, "data.world")
+    return build({**config.data.world, "_target_": "pama_exp.world.FactWorld"}, "data.world")
 
 
 @lru_cache(maxsize=1)
