@@ -12,14 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pama_exp.comparison import Run, load_runs
-from pama_exp.comparison.runs import flatten
+from pama_exp.comparison.runs import damaged, flatten
 from pama_exp.errors import UserError
 from pama_exp.failing import guarded
+from pama_exp.labels import shown
 from pama_exp.report.gather import newest_step, reproduce
 from pama_exp.schema import VOLATILE
-from pama_exp.tracking.console import print_error, summary
+from pama_exp.tracking.console import note, print_error, summary
 
 _STATES = {"complete": "green", "running": "cyan", "interrupted": "yellow"}
 _HELP = """%(prog)s [ROOT]      every run under ROOT (default: runs)
@@ -61,22 +63,25 @@ def listing(runs: Sequence[Run]) -> None:
         share = ((run.result or {}).get("true_hypervolume_share") or {}).get("after")
         table.add_row(
             escape(run.name),
-            escape(" + ".join(run.objectives)),
-            escape(run.solver if run.stage == "align" else f"{run.stage} {run.solver}"),
+            escape(shown(" + ".join(run.objectives))),
+            escape(shown(run.solver if run.stage == "align" else f"{run.stage} {run.solver}")),
             str(run.seed),
             f"{newest_step(run)}/{run.config.get('training', {}).get('steps', '?')}",
             " ".join(f"{value:.3f}" for value in rewards(run).values()) or "–",
             "–" if share is None else f"{share:.1%}",
-            f"[{_STATES.get(run.status, 'red')}]{run.status}[/]",
+            Text(shown(run.status), style=_STATES.get(run.status, "red")),
             _age(run.folder),
         )
     Console().print(table)
+    for line in damaged(runs):
+        note(line)
 
 
 def show(run: Run) -> None:
     """State, command, newest values and, where there is one, the result."""
     console = Console(soft_wrap=True)
-    console.print(f"{run.folder}\n{run.status}, step {newest_step(run)}", highlight=False, markup=False)
+    state = "damaged" if run.status == "damaged" else f"{shown(run.status)}, step {newest_step(run)}"
+    console.print(f"{shown(run.folder)}\n{state}", highlight=False, markup=False)
     if run.detail:
         console.print(run.detail, highlight=False, markup=False)
     made = reproduce(run.folder)
@@ -86,13 +91,16 @@ def show(run: Run) -> None:
     if run.result is not None:
         summary({key: value for key, value in run.result.items() if key != "run_dir"})
     elif rewards(run):
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in rewards(run).items())
-        console.print(f"Newest rewards: {shown}", highlight=False, markup=False)
+        values = ", ".join(f"{shown(name)} {value:.3f}" for name, value in rewards(run).items())
+        console.print(f"Newest rewards: {values}", highlight=False, markup=False)
 
 
 def diff(first: Run, second: Run) -> None:
     """Configuration keys and result values that differ; the latter with their difference."""
     console = Console()
+    broken = damaged((first, second))
+    if broken:
+        raise UserError(broken[0], "Name whole runs.")
     kept = [{k: v for k, v in run.config.items() if k not in VOLATILE} for run in (first, second)]
     _differences(console, "Configuration", *map(flatten, kept))
     results = [
@@ -104,7 +112,7 @@ def diff(first: Run, second: Run) -> None:
 def rewards(run: Run) -> dict[str, float]:
     """Rewards after training, gold where known; of an unfinished run those of its newest evaluation or step."""
     if run.result is not None and run.result.get("objectives"):
-        after = {name: mean["after"] for name, mean in run.result["objectives"].items()}
+        after = {name: mean["after"] for name, mean in run.result["objectives"].items() if mean["after"]}
         return {name: m["proxy"] if m["gold"] is None else m["gold"] for name, m in after.items()}
     kinds = ("eval/gold/{}/mean", "eval/proxy/{}/mean", "reward/{}/mean")
     for kind in kinds:
@@ -132,7 +140,7 @@ def _differences(console: Console, title: str, first: dict[str, Any], second: di
 def _one(folder: str) -> Run:
     found = load_runs([folder])
     if len(found) > 1:
-        raise UserError(f"{folder} holds {len(found)} runs.", f"Name one of them, such as {found[0].folder}.")
+        raise UserError(f"{folder} holds {len(found)} runs.", f"Name one of them, such as {shown(found[0].folder)}.")
     return found[0]
 
 
@@ -141,7 +149,10 @@ def _short(value: Any) -> str:
 
 
 def _age(folder: Path) -> str:
-    newest = max((p.stat().st_mtime for p in folder.iterdir() if p.is_file()), default=folder.stat().st_mtime)
+    try:
+        newest = max((p.stat().st_mtime for p in folder.iterdir() if p.is_file()), default=folder.stat().st_mtime)
+    except OSError:
+        return ""
     seconds = max(0.0, time.time() - newest)
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pama_exp.errors import UserError
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         for run in found:
             size = f"{run.log.stat().st_size / 1024:.0f}"
-            table.add_row(run.name, run.run_id, run.written, size, "uploaded" if run.is_uploaded else "offline")
+            table.add_row(escape(run.name), run.run_id, run.written, size, "uploaded" if run.is_uploaded else "offline")
         Console().print(table)
         waiting = [run for run in found if not run.is_uploaded]
         if given.upload:

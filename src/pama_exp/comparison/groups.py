@@ -113,9 +113,9 @@ def _ratio(run: Run) -> str:
 
 
 def response_points(run: Run, names: Sequence[str], kind: str) -> list[list[float]]:
-    """(R,N) rewards of the R test responses that the finished run recorded."""
-    rows = [row for row in run.generations if row.get("split") == "test"]
-    return [[row[f"{kind}/{name}"] for name in names] for row in rows]
+    """(R,N) rewards of the R test responses that the finished run recorded, those without one of them left out."""
+    rows = [[row.get(f"{kind}/{name}") for name in names] for row in run.generations if row.get("split") == "test"]
+    return [[float(value) for value in row if value is not None] for row in rows if None not in row]
 
 
 def make_group(

@@ -13,7 +13,7 @@ from pama_exp.comparison.groups import Group
 from pama_exp.comparison.runs import Run
 from pama_exp.comparison.statistics import Interval
 from pama_exp.csv_files import write_records
-from pama_exp.labels import markdown_text
+from pama_exp.labels import markdown_text, shown
 
 _BILL = (
     ("prompts", "prompts", 1),
@@ -31,7 +31,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
     """Plain nested values; a run is its folder, seed, status and detail."""
 
     def plain(run: Run) -> dict[str, Any]:
-        return {"folder": str(run.folder), "seed": run.seed, "status": run.status, "detail": run.detail}
+        return {"folder": shown(run.folder), "seed": run.seed, "status": run.status, "detail": run.detail}
 
     bare = replace(comparison, groups=tuple(replace(group, runs=()) for group in comparison.groups), unfinished=())
     found = asdict(bare)
@@ -56,7 +56,7 @@ def run_rows(comparison: Comparison) -> list[dict[str, Any]]:
         for run in group.runs:
             result = run.result or {}
             row: dict[str, Any] = {"group": group.label, "family": group.family, "solver": group.solver}
-            row |= {"seed": run.seed, "folder": str(run.folder)}
+            row |= {"seed": run.seed, "folder": shown(run.folder)}
             row |= {f"preference/{name}": share for name, share in group.preference.items()}
             for name in comparison.objectives:
                 for when in ("before", "after"):

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pama_exp.comparison.runs import Run
+from pama_exp.comparison.runs import Run, world_of
 from pama_exp.moo import fronts
 from pama_exp.world import FactWorld
 
@@ -78,7 +78,7 @@ def yardstick_of(run: Run, names: Sequence[str], kind: str) -> TrueFront | Calib
     The true front for gold rewards of FactWorld, and nothing for learned stand-ins of them; off FactWorld the run's
     recorded calibration, if it has one.
     """
-    if run.programs is not None and run.config["data"].get("domain") == "factworld":
+    if run.programs is not None and run.config.get("data", {}).get("domain") == "factworld":
         world = json.dumps(run.config["data"].get("world", {}), sort_keys=True)
         by_name = dict(zip(run.objectives, run.programs, strict=True))
         return _true_front(world, tuple(by_name[name] for name in names)) if kind == "gold" else None
@@ -91,7 +91,7 @@ def yardstick_of(run: Run, names: Sequence[str], kind: str) -> TrueFront | Calib
 
 @lru_cache
 def _true_front(settings: str, programs: tuple[str, ...]) -> TrueFront:
-    return TrueFront(FactWorld(**json.loads(settings)), programs)
+    return TrueFront(world_of(settings), programs)
 
 
 def _as_responses(points: Points, corner: Points) -> dict[str, float]:

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from pama_exp.comparison import Comparison, Run, compare, load_runs, split_by_objectives
-from pama_exp.comparison.runs import flatten
+from pama_exp.comparison.runs import damaged, flatten
 from pama_exp.comparison.write import tables
 from pama_exp.comparison.yardstick import TrueFront, yardstick_of
 from pama_exp.errors import UserError
+from pama_exp.labels import shown
 from pama_exp.moo.fronts import nondominated
 from pama_exp.report.curves import curve_keys, curves_of, points_for, rounded
 from pama_exp.schema import VOLATILE
-from pama_exp.tracking.record import RunRecord
+from pama_exp.tracking import reading
 
 _FRONT_POINTS = 160
 _PROMPTS = 16
@@ -36,6 +37,8 @@ def gather(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Comparison | N
     runs = load_runs(folders)
     parts = split_by_objectives(runs)
     if not parts:
+        if damaged(runs):
+            raise UserError(f"No run can be shown. {damaged(runs)[0]}", "Name folders of whole runs.")
         stages = ", ".join(sorted({run.stage for run in runs}))
         raise UserError(
             f"None of the {len(runs)} runs aligns a policy ({stages}).", "Name folders of stage=align runs."
@@ -47,10 +50,11 @@ def gather(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Comparison | N
     if len(parts) > 1:
         named = "; ".join(" + ".join(section["objectives"]) for section in sections)
         notes.append(f"The runs are of {len(parts)} sets of objectives, shown separately: {named}.")
-    others = len(runs) - sum(map(len, parts))
+    left_out = damaged(runs)
+    others = len(runs) - sum(map(len, parts)) - len(left_out)
     if others:
         notes.append(f"{others} runs of stages that align no policy are left out.")
-    notes += [f"{path}: its config.yaml cannot be read; left out." for path in _unreadable(folders, runs)]
+    notes += left_out
     return {"written": time.time(), "notes": notes, "sections": sections}, comparisons
 
 
@@ -103,10 +107,9 @@ def config_differences(runs: Sequence[Run], labels: Sequence[tuple[str, str]]) -
 def _run(run: Run, names: Sequence[str], label: tuple[str, str], series: dict[str, Any]) -> dict[str, Any]:
     result = run.result or {}
     shares = result.get("true_hypervolume_share") or {}
-    status = _written_status(run.folder)
     return {
         "name": run.name,
-        "folder": str(run.folder),
+        "folder": shown(run.folder),
         "group": label[0],
         "family": label[1],
         "solver": run.solver,
@@ -115,7 +118,7 @@ def _run(run: Run, names: Sequence[str], label: tuple[str, str], series: dict[st
         "detail": run.detail,
         "step": newest_step(run),
         "steps": run.config.get("training", {}).get("steps"),
-        "time": status.get("time"),
+        "time": run.written.get("time"),
         "preference": rounded(run.preference),
         "before": _means(result, names, "before"),
         "after": _means(result, names, "after"),
@@ -137,28 +140,21 @@ def reproduce(folder: Path) -> dict[str, Any]:
     """The command that made the run and the source it was made with, as environment.json has them."""
     path = folder / "environment.json"
     try:
-        environment = json.loads(path.read_text())
-    except (OSError, ValueError):
+        environment = reading.read_json(path, reading.check_environment)
+    except UserError:
         return {"command": "", "source": "environment.json is missing or damaged"}
     git = environment.get("git")
     source = "outside a git checkout" if git is None else git["commit"][:12] + (", changed" if git["dirty"] else "")
-    script, *arguments = environment["command"]
+    script, *arguments = environment["command"] or [""]
     words = ["python", Path(script).name if script.endswith("run.py") else script, *arguments]
-    packages = environment["packages"]
+    packages = environment.get("packages", {})
     versions = f"torch {packages.get('torch')}, transformers {packages.get('transformers')}"
     return {"command": shlex.join(words), "source": source, "versions": versions}
 
 
 def newest_step(run: Run) -> int:
     """The step of the newest metrics, or of the status where that is later."""
-    return max([int(_written_status(run.folder).get("step", 0)), *(int(row["step"]) for row in run.metrics[-1:])])
-
-
-def _written_status(folder: Path) -> dict[str, Any]:
-    try:
-        return RunRecord(folder).read_status()
-    except UserError:
-        return {}
+    return max([int(run.written.get("step", 0)), *(int(row["step"]) for row in run.metrics[-1:])])
 
 
 def _true_fronts(run: Run, names: Sequence[str], comparison: Comparison | None) -> list[dict[str, Any]]:
@@ -197,7 +193,7 @@ def _generations(runs: Sequence[Run]) -> dict[str, Any]:
     Returns:
         {prompts: texts, generations: per run {prompt's index: [response, {score: value}]}, generation_steps: per run}.
     """
-    latest = [_newest(run.generations) for run in runs]
+    latest = [_newest([row for row in run.generations if {"prompt", "response"} <= set(row)]) for run in runs]
     answered: dict[str, list[str]] = {}
     for rows in latest:
         for prompt, response in {row["prompt"]: row["response"] for row in rows}.items():
@@ -222,15 +218,6 @@ def _newest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     test = [row for row in rows if row.get("split") == "test"]
     last = max((row["step"] for row in rows), default=0)
     return test or [row for row in rows if row["step"] == last]
-
-
-def _unreadable(folders: Sequence[Path], runs: Sequence[Run]) -> list[Path]:
-    """Folders with a run's status or metrics but no configuration that can be read."""
-    known = {run.folder.resolve() for run in runs}
-    found = {
-        path.parent for folder in folders for name in ("status.json", "metrics.jsonl") for path in folder.rglob(name)
-    }
-    return sorted(path for path in found if path.resolve() not in known)
 
 
 def _key(run: Run) -> str:

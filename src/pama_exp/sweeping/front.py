@@ -15,9 +15,11 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
+from pama_exp.errors import UserError
 from pama_exp.moo.fronts import hypervolume, nondominated
 from pama_exp.sweeping.jobs import Job
 from pama_exp.sweeping.study import describe
+from pama_exp.tracking import reading
 from pama_exp.tracking.plots import save
 
 
@@ -81,10 +83,11 @@ class Front:
 
     def _folders(self) -> dict[int, str]:
         """Run folders of trials that sweeps before this one ran."""
-        path = self.folder / "front.json"
-        if not path.exists():
+        try:
+            rows = reading.read_json(self.folder / "front.json", reading.check_front)["trials"]
+        except UserError:  # there is none yet, or a damaged one, which is written anew
             return {}
-        return {row["trial"]: row["folder"] for row in json.loads(path.read_text())["trials"]}
+        return {row["trial"]: row["folder"] for row in rows}
 
     def _hypervolumes(self, values: NDArray[np.float64]) -> list[float]:
         if self.worst is None:

@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pama_exp.errors import UserError
+from pama_exp.tracking import reading
 from pama_exp.tracking.record import RunRecord
 
 
@@ -67,8 +69,11 @@ class Job:
         return RunRecord(self.folder)
 
     def result(self) -> dict[str, Any] | None:
-        """Its result, where it has one."""
-        return self.record.read_result() if self.record.is_complete else None
+        """Its result, where it has one that can be read."""
+        try:
+            return self.record.read_result() if self.record.is_complete else None
+        except UserError:
+            return None
 
     def last_lines(self, count: int) -> list[str]:
         """The end of what it printed, without empty lines."""
@@ -79,14 +84,24 @@ class Job:
     def progress(self) -> tuple[int, str]:
         """Steps done, and what there is to see: mean rewards on validation prompts, else its last line of output."""
         if self.state is State.FINISHED:
-            return self.steps, shown_result(self.result())
-        rows = self.record.read_metrics()
+            return self.steps, self.ended()
+        try:
+            rows = self.record.read_metrics()
+        except UserError as error:
+            return 0, error.message
         step = max((int(row["step"]) for row in rows), default=0)
         evaluations = [means for row in rows if (means := _evaluated(row))]
         if step > 0 and evaluations:
             return step, _numbers(evaluations[-1])
         lines = [line for line in self.last_lines(1) if not line.startswith("$ ")]  # the command itself is no news
         return step, lines[0].strip() if lines and self.state is State.RUNNING else ""
+
+    def ended(self) -> str:
+        """The result of a finished job as a line shows it, or what is wrong with its record."""
+        try:
+            return shown_result(self.record.read_result())
+        except UserError as error:
+            return error.message
 
     def seconds_left(self, step: int) -> float | None:
         """What the present pace means for the steps that are left; None before the first of them."""
@@ -135,9 +150,11 @@ def labels(lines: Sequence[Sequence[str]]) -> list[str]:
 
 def write_sweep(path: Path, command: Sequence[str], jobs: Sequence[Job]) -> None:
     """sweep.json, atomically: what the sweep is, and where each of its jobs stands."""
-    known = json.loads(path.read_text())["jobs"] if path.exists() else []
-    here = {job.number: job.describe() for job in jobs}
-    merged = {entry["number"]: entry for entry in known} | here
+    try:
+        known = {entry["number"]: entry for entry in reading.read_json(path, reading.check_sweep)["jobs"]}
+    except UserError:  # there is none yet, or a damaged one, which is written anew
+        known = {}
+    merged = known | {job.number: job.describe() for job in jobs}
     content = {"name": path.parent.name, "command": list(command), "jobs": [merged[n] for n in sorted(merged)]}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")

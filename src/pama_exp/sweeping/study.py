@@ -64,12 +64,18 @@ class Study:
         journal = folder / "journal.log"
         _drop_half_a_line(journal)
         backend = JournalFileBackend(str(journal), lock_obj=_FolderIsLocked())
-        self._study = optuna.create_study(
-            storage=JournalStorage(backend),
-            study_name=folder.name,
-            directions=list(directions.values()),
-            load_if_exists=True,
-        )
+        try:
+            self._study = optuna.create_study(
+                storage=JournalStorage(backend),
+                study_name=folder.name,
+                directions=list(directions.values()),
+                load_if_exists=True,
+            )
+        except (ValueError, LookupError, TypeError, AttributeError):  # what Optuna makes of lines it did not write
+            raise UserError(
+                f"The study {journal} is damaged.",
+                "Bring the file back from a copy; or delete it: the search begins again, and finished runs are kept.",
+            ) from None
         # A sampler that began again with the same seed would propose what was tried before.
         self._study.sampler = SAMPLERS[sampler](seed + 1000003 * len(self._study.trials), population)
         for values in grid:
@@ -122,7 +128,7 @@ class _FolderIsLocked:
 
 def _drop_half_a_line(path: Path) -> None:
     """What a kill in the middle of writing leaves; Optuna would write on behind it and never read again."""
-    if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+    if path.is_file() and not (content := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
 
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pama_exp.sweeping.jobs import Job, State, shown_result
+from pama_exp.sweeping.jobs import Job, State
 
 _REFRESH_SECONDS = 1.0
 _ROWS = 24
@@ -66,7 +66,7 @@ class Watch:
         for job in self.jobs:
             if self._seen[job.number] is not job.state:
                 self._seen[job.number] = job.state
-                shown = shown_result(job.result()) if job.state is State.FINISHED else job.reason
+                shown = job.ended() if job.state is State.FINISHED else job.reason
                 print(f"{job.number:3d} {job.state:9s} {job.label}  {shown}".rstrip(), flush=True)  # noqa: T201
 
     def _table(self) -> Group:

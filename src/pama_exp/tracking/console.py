@@ -14,6 +14,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from pama_exp.errors import UserError
+from pama_exp.labels import shown
 
 
 @runtime_checkable
@@ -87,14 +88,16 @@ def summary(result: Mapping[str, Any]) -> None:
             for kind in ("gold", "proxy"):
                 before, after = ((means[when] or {}).get(kind) for when in ("before", "after"))
                 cells += [_number(before), _number(after), _change(before, after)]
-            table.add_row(escape(name), *cells)
+            table.add_row(escape(shown(name)), *cells)
         console.print(table)
     share = result.get("true_hypervolume_share") or {}
     if share.get("after") is not None:
         before = f"{share['before']:.1%} → " if share.get("before") is not None else ""
         console.print(f"Share of the true front's hypervolume: {before}{share['after']:.1%}", highlight=False)
     for name, model in (result.get("reward_models") or {}).items():
-        console.print(f"{escape(name)}: {model['held_out_accuracy']:.1%} of held-out pairs", highlight=False)
+        console.print(
+            f"{shown(name)}: {model['held_out_accuracy']:.1%} of held-out pairs", highlight=False, markup=False
+        )
     bill = result.get("bill")
     if bill:
         console.print(
@@ -104,7 +107,7 @@ def summary(result: Mapping[str, Any]) -> None:
             highlight=False,
         )
     if result.get("run_dir"):
-        console.print(f"Record: {result['run_dir']}", highlight=False, markup=False)
+        console.print(f"Record: {shown(result['run_dir'])}", highlight=False, markup=False)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from pama_exp.errors import UserError
+from pama_exp.labels import shown
+
+_NAME = re.compile(r"offline-run-(\d{8})_(\d{6})-([\w.-]+)")
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,12 @@ def offline_runs(root: Path) -> list[OfflineRun]:
         raise UserError(f"The folder {root} does not exist.", "Name the folder that holds the runs.")
     found = []
     for log in root.rglob("wandb/offline-run-*/*.wandb"):
-        _, _, stamp, run_id = log.parent.name.split("-", 3)  # offline-run-<date>_<time>-<id>
-        day, clock = stamp.split("_")
+        named = _NAME.fullmatch(log.parent.name)
+        if named is None or not log.is_file():
+            continue  # nothing that W&B wrote
+        day, clock, run_id = named.groups()
         written = f"{day[:4]}-{day[4:6]}-{day[6:]} {clock[:2]}:{clock[2:4]}"
-        found.append(OfflineRun(log.parents[2].name, run_id, written, log))
+        found.append(OfflineRun(shown(log.parents[2].name), run_id, written, log))
     if not found:
         raise UserError(f"No offline W&B run in {root}.", "Runs write one with logger=wandb and no verified key.")
     return sorted(found, key=lambda run: (run.written, run.name))
