@@ -72,8 +72,8 @@ def test_an_older_one_is_taken_where_the_newest_is_damaged(kind, is_told, record
     monkeypatch.chdir(record.folder)
     DAMAGES[kind](record)
     if not is_told:
-        if kind.startswith(("what it is", "metrics", "generations")):
-            pytest.skip("earlier versions did not say")
+        if kind.startswith(("what it is", "metrics", "generations", "a bit at 100%")):
+            pytest.skip("earlier versions did not say; the last byte holds nothing")
         for step in (2, 4):
             path_of(record, step).with_suffix(".json").unlink()
     found, passed_over = checkpoints.newest(record.checkpoints)
