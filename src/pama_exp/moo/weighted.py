@@ -64,9 +64,10 @@ class Weighted(Solver):
 
     def state_dict(self) -> dict[str, Any]:
         """How often it was called, and the weighting itself where it remembers earlier calls."""
-        weighting = self.weighting
-        remembers = isinstance(weighting, torchjd.Stateful) and isinstance(weighting, nn.Module)
-        return {"calls": self.calls, "weighting": remembered(weighting) if remembers else None}
+        held = None
+        if isinstance(self.weighting, nn.Module) and isinstance(self.weighting, torchjd.Stateful):
+            held = remembered(self.weighting)
+        return {"calls": self.calls, "weighting": held}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
