@@ -1,6 +1,7 @@
 """A run writes to a folder of its own, and deletes nothing but its own files, wherever it is killed."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -232,10 +233,8 @@ def test_a_kill_at_any_change_leaves_the_old_run_or_the_new_one_whole(ends, tmp_
         run_folder(str(run))
         with monkeypatch.context() as patched:  # killed again, wherever it is mended
             killed_after(count % 3, patched)
-            try:
+            with suppress(Killed):
                 settle(run)
-            except Killed:
-                pass
         settle(run)
         is_old = contents(run) == old
         assert is_old or (ends and set(contents(run)) == new | {"notes.txt"}), count
