@@ -35,6 +35,7 @@ OWN = (
     "checkpoints",
     "policy",
     "reward_model",
+    "traceback.txt",
     "front.png",
     "curves.png",
     "wandb",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pama_exp.errors import UserError, suggest
 from pama_exp.secrets import redact, redacted
@@ -133,7 +133,7 @@ def _start(folder: Path, mode: str, finish_seconds: float, settings: Mapping[str
         run = wandb.init(
             **settings,
             dir=str(folder),
-            mode=mode,
+            mode=cast(Any, mode),
             resume="allow" if mode == "online" else None,
             settings=wandb.Settings(
                 silent=True, console="off", init_timeout=_START_SECONDS, finish_timeout=finish_seconds
