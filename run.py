@@ -3,8 +3,8 @@
 import sys
 
 if not sys.flags.safe_path:
-    sys.path.append(sys.path.pop(0))  # this folder: behind the installed packages, as pama_exp.import_path says
+    sys.path.append(sys.path.pop(0))  # this folder: behind the installed packages, as pama_exp.safety.import_path says
 
-from pama_exp.app import main
+from pama_exp.cli.app import main
 
 main()

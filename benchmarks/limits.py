@@ -28,7 +28,7 @@ from pama_exp.policy.loading import load_tokenizer
 from pama_exp.policy.policy import Policy, select, trim
 from pama_exp.rollout.engine import Sampling
 from pama_exp.rollout.fast import FastEngine
-from pama_exp.update import parts_of, trainable
+from pama_exp.training.update import parts_of, trainable
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 from turns import Contender, median_ratio, medians, report, take_turns, wait_for_turn
 
-from pama_exp import app, schema
+from pama_exp.build.task import make_task
+from pama_exp.cli import app
+from pama_exp.config import schema
 from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.stages.task import make_task
-from pama_exp.stages.trained import sft_policy
+from pama_exp.supervised.testbed import sft_policy
 
 METHODS = {"pama": "PAMA", "linear": "linear", "mgda": "MGDA", "mgda-ub": "MGDA-UB"}
 PROGRAMS = ["helpful", "concise", "harmless", "honest", "humor", "polite"]

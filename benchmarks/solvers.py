@@ -18,8 +18,8 @@ import machine
 import torch
 from matplotlib.figure import Figure
 
-from pama_exp.moo.gradient import MGDA, MGDAUB
-from pama_exp.moo.pama import PAMA
+from pama_exp.solvers.gradient import MGDA, MGDAUB
+from pama_exp.solvers.pama import PAMA
 
 RESPONSES, TOKENS, WIDTH = 64, 48, 256
 METHODS = {"pama": "PAMA", "mgda": "MGDA", "mgda-ub": "MGDA-UB"}

@@ -101,9 +101,7 @@ def run_ours(size: str, folder: Path, steps: int) -> None:
     from lightning import Callback, Trainer
     from torch.utils.data import DataLoader
 
-    from pama_exp.alignment import Alignment, OptimizerSettings
     from pama_exp.data.prompts import PromptStream
-    from pama_exp.moo.pama import PAMA
     from pama_exp.policy.loading import load_model, load_tokenizer
     from pama_exp.policy.policy import Policy, freeze
     from pama_exp.rewards.function import FunctionScorer
@@ -112,7 +110,9 @@ def run_ours(size: str, folder: Path, steps: int) -> None:
     from pama_exp.rl.kl import FixedKL
     from pama_exp.rollout.engine import Sampling
     from pama_exp.rollout.fast import FastEngine
-    from pama_exp.update import UpdateSettings
+    from pama_exp.solvers.pama import PAMA
+    from pama_exp.training.alignment import Alignment, OptimizerSettings
+    from pama_exp.training.update import UpdateSettings
 
     responses = SIZES[size]["responses"]
     tokenizer = load_tokenizer(folder)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from pama_exp import app, schema
+from pama_exp.cli import app
+from pama_exp.config import schema
 from pama_exp.sweeping import search_path
 from pama_exp.tracking.record import RunRecord
 

@@ -22,10 +22,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 import oracles
-from pama_exp.moo.solver import Solver
 from pama_exp.rl.advantages import gae, token_rewards
 from pama_exp.rl.estimators import Group
 from pama_exp.rl.losses import clipped_surrogate
+from pama_exp.solvers.solver import Solver
 from problems import QUADRATICS, calibrated, direction, optimise
 from rounding import rounding
 from samplers import ADVANTAGES, ragged_mask

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pama_exp.moo.solver import Solver
 from pama_exp.rl.estimators import Group
 from pama_exp.rl.losses import clipped_surrogate
+from pama_exp.solvers.solver import Solver
 
 DIRECTIONS = 16
 WIDTH = 0.05

@@ -10,8 +10,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from pama_exp import app, schema
-from pama_exp.labels import recorded
+from pama_exp.cli import app
+from pama_exp.config import schema
+from pama_exp.config.naming import recorded
 from pama_exp.tracking.record import RunRecord
 
 BILL = {

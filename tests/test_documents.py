@@ -6,7 +6,8 @@ import shlex
 import pytest
 
 from commands import ROOT
-from pama_exp import app, schema
+from pama_exp.cli import app
+from pama_exp.config import schema
 from pama_exp.sweeping import search_path
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from commands import ROOT, environment
-from pama_exp import failing, import_path
 from pama_exp.errors import UserError
-from pama_exp.stages.cache import cached
+from pama_exp.safety import failing, import_path
+from pama_exp.supervised.artifacts import cached
 from pama_exp.tracking.record import RunRecord
 
 STAGE = """
@@ -79,7 +79,7 @@ def test_without_a_run_the_traceback_is_kept_for_its_owner_alone(tmp_path, monke
 
 
 def test_a_bug_while_composing_is_told_alike(monkeypatch, capsys):
-    from pama_exp import app
+    from pama_exp.cli import app
 
     monkeypatch.setattr(app, "check_command_line", lambda *_: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["run.py", "solver=linear"])
@@ -184,7 +184,7 @@ def test_a_module_of_the_user_that_an_installed_one_hides_is_told_with_both(tmp_
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_terminal_that_is_not_utf_8_costs_no_run(encoding, tmp_path):
     code = (
-        "from pama_exp.failing import prepare_streams; prepare_streams()\n"
+        "from pama_exp.safety.failing import prepare_streams; prepare_streams()\n"
         "from pama_exp.tracking.console import note, print_error, summary, table\n"
         "from pama_exp.errors import UserError\n"
         "note('0.4 → 0.5 名'); print_error(UserError('→', '…')); table('▲', ['–'], [['✓']])\n"

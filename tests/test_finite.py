@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pama_exp import finite
 from pama_exp.errors import UserError
+from pama_exp.parallel import finite
 
 NAN, INF = float("nan"), float("inf")
 

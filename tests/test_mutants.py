@@ -10,11 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-
 from alignment import test_whole_step
-from comparison import test_yardstick
-from conformance import Recipe, recipes
-from contracts import test_solvers
 from moo import (
     test_adaptive,
     test_balancing,
@@ -28,8 +24,12 @@ from moo import (
     test_tchebycheff,
     test_weighted,
 )
-from rl import test_advantages, test_kl, test_losses, test_masks
 from stages import test_supervised
+
+from comparison import test_yardstick
+from conformance import Recipe, recipes
+from contracts import test_solvers
+from rl import test_advantages, test_kl, test_losses, test_masks
 
 
 class Mutant(NamedTuple):

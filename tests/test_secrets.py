@@ -6,9 +6,10 @@ import os
 import pytest
 
 from commands import FAST, composed, run_command, run_here
-from pama_exp import app, schema
+from pama_exp.cli import app
+from pama_exp.config import schema
 from pama_exp.errors import UserError
-from pama_exp.secrets import is_secret_name, redact, redacted, secrets_in
+from pama_exp.safety.secrets import is_secret_name, redact, redacted, secrets_in
 from pama_exp.tracking.record import RunRecord
 from reward_server import Server, lengths
 

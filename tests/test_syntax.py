@@ -6,7 +6,7 @@ import sys
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from pama_exp import syntax
+from pama_exp.cli import syntax
 from pama_exp.errors import UserError
 
 WRONG = [

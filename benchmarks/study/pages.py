@@ -10,10 +10,10 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from pama_exp.comparison import Comparison, Group, Run, compare, load_runs
-from pama_exp.comparison.plots import attainment, gradients, operating_points, series
+from pama_exp.comparison.pictures import attainment, gradients, operating_points, series
 from pama_exp.comparison.statistics import Interval, interval
 from pama_exp.comparison.write import as_dict, run_rows
-from pama_exp.csv_files import write_records
+from pama_exp.storage.csv_table import write_records
 
 from .plan import ABLATED, ABLATIONS, OBJECTIVES, REWARDS, SOLVERS, SWEPT
 

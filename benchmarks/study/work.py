@@ -71,7 +71,8 @@ def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:
 def _run(job: Job, root: Path) -> None:
     from hydra import compose, initialize_config_dir
 
-    from pama_exp import app, schema
+    from pama_exp.cli import app
+    from pama_exp.config import schema
 
     os.environ["OMP_NUM_THREADS"] = "1"
     schema.register_resolvers()

@@ -5,6 +5,6 @@ import sys
 __version__ = "0.1.0"
 
 if sys.argv[:1] == ["-m"]:  # so it reads while Python looks for the module that `python -m pama_exp…` names
-    from pama_exp.import_path import put_last
+    from pama_exp.safety.import_path import put_last
 
     put_last()

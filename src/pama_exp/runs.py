@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pama_exp.comparison import Run, load_runs
-from pama_exp.comparison.runs import damaged, flatten
+from pama_exp.comparison.load import damaged, flatten
+from pama_exp.config.naming import shown
+from pama_exp.config.schema import VOLATILE
 from pama_exp.errors import UserError
-from pama_exp.failing import guarded
-from pama_exp.labels import shown
 from pama_exp.report.gather import newest_step, reproduce
-from pama_exp.schema import VOLATILE
+from pama_exp.safety.failing import guarded
 from pama_exp.tracking.console import note, print_error, summary
 
 _STATES = {"complete": "green", "running": "cyan", "interrupted": "yellow"}

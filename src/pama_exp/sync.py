@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pama_exp.errors import UserError
-from pama_exp.failing import guarded
+from pama_exp.safety.failing import guarded
 from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.offline import offline_runs, upload
 

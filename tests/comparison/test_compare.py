@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from pama_exp.comparison import compare, load_runs
-from pama_exp.comparison.plots import draw
+from pama_exp.comparison.pictures import draw
 from pama_exp.comparison.write import as_dict, markdown, run_rows, write
 from pama_exp.errors import UserError
 from pama_exp.world import FactWorld

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from pama_exp import schema
-from pama_exp.app import CONF
+from pama_exp.cli.app import CONF
+from pama_exp.config import schema
 from pama_exp.policy.adapters import Adapter
 from pama_exp.policy.loading import build_model
-from pama_exp.stages.base import lora_targets
+from pama_exp.supervised.start_model import lora_targets
 
 TRAINERS = sorted(path.stem for path in CONF.glob("trainer/*.yaml"))
 MODELS = sorted(p.stem for p in CONF.glob("model/*.yaml") if "\nparameters: null" not in p.read_text())

@@ -4,8 +4,8 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from pama_exp import schema
-from pama_exp.app import CONF
+from pama_exp.cli.app import CONF
+from pama_exp.config import schema
 
 SWEEPS = CONF.parent / "sweeps" / "sweep"
 
@@ -23,7 +23,7 @@ def chosen(name):
 
 
 def is_the_papers_pama(solver):
-    return solver["_target_"] == "pama_exp.moo.pama.PAMA" and solver["noon"] is True and solver["weights"] is None
+    return solver["_target_"] == "pama_exp.solvers.pama.PAMA" and solver["noon"] is True and solver["weights"] is None
 
 
 def assert_length(config, low, high):

@@ -65,7 +65,7 @@ def test_a_mistake_is_named_before_any_work(overrides, said, tmp_path):
     cache = tmp_path / "cache"
     output = [] if any(o.startswith("output=") for o in overrides) else [f"output={tmp_path / 'run'}"]
     from commands import composed
-    from pama_exp import app
+    from pama_exp.cli import app
 
     with pytest.raises(UserError) as caught:
         app.run(composed(*FAST, f"cache_dir={cache}", *output, *overrides))

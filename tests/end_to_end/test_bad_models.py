@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 import classifiers
 import folders
 from commands import FAST, composed, run_command, run_here
-from pama_exp import app
+from pama_exp.cli import app
 from pama_exp.errors import UserError
 from texts import write_jsonl
 

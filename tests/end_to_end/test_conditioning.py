@@ -8,14 +8,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from commands import FAST, composed, run_here
-from pama_exp import app, schema
-from pama_exp.callbacks import Checkpoints, RandomStates
+from pama_exp.build.parts import check_before_work
+from pama_exp.build.task import make_task
+from pama_exp.cli import app
+from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.policy.export import load_preference_map
 from pama_exp.stages.align import build_alignment, held_out, make_trainer
-from pama_exp.stages.parts import check_before_work
-from pama_exp.stages.task import make_task
-from pama_exp.stages.trained import sft_policy
+from pama_exp.supervised.testbed import sft_policy
+from pama_exp.training.callbacks import Checkpoints, RandomStates
 from records import BILL, write_run
 from texts import policy_folder, write_jsonl
 

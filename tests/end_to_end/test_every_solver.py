@@ -8,15 +8,16 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from commands import FAST, composed
-from pama_exp import app, schema
-from pama_exp.app import CONF
-from pama_exp.callbacks import Checkpoints, RandomStates
+from pama_exp.build.parts import check_before_work
+from pama_exp.build.task import make_task
+from pama_exp.cli import app
+from pama_exp.cli.app import CONF
+from pama_exp.config import schema
+from pama_exp.config.naming import solver_label
 from pama_exp.errors import UserError
-from pama_exp.labels import solver_label
 from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.stages.parts import check_before_work
-from pama_exp.stages.task import make_task
-from pama_exp.stages.trained import sft_policy
+from pama_exp.supervised.testbed import sft_policy
+from pama_exp.training.callbacks import Checkpoints, RandomStates
 
 SOLVERS = sorted(path.stem for path in CONF.glob("solver/*.yaml"))
 GROUPED = {

@@ -7,7 +7,7 @@ from pama_exp.tracking.record import RunRecord
 
 SOLVER = '''
 import torch
-from pama_exp.moo.solver import Solver
+from pama_exp.solvers.solver import Solver
 
 class Worst(Solver):
     """All weight on the objective whose mean advantage is lowest."""

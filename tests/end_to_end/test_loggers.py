@@ -5,7 +5,8 @@ import csv
 import pytest
 
 from commands import composed, run_here
-from pama_exp import app, schema
+from pama_exp.cli import app
+from pama_exp.config import schema
 from pama_exp.errors import UserError
 
 

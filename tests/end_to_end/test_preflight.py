@@ -9,9 +9,10 @@ from transformers import AutoModelForSequenceClassification
 import classifiers
 import folders
 from commands import composed, run_command, run_here
-from pama_exp import app, schema
+from pama_exp.build import preflight
+from pama_exp.cli import app
+from pama_exp.config import schema
 from pama_exp.errors import UserError
-from pama_exp.stages import preflight
 
 
 def timed_command(*overrides, cwd, **extra):

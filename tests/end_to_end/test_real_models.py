@@ -12,13 +12,13 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import classifiers
 import folders
 from commands import composed, run_here
+from pama_exp.build.parts import make_objectives
+from pama_exp.config.schema import typed
 from pama_exp.data.prompts import collate
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_model, load_tokenizer
 from pama_exp.rewards.objective import score_all
-from pama_exp.schema import typed
 from pama_exp.stages import align
-from pama_exp.stages.parts import make_objectives
 from texts import write_jsonl
 
 # Rewards that differ between untrained models' texts.

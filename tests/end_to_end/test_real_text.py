@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from commands import composed, learning, run_here
+from pama_exp.build.task import make_task
+from pama_exp.config.schema import typed
 from pama_exp.data.prompts import collate
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_model, load_tokenizer, save
 from pama_exp.rewards.classifier import ClassifierScorer
-from pama_exp.schema import typed
-from pama_exp.stages.task import make_task
 from texts import TEMPLATE, policy_folder, write_jsonl
 
 SCORES = """

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from commands import command, composed, environment
-from pama_exp import app, schema
+from pama_exp.cli import app
+from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.tracking.folder import is_run
 from pama_exp.tracking.record import RunRecord

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 import folders
-from pama_exp.stages.supervised import encode, pack, packed_response_loss, response_loss
+from pama_exp.supervised.batch_losses import encode, pack, packed_response_loss, response_loss
 
 PAIRS = [("what is the name", " of it"), ("the", " color is red and the"), ("tell me of this", "")]
 WORDS = folders.byte_pair_tokenizer("<pad>")

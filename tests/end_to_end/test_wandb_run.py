@@ -24,7 +24,7 @@ def run(record):
 
 
 def test_the_offline_run_holds_metrics_config_and_generations(record, run):
-    assert run["config"]["experiment"]["solver"]["_target_"] == "pama_exp.moo.pama.PAMA"
+    assert run["config"]["experiment"]["solver"]["_target_"] == "pama_exp.solvers.pama.PAMA"
     assert run["config"]["experiment"]["training"]["steps"] == 3
     own = {row["step"]: row for row in record.read_metrics() if "reward/helpful/mean" in row}
     logged = {row["train/step"]: row for row in run["history"] if "reward/helpful/mean" in row}

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 import folders
-from pama_exp import files, hub
 from pama_exp.errors import UserError
+from pama_exp.hub import repositories
 from pama_exp.policy.loading import load_model
+from pama_exp.storage import files
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_pickles_are_refused_whatever_lies_beside_them(make, said, policy):
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.bin", "optimizer.pt", "adapter_model.bin"])
 def test_pickles_that_are_not_loaded_do_no_harm(name, policy):
     (policy / name).write_bytes(b"not read")
-    assert hub.weights_format(policy) == "safetensors"
+    assert repositories.weights_format(policy) == "safetensors"
     load_model(policy)
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from pama_exp import distributed
-from pama_exp.callbacks import Checkpoints
+from pama_exp.build.task import make_task
+from pama_exp.config.schema import Config
+from pama_exp.parallel import collectives
 from pama_exp.policy.sharding import whole
-from pama_exp.schema import Config
 from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.stages.task import make_task
-from pama_exp.stages.trained import sft_policy
+from pama_exp.supervised.testbed import sft_policy
 from pama_exp.tracking.record import RunRecord
+from pama_exp.training.callbacks import Checkpoints
 
 
 def run(config: Config, record: RunRecord) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def configured(config: Config, changes: dict[str, Any]) -> Config:
         for part in path:
             owner = getattr(owner, part)
         setattr(owner, last, value)
-    if distributed.size() > 1:
+    if collectives.size() > 1:
         trainer = replace(trainer, strategy=changes["strategy"])
     trainer = replace(trainer, **changes.get("trainer", {}))
     told = replace(config.conditioning, **changes.get("conditioning", {}))
@@ -45,9 +45,9 @@ def align(config: Config, record: RunRecord, name: str) -> dict[str, Any]:
     steps, folder = config.training.steps, record.checkpoints / name
     module = fit(config, folder, steps)
     parameters = parameters_of(module)
-    if distributed.is_main():
+    if collectives.is_main():
         torch.save(parameters, record.folder / f"{name}.pt")
-    others = distributed.gather(parameters)
+    others = collectives.gather(parameters)
     apart = [(a - b).abs().max().item() for other in others for a, b in zip(other, parameters, strict=True)]
     # The last step again, by a module that has seen nothing but the checkpoint before it.
     resumed = parameters_of(fit(config, folder / "again", steps, resume=folder / f"step-{steps - 1:08d}.ckpt"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import FAST, command, composed, environment, run_here
-from pama_exp import app
+from pama_exp.cli import app
 from pama_exp.errors import UserError
 from pama_exp.tracking.record import RunRecord
 
@@ -17,14 +17,14 @@ SHARED = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "traine
 LONG = ["training.steps=8", "training.kl.target=0.5", "objectives.concise.normaliser=running"]
 
 ONE_FAILS = """
-from pama_exp import distributed
+from pama_exp.parallel import collectives
 
 calls = 0
 
 def score(prompts, completions, **columns):
     global calls
     calls += 1
-    return [float("nan") if distributed.rank() == 1 and calls > 6 else 1.0 for _ in completions]
+    return [float("nan") if collectives.rank() == 1 and calls > 6 else 1.0 for _ in completions]
 """
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from commands import FAST, composed, learning
-from pama_exp import app
+from pama_exp.cli import app
 
 SOLVERS = {
-    "pama": {"_target_": "pama_exp.moo.pama.PAMA", "granularity": "batch"},
-    "linear": {"_target_": "pama_exp.moo.scalarizers.Linear", "space": "reward"},
-    "mgda": {"_target_": "pama_exp.moo.gradient.MGDA"},
-    "mgda-ub": {"_target_": "pama_exp.moo.gradient.MGDAUB"},
+    "pama": {"_target_": "pama_exp.solvers.pama.PAMA", "granularity": "batch"},
+    "linear": {"_target_": "pama_exp.solvers.scalarizers.Linear", "space": "reward"},
+    "mgda": {"_target_": "pama_exp.solvers.gradient.MGDA"},
+    "mgda-ub": {"_target_": "pama_exp.solvers.gradient.MGDAUB"},
 }
 # Two mini-batches in micro-batches, statistics that travel from step to step, an early stop that both must agree on.
 # Adam turns a gradient that is rounding alone into a step of the learning rate's size, hence not the largest of rates.

@@ -8,16 +8,16 @@ import yaml
 from omegaconf import OmegaConf
 
 from commands import composed
-from pama_exp import schema
 from pama_exp.comparison import compare, load_runs
-from pama_exp.comparison.plots import draw
+from pama_exp.comparison.pictures import draw
 from pama_exp.comparison.write import write
-from pama_exp.csv_files import cell
-from pama_exp.failing import prepare_streams
-from pama_exp.labels import markdown_text, slug
+from pama_exp.config import schema
+from pama_exp.config.naming import markdown_text, slug
 from pama_exp.policy.export import Card, write_card
 from pama_exp.report import write_report
 from pama_exp.runs import listing, show
+from pama_exp.safety.failing import prepare_streams
+from pama_exp.storage.csv_table import cell
 from pama_exp.tracking.console import summary
 from pama_exp.tracking.plots import curves_plot, front_plot
 from records import write_run

@@ -45,7 +45,7 @@ def test_one_run_is_shown_with_its_command_and_result(root, capsys):
 def test_two_runs_differ_in_their_solver_and_their_result(root, capsys):
     assert runs.main(["diff", str(root / "pama-s0"), str(root / "linear-s0")]) == 0
     said = capsys.readouterr().out
-    assert "pama_exp.moo.pama.PAMA" in line(said, "solver._target_")
+    assert "pama_exp.solvers.pama.PAMA" in line(said, "solver._target_")
     assert "objectives.helpful.after.gold" in said
     assert "training.steps" not in said
     assert runs.main(["diff", str(root / "pama-s0"), str(root / "pama-s0")]) == 0

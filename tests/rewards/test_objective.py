@@ -5,8 +5,8 @@ import tiny
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import build_classifier
 from pama_exp.rewards.classifier import ClassifierScorer
-from pama_exp.rewards.factworld import GoldScorer
 from pama_exp.rewards.function import FunctionScorer
+from pama_exp.rewards.gold import GoldScorer
 from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.types import PromptBatch
 from pama_exp.world import FactWorld

@@ -12,9 +12,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from commands import ROOT, composed
-from pama_exp import app, schema
+from pama_exp.build.parts import check_before_work
+from pama_exp.cli import app
+from pama_exp.config import schema
 from pama_exp.errors import UserError
-from pama_exp.stages.parts import check_before_work
 from pama_exp.sweeping import search_path
 
 PRESETS = sorted(path.stem for path in (ROOT / "sweeps" / "sweep").glob("*.yaml"))

@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from commands import command, environment
 from oracles import hypervolume_by_inclusion_exclusion, nondominated
 from pama_exp.errors import UserError
-from pama_exp.sweeping.front import Front
+from pama_exp.sweeping.pareto_trials import Front
 from pama_exp.sweeping.space import Space
 from pama_exp.sweeping.study import Study
 from sweeping.toy import TOY, jobs, prepare, ran, sweep_here

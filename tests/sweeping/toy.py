@@ -37,7 +37,7 @@ def prepare(folder: Path, monkeypatch) -> None:
 
 def sweep_here(*words: str, monkeypatch) -> int:
     """`python run.py …` in this process (its jobs in theirs); the exit status."""
-    from pama_exp import app
+    from pama_exp.cli import app
 
     monkeypatch.setattr(sys, "argv", ["run.py", *words])
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]

@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from commands import FAST, composed
-from pama_exp import schema
+from pama_exp.build.evaluated_run import as_the_run_had_it
+from pama_exp.config import schema
 from pama_exp.errors import UserError
-from pama_exp.stages.finished import as_the_run_had_it
 from records import write_run
 
 THEIRS = ["objectives=[humor,polite]", "reward=gold", "solver=linear", "training.clip=0.3"]

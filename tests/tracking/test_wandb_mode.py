@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from pama_exp.errors import UserError
-from pama_exp.tracking import loggers, run_wandb
+from pama_exp.tracking import backends, run_wandb
 from pama_exp.tracking.run_wandb import log_front, resolve_mode
 
 
@@ -142,7 +142,7 @@ def test_a_server_that_does_not_take_the_key_costs_seconds_and_no_run(outcomes, 
 
 
 def test_a_run_that_dies_is_said_once_and_survived(capsys, monkeypatch):
-    monkeypatch.setattr(loggers, "_said", set())
+    monkeypatch.setattr(backends, "_said", set())
 
     class Dead:
         def log(self, *_):

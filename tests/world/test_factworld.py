@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from pama_exp.errors import UserError
-from pama_exp.moo.fronts import hypervolume
+from pama_exp.metrics.fronts import hypervolume
 from pama_exp.world import FactWorld
-from pama_exp.world.front import dominated_volume
 from pama_exp.world.language import CLOSERS, FILLERS, JOKES, OPENERS, REFUSALS
+from pama_exp.world.true_front import dominated_volume
 
 WORLD = FactWorld(num_entities=6, values_per_attribute=4)
 LANGUAGE = WORLD.language

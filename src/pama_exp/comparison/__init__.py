@@ -1,9 +1,9 @@
 """Finished runs side by side: what differs, what came of it, and how sure one can be."""
 
-from pama_exp.comparison.compare import Comparison, Test, compare
-from pama_exp.comparison.families import Front
 from pama_exp.comparison.groups import Group
-from pama_exp.comparison.runs import Run, load_runs, split_by_objectives
+from pama_exp.comparison.load import Run, load_runs, split_by_objectives
+from pama_exp.comparison.seedwise import Comparison, Test, compare
+from pama_exp.comparison.solver_fronts import Front
 from pama_exp.comparison.statistics import Interval
 
 __all__ = ["Comparison", "Front", "Group", "Interval", "Run", "Test", "compare", "load_runs", "split_by_objectives"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pama_exp.comparison.runs import Run
+from pama_exp.comparison.load import Run
+from pama_exp.comparison.reference import yardstick_of
 from pama_exp.comparison.statistics import Interval, interval
-from pama_exp.comparison.yardstick import yardstick_of
 
 METHOD = ("solver.", "conditioning.", "stage")  # what a comparison may differ in and still be controlled
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pama_exp.comparison.compare import Comparison
 from pama_exp.comparison.groups import Group
-from pama_exp.comparison.runs import Run
+from pama_exp.comparison.load import Run
+from pama_exp.comparison.seedwise import Comparison
 from pama_exp.comparison.statistics import Interval
-from pama_exp.csv_files import write_records
-from pama_exp.labels import markdown_text, shown
+from pama_exp.config.naming import markdown_text, shown
+from pama_exp.storage.csv_table import write_records
 
 _BILL = (
     ("prompts", "prompts", 1),

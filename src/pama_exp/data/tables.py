@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pama_exp import hub
 from pama_exp.errors import UserError
+from pama_exp.hub import repositories
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -36,7 +36,7 @@ def find(path: str | None, repo_id: str | None, revision: str | None, patterns: 
     if path is None and repo_id is None:
         raise UserError("The data has neither data.path nor data.id.", "Set data.path=FILE or data.id=owner/name.")
     if path is None:
-        folder = hub.resolve(str(repo_id), revision, "dataset")
+        folder = repositories.resolve(str(repo_id), revision, "dataset")
     else:
         folder = Path(path)
     if folder.is_file():

@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from pama_exp.conditioning import shifted
+from pama_exp.config.naming import markdown_text
 from pama_exp.errors import UserError
-from pama_exp.files import check_folder, write_manifest
-from pama_exp.labels import markdown_text
+from pama_exp.policy.input_shift import shifted
 from pama_exp.policy.loading import save
 from pama_exp.policy.policy import Policy
+from pama_exp.storage.files import check_folder, write_manifest
 
 VALUE_HEADS = "value_heads.safetensors"
 PREFERENCE_MAP = "preference_map.safetensors"  # of a conditioned policy

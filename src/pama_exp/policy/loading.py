@@ -19,9 +19,10 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from pama_exp import files, hub
 from pama_exp.errors import UserError, suggest
+from pama_exp.hub import repositories
 from pama_exp.policy.adapters import quantisation, quiet
+from pama_exp.storage import files
 
 _DROPOUTS = (
     "dropout",
@@ -211,9 +212,9 @@ def check_weights(folder: str | Path, allow_pickle: bool) -> None:
 
 
 def _check_files(folder: Path, allow_pickle: bool) -> None:
-    if hub.weights_format(folder) == "pickle" and not allow_pickle:
-        raise hub.pickled(str(folder), "model.allow_pickle")
-    hub.check_whole(folder)
+    if repositories.weights_format(folder) == "pickle" and not allow_pickle:
+        raise repositories.pickled(str(folder), "model.allow_pickle")
+    repositories.check_whole(folder)
     files.check_folder(folder)
 
 
@@ -258,7 +259,7 @@ def whole_folder(folder: str | Path) -> Path:
         raise UserError(f"{settings} names no base.", "Is the folder whole?") from None
     if content.get("megatron_config") is not None:  # PEFT would import the module that it names
         raise UserError(f"{settings} is for Megatron, which nothing here reads.", "Give an adapter of a plain model.")
-    found = Path(base) if Path(base).is_dir() else hub.resolve(base)
+    found = Path(base) if Path(base).is_dir() else repositories.resolve(base)
     if (found / "adapter_config.json").is_file():
         raise UserError(f"{settings}: its base {base} is an adapter too.", "Merge that one into its own base first.")
     return found
@@ -269,7 +270,7 @@ def _load_adapted(folder: Path, dtype: str | None, allow_pickle: bool) -> PreTra
 
     source = whole_folder(folder)
     _check_files(folder, allow_pickle)
-    if hub.weights_format(folder) is None:
+    if repositories.weights_format(folder) is None:
         raise UserError(f"{folder} holds no adapter_model.safetensors.", "Is the folder whole?")
     try:
         with quiet():

@@ -20,7 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from pama_exp.conditioning import distinct_prompts, row_of_each, shifted
+from pama_exp.policy.input_shift import distinct_prompts, row_of_each, shifted
 from pama_exp.types import Rollout
 
 PACKED = "pama_exp_packed"

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from pama_exp.conditioning import shifted
 from pama_exp.errors import UserError
 from pama_exp.policy.adapters import Adapter
+from pama_exp.policy.input_shift import shifted
 from pama_exp.policy.log_probs import token_statistics
 from pama_exp.policy.packing import is_packed, packed_states, use_packed_attention
 from pama_exp.types import Rollout

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import (
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from pama_exp import distributed
+from pama_exp.parallel import collectives
 from pama_exp.policy.policy import Policy
 
 
@@ -91,8 +91,8 @@ def put_together(module: nn.Module) -> None:
             if parameter is None or not hasattr(parameter, "full_tensor"):
                 continue
             if id(parameter) not in together:
-                values = distributed.full(parameter.detach())  # each process gives its part
-                kept = values.cpu() if distributed.is_main() else values.new_empty(0, device="cpu")
+                values = collectives.full(parameter.detach())  # each process gives its part
+                kept = values.cpu() if collectives.is_main() else values.new_empty(0, device="cpu")
                 together[id(parameter)] = nn.Parameter(kept, requires_grad=parameter.requires_grad)
             part._parameters[name] = together[id(parameter)]
 

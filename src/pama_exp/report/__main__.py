@@ -7,8 +7,8 @@ import webbrowser
 from pathlib import Path
 
 from pama_exp.errors import UserError
-from pama_exp.failing import guarded
 from pama_exp.report.page import write_report
+from pama_exp.safety.failing import guarded
 from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.run_wandb import log_report
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pama_exp.report.tables import grid_of
+from pama_exp.report.table_files import grid_of
 from pama_exp.tracking.plots import drawn, save
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")

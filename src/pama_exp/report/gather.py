@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from pama_exp.comparison import Comparison, Run, compare, load_runs, split_by_objectives
-from pama_exp.comparison.runs import damaged, flatten
+from pama_exp.comparison.load import damaged, flatten
+from pama_exp.comparison.reference import TrueFront, yardstick_of
 from pama_exp.comparison.write import tables
-from pama_exp.comparison.yardstick import TrueFront, yardstick_of
+from pama_exp.config.naming import shown
+from pama_exp.config.schema import VOLATILE
 from pama_exp.errors import UserError
-from pama_exp.labels import shown
-from pama_exp.moo.fronts import nondominated
+from pama_exp.metrics.fronts import nondominated
 from pama_exp.report.curves import curve_keys, curves_of, points_for, rounded
-from pama_exp.schema import VOLATILE
 from pama_exp.tracking import reading
 
 _FRONT_POINTS = 160

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pama_exp.config.naming import slug
 from pama_exp.errors import UserError
-from pama_exp.labels import slug
 from pama_exp.report.figures import draw_section
 from pama_exp.report.gather import gather
-from pama_exp.report.tables import write_tables
+from pama_exp.report.table_files import write_tables
 
 _ASSETS = Path(__file__).parent / "assets"
 _TITLE = b"<title>pama-exp report</title>"  # in the head of page.html: by it an earlier report is known

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pama_exp.errors import UserError
-from pama_exp.failing import guarded
+from pama_exp.safety.failing import guarded
 from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.run_wandb import has_verified_key
 

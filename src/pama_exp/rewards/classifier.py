@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pama_exp import hub
 from pama_exp.errors import UserError, suggest
-from pama_exp.rewards import folders
+from pama_exp.hub import repositories
+from pama_exp.rewards import classifier_folder
 from pama_exp.types import PromptBatch
 
 GOLDEN_TOLERANCE = 0.02  # processors and precisions differ by less
@@ -64,22 +64,22 @@ class ClassifierScorer:
         allow_pickle: bool = False,
         device: str | None = None,
     ) -> None:
-        folders.check_settings(sign, max_length, truncation_side, batch_size, device)
+        classifier_folder.check_settings(sign, max_length, truncation_side, batch_size, device)
         if isinstance(path_or_model, str | Path):
-            self.model = folders.load_classifier(path_or_model, allow_pickle)
+            self.model = classifier_folder.load_classifier(path_or_model, allow_pickle)
             source = str(path_or_model)
         else:
             self.model, source = path_or_model, type(path_or_model).__name__
         self.model.eval().requires_grad_(False)
         # A copy: the caller's tokenizer keeps its own sides.
-        self.tokenizer = folders.load_tokenizer(source) if tokenizer is None else copy.deepcopy(tokenizer)
+        self.tokenizer = classifier_folder.load_tokenizer(source) if tokenizer is None else copy.deepcopy(tokenizer)
         self.tokenizer.padding_side, self.tokenizer.truncation_side = "right", truncation_side
-        folders.pad(self.tokenizer, pad_token, source)
-        self.positions = folders.positions(self.model.config)
+        classifier_folder.pad(self.tokenizer, pad_token, source)
+        self.positions = classifier_folder.positions(self.model.config)
         # Decoders look for the last token before the padding: the two have to agree on what that is.
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
-        self.template, self.strip, self.sign = folders.checked_template(template), strip, sign
-        self.label_index = folders.checked_label(label_index, self.model.config.num_labels, source)
+        self.template, self.strip, self.sign = classifier_folder.checked_template(template), strip, sign
+        self.label_index = classifier_folder.checked_label(label_index, self.model.config.num_labels, source)
         self.max_length, self.batch_size = max_length, batch_size
         self.device = None if device is None else torch.device(device)
         if self.device is not None:
@@ -165,7 +165,9 @@ def published(
     if path is None and id is None:
         raise UserError("A classifier has neither id nor path.", "Give id: owner/name on the Hub, or path: FOLDER.")
     refused = None if settings.get("allow_pickle", False) else "allow_pickle"
-    return ClassifierScorer(path if path is not None else hub.resolve(str(id), revision, "model", refused), **settings)
+    return ClassifierScorer(
+        path if path is not None else repositories.resolve(str(id), revision, "model", refused), **settings
+    )
 
 
 def check_published(node: Mapping[str, Any], where: str) -> None:
@@ -188,11 +190,11 @@ def check_published(node: Mapping[str, Any], where: str) -> None:
     own = {key: settings[key] for key in ("sign", "max_length", "truncation_side", "batch_size", "device")}
     given = {key: settings[key] for key in ("template", "label_index", "pad_token", "allow_pickle")}
     try:
-        folders.check_settings(**own)
+        classifier_folder.check_settings(**own)
         if node.get("path") is None and node.get("id") is None:
             published()
         refused = None if node.get("allow_pickle", False) else setting
-        folder = node.get("path") or hub.resolve(str(node["id"]), node.get("revision"), "model", refused)
-        folders.check_classifier(folder, **given, setting=setting)
+        folder = node.get("path") or repositories.resolve(str(node["id"]), node.get("revision"), "model", refused)
+        classifier_folder.check_classifier(folder, **given, setting=setting)
     except UserError as error:
         raise UserError(f"{where}: {error.message}", error.hint) from None

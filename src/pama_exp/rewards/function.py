@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pama_exp.errors import UserError, described, users_code
-from pama_exp.import_path import import_module
 from pama_exp.rewards.scorer import MEND
+from pama_exp.safety.import_path import import_module
 from pama_exp.types import PromptBatch
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pama_exp.errors import UserError, refuse_secrets
 from pama_exp.rewards.server import Connection, scores_of, shared_server
-from pama_exp.secrets import secrets_in
+from pama_exp.safety.secrets import secrets_in
 from pama_exp.types import PromptBatch
 
 

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 import httpx
 
 from pama_exp.errors import UserError
-from pama_exp.secrets import redact
+from pama_exp.safety.secrets import redact
 
 HINT = 'It is asked {"prompts", "completions", "columns"} and answers {"scores": [one number per completion]}.'
 _PASSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be another when asked again

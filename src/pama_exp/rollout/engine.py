@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.errors import UserError
-from pama_exp.finite import require_finite
+from pama_exp.parallel.finite import require_finite
 from pama_exp.types import PromptBatch, Rollout
 
 BROKEN_MODEL = "Its weights are broken, or its numbers too large for their type: start from sound ones."

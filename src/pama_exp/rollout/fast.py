@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pama_exp.conditioning import distinct_prompts, row_of_each, shifted
 from pama_exp.errors import UserError
-from pama_exp.rollout.cache import DecodeCache
+from pama_exp.policy.input_shift import distinct_prompts, row_of_each, shifted
 from pama_exp.rollout.engine import (
     Sampling,
     check_drawn,
@@ -26,6 +25,7 @@ from pama_exp.rollout.engine import (
     uniform_noise,
 )
 from pama_exp.rollout.graphs import Replayed
+from pama_exp.rollout.kv_cache import DecodeCache
 from pama_exp.types import PromptBatch, Rollout
 
 # Share of rows still speaking at which the others leave the cache; every time, a graph has to be captured anew.

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
-from pama_exp.conditioning import shifted
+from pama_exp.policy.input_shift import shifted
 from pama_exp.rollout.engine import Sampling, check_drawn, check_positions, evaluation_mode, responses_of, to_device
 from pama_exp.types import PromptBatch, Rollout
 

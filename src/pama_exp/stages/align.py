@@ -13,15 +13,23 @@ from lightning import Trainer
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader
 
-from pama_exp import distributed, sharing
-from pama_exp.alignment import Alignment, OptimizerSettings
-from pama_exp.callbacks import Checkpoints, Evaluator, RandomStates, Recorder
+from pama_exp.build.card import export_run
+from pama_exp.build.conditioned import restore, stream_settings
+from pama_exp.build.parts import (
+    evaluation_stream,
+    make_estimator,
+    make_objectives,
+    make_sampling,
+    make_solver,
+)
+from pama_exp.build.task import Task, make_task
+from pama_exp.config.instantiate import build
+from pama_exp.config.naming import method_label
+from pama_exp.config.schema import Config
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.errors import Interrupted, UserError, located
-from pama_exp.gramian import GramianSettings
-from pama_exp.labels import method_label
-from pama_exp.moo.solver import Solver
+from pama_exp.parallel import collectives
 from pama_exp.policy.compiling import compile_blocks
 from pama_exp.policy.loading import load_model, load_tokenizer
 from pama_exp.policy.policy import Policy, freeze
@@ -29,33 +37,26 @@ from pama_exp.policy.sharding import checkpoint_activations, put_together
 from pama_exp.rewards.normalise import Frozen
 from pama_exp.rewards.objective import score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
-from pama_exp.schema import Config
-from pama_exp.stages.base import load_policy
-from pama_exp.stages.conditioning import restore, stream_settings
-from pama_exp.stages.exporting import export_run
-from pama_exp.stages.logging import choose_mode, finish_logging, start_logging
-from pama_exp.stages.parts import (
-    evaluation_stream,
-    make_estimator,
-    make_objectives,
-    make_sampling,
-    make_solver,
-)
-from pama_exp.stages.points import (
+from pama_exp.solvers.solver import Solver
+from pama_exp.supervised.start_model import load_policy
+from pama_exp.supervised.testbed import sft_policy
+from pama_exp.tracking import checkpoints, plots, run_wandb
+from pama_exp.tracking.console import note, progress
+from pama_exp.tracking.record import RunRecord
+from pama_exp.training import shared_rollout
+from pama_exp.training.alignment import Alignment, OptimizerSettings
+from pama_exp.training.callbacks import Checkpoints, Evaluator, RandomStates, Recorder
+from pama_exp.training.gramian import GramianSettings
+from pama_exp.training.loggers import choose_mode, finish_logging, start_logging
+from pama_exp.training.operating_points import (
     EVALUATION_SEED,
     conditioned_points,
     distances_to_front,
     gold_programs,
     hypervolume_share,
 )
-from pama_exp.stages.strategies import distribution, trainer_settings
-from pama_exp.stages.task import Task, make_task
-from pama_exp.stages.trained import sft_policy
-from pama_exp.targets import build
-from pama_exp.tracking import checkpoints, plots, run_wandb
-from pama_exp.tracking.console import note, progress
-from pama_exp.tracking.record import RunRecord
-from pama_exp.update import UpdateSettings
+from pama_exp.training.strategies import distribution, trainer_settings
+from pama_exp.training.update import UpdateSettings
 from pama_exp.world import FactWorld
 
 
@@ -101,7 +102,7 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
 
     result = _conclude(config, record, task.world, module, evaluator, test)
     put_together(module.policy)
-    if distributed.is_main():
+    if collectives.is_main():
         export_run(config, record, module, result)
     programs = gold_programs(config)
     front = task.world.true_front(list(programs.values()), "test").points if programs is not None else None
@@ -239,8 +240,8 @@ def _calibrate(
     step = 0
     while sum(scores.shape[1] for scores in collected) < config.training.calibration_prompts:
         seed = random_state(config.seed, step, "calibrate")
-        rollout = sharing.generate(engine, prompts.batch(step), sampling, seed, engine.model.device)
-        collected.append(sharing.score(partial(score_all, objectives), rollout))
+        rollout = shared_rollout.generate(engine, prompts.batch(step), sampling, seed, engine.model.device)
+        collected.append(shared_rollout.score(partial(score_all, objectives), rollout))
         step += 1
     whole = torch.cat(collected, dim=1)
     for objective, scores in zip(objectives, whole, strict=True):

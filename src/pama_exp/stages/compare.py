@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pama_exp.comparison import compare, load_runs, split_by_objectives
-from pama_exp.comparison.plots import draw
-from pama_exp.comparison.runs import damaged
+from pama_exp.comparison.load import damaged
+from pama_exp.comparison.pictures import draw
 from pama_exp.comparison.write import tables, write
+from pama_exp.config.naming import slug
+from pama_exp.config.schema import Config
 from pama_exp.errors import UserError
-from pama_exp.labels import slug
-from pama_exp.schema import Config
 from pama_exp.tracking.console import note, table
 from pama_exp.tracking.record import RunRecord
 

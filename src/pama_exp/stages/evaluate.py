@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pama_exp.schema import Config
+from pama_exp.build.task import make_task
+from pama_exp.config.schema import Config
 from pama_exp.stages.align import build_alignment, held_out
-from pama_exp.stages.points import EVALUATION_SEED, conditioned_points, hypervolume_share
-from pama_exp.stages.task import make_task
-from pama_exp.stages.trained import sft_policy
+from pama_exp.supervised.testbed import sft_policy
 from pama_exp.tracking.record import RunRecord
+from pama_exp.training.operating_points import EVALUATION_SEED, conditioned_points, hypervolume_share
 
 
 def run(config: Config, record: RunRecord) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pama_exp.schema import Config
-from pama_exp.stages import on_text
-from pama_exp.stages.parts import program_of
-from pama_exp.stages.task import TextTask, make_task
-from pama_exp.stages.trained import reward_model
+from pama_exp.build.parts import program_of
+from pama_exp.build.task import TextTask, make_task
+from pama_exp.config.schema import Config
+from pama_exp.supervised import text_tasks
+from pama_exp.supervised.testbed import reward_model
 from pama_exp.tracking.console import note
 from pama_exp.tracking.record import RunRecord
 
@@ -18,7 +18,7 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
     """Returns the result: each model's folder and its accuracy on held-out pairs."""
     task = make_task(config)
     if isinstance(task, TextTask):
-        return on_text.reward_model(config, record, task)
+        return text_tasks.reward_model(config, record, task)
     models = {}
     for name, objective in config.objectives.items():
         program = program_of(objective, config.data.domain)

@@ -14,18 +14,18 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from pama_exp.build.parts import evaluation_stream
+from pama_exp.build.task import make_task
 from pama_exp.comparison import Run, load_runs
+from pama_exp.config.schema import Config, typed
 from pama_exp.data.preferences import shares
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_model
-from pama_exp.schema import Config, typed
 from pama_exp.stages import strangers
 from pama_exp.stages.align import build_alignment
-from pama_exp.stages.parts import evaluation_stream
-from pama_exp.stages.points import EVALUATION_SEED, point
-from pama_exp.stages.task import make_task
 from pama_exp.tracking.console import progress
 from pama_exp.tracking.record import RunRecord
+from pama_exp.training.operating_points import EVALUATION_SEED, point
 
 
 def run(config: Config, record: RunRecord) -> dict[str, Any]:

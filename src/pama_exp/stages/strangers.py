@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pama_exp.config.schema import Config
 from pama_exp.errors import UserError
-from pama_exp.schema import Config
 
 _PACKAGE = "pama_exp."
 # What an object that is built there can do.

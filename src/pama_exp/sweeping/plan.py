@@ -14,11 +14,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pama_exp import schema
+from pama_exp.build.evaluated_run import as_the_run_had_it
+from pama_exp.build.parts import check_before_work
+from pama_exp.config import schema
+from pama_exp.config.naming import recorded
 from pama_exp.errors import UserError, suggest
-from pama_exp.labels import recorded
-from pama_exp.stages.finished import as_the_run_had_it
-from pama_exp.stages.parts import check_before_work
 from pama_exp.sweeping.jobs import Job, State, labels
 from pama_exp.tracking.folder import run_folder
 from pama_exp.tracking.record import RunRecord

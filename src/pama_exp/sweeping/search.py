@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from pama_exp.config.schema import Config
 from pama_exp.errors import UserError
-from pama_exp.schema import Config
 from pama_exp.sweeping.jobs import Job, State, final_means
 from pama_exp.sweeping.sweep import Sweep, parse, reported_mistakes
 from pama_exp.tracking.console import note
@@ -47,7 +47,7 @@ def run_search(
     with reported_mistakes():
         if find_spec("optuna") is None:
             raise UserError("hydra/sweeper=pareto needs Optuna.", "It is an extra: pip install 'pama-exp[search]'.")
-        from pama_exp.sweeping.front import Front
+        from pama_exp.sweeping.pareto_trials import Front
         from pama_exp.sweeping.space import Space
         from pama_exp.sweeping.study import Study
 
@@ -110,7 +110,7 @@ def _values(job: Job, names: Sequence[str]) -> list[float] | None:
 
 def _worst(config: Config) -> list[float] | None:
     """The worst value of each objective: of [0, 1] for gold programs, else of its range; None where one is unknown."""
-    from pama_exp.stages.parts import program_of
+    from pama_exp.build.parts import program_of
 
     worst = []
     for node in config.objectives.values():

@@ -17,11 +17,11 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from pama_exp import schema
+from pama_exp.config import schema
+from pama_exp.config.naming import slug
 from pama_exp.errors import UserError
-from pama_exp.labels import slug
 from pama_exp.report import write_report
-from pama_exp.secrets import redact
+from pama_exp.safety.secrets import redact
 from pama_exp.sweeping.jobs import Job, State, write_sweep
 from pama_exp.sweeping.plan import Plan
 from pama_exp.sweeping.table import Watch, sweep_summary

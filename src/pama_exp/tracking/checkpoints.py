@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pama_exp import files
 from pama_exp.errors import UserError
+from pama_exp.storage import files
 
 TABLES = ("metrics.jsonl", "generations.jsonl")
 _NAME = re.compile(r"step-(\d+)\.ckpt")

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from pama_exp.config.naming import shown
 from pama_exp.errors import UserError
-from pama_exp.labels import shown
 
 
 @runtime_checkable

@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from pama_exp.config.naming import shown
 from pama_exp.errors import UserError
-from pama_exp.labels import shown
 
 _NAME = re.compile(r"offline-run-(\d{8})_(\d{6})-([\w.-]+)")
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from pama_exp import files
+from pama_exp.config.naming import shown
 from pama_exp.errors import UserError
-from pama_exp.labels import shown
+from pama_exp.storage import files
 
 Check = Callable[[Any, str], None]  # (value, where) → ValueError with the reason
 

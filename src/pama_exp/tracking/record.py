@@ -20,9 +20,9 @@ from typing import Any
 import torch
 import yaml
 
-from pama_exp.csv_files import write_records
 from pama_exp.errors import UserError
-from pama_exp.secrets import redact, redacted
+from pama_exp.safety.secrets import redact, redacted
+from pama_exp.storage.csv_table import write_records
 from pama_exp.tracking import checkpoints, locks, reading
 from pama_exp.tracking import folder as folders
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from pama_exp.errors import UserError, suggest
-from pama_exp.secrets import redact, redacted
+from pama_exp.safety.secrets import redact, redacted
+from pama_exp.tracking.backends import first_line, survive
 from pama_exp.tracking.console import note
-from pama_exp.tracking.loggers import first_line, survive
 from pama_exp.tracking.record import RunRecord
 
 _MODES = ("auto", "online", "offline", "disabled")

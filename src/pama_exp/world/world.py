@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from pama_exp.errors import UserError, suggest
 from pama_exp.world.demonstrations import demonstrate, near_aligned
-from pama_exp.world.front import Front, compute_front, distance_along, dominated_volume
 from pama_exp.world.language import ATTRIBUTES, Language, Prompt, generate
 from pama_exp.world.objectives import PROGRAMS, Answer
+from pama_exp.world.true_front import Front, compute_front, distance_along, dominated_volume
 
 _GENERATOR = "1"  # raise when the same arguments come to give another world
 _SPLITS = {"train": 0.6, "validation": 0.2, "test": 0.2}

@@ -1,0 +1,74 @@
+"""From a finished run to the folder `policy/` that others load, with its card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pama_exp.config.naming import markdown_text, method_label
+from pama_exp.config.schema import Config
+from pama_exp.data.preferences import Writer
+from pama_exp.policy.export import PREFERENCE_MAP, Card, export, write_card
+from pama_exp.supervised.start_model import base_name
+from pama_exp.tracking.record import RunRecord
+from pama_exp.training.alignment import Alignment
+
+_PICTURE = "front.png"
+
+
+def export_run(
+    config: Config,
+    record: RunRecord,
+    module: Alignment,
+    result: Mapping[str, Any],
+    state: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `policy/`: weights or adapter, tokenizer, value heads, README.md and the front's picture."""
+    folder = record.folder / "policy"
+    merged = config.adapter.export == "merged"
+    adapter_only = config.adapter.name != "none" and not merged
+    channels = module.names if module.policy.value_heads.out_features == len(module.names) else ["scalarised"]
+    export(module.policy, module.prompts.tokenizer, folder, channels, merged, state, module.names)
+    picture = record.folder / _PICTURE
+    if picture.exists():
+        shutil.copy(picture, folder / _PICTURE)
+    m, t = config.model, config.training
+    card = Card(
+        base=base_name(m),
+        is_hub_id=m.path is None and m.id is not None and m.weights == "pretrained",
+        licence=m.licence,
+        objectives={name: f"{o.description} Weight {o.weight:g}." for name, o in config.objectives.items()},
+        solver=method_label(asdict(config)),
+        settings={
+            "data": markdown_text(config.data.domain),
+            "steps": f"{t.steps} of {t.batch_size} responses",
+            "learning rate": t.learning_rate,
+            "KL coefficient": t.kl.coefficient,
+            "adapter": config.adapter.name,
+            **_conditioning(config),
+            "seed": config.seed,
+            "solver's settings": markdown_text(json.dumps({k: v for k, v in config.solver.items() if k != "_target_"})),
+        },
+        before_and_after=result["objectives"],
+        picture=_PICTURE if picture.exists() else None,
+        command=json.loads((record.folder / "environment.json").read_text())["command"],
+    )
+    write_card(folder, card, adapter_only)
+
+
+def _conditioning(config: Config) -> dict[str, str]:
+    """How the policy is told what to serve."""
+    c, names = config.conditioning, list(config.objectives)
+    if c.name == "none":
+        return {}
+    if c.name == "prompt":
+        written = Writer(names, c.item, c.separator, c.end, c.levels).write("…", [1.0, *[0.0] * (len(names) - 1)])
+        return {
+            "told its preference": markdown_text(f"before the prompt, as in {json.dumps(written, ensure_ascii=False)}")
+        }
+    example = ", ".join(f"{json.dumps(name)}: {1 / len(names):.2g}" for name in names).replace("`", r"\u0060")
+    how = f"by `{PREFERENCE_MAP}`: `with pama_exp.policy.export.told(model, FOLDER, {{{example}}}): model.generate(…)`"
+    return {"told its preference": how}

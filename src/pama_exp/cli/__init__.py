@@ -1,0 +1,1 @@
+"""The command line: composing, checking and running one configuration."""

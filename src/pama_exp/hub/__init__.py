@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: what is there, what is cached, what is missing."""

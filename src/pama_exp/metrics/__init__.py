@@ -1,0 +1,1 @@
+"""What is measured of solvers and of sets of operating points."""

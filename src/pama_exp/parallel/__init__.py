@@ -1,0 +1,1 @@
+"""One run in several processes: started together, and what they tell each other."""

@@ -1,0 +1,1 @@
+"""Multi-objective solvers: tensors in, tensors out."""

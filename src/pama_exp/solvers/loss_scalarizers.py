@@ -1,0 +1,256 @@
+"""Loss scalarizers of torchjd, each as a solver.
+
+They are defined for positive losses. A clipped surrogate is none: it starts every rollout near 0 and has either sign.
+What they are fed is the positive loss of `Gap`, the share of the distance to a frozen ideal point that is left; the
+derivatives of the scalarizer there weigh the surrogates, which are the estimates of those losses' gradients.
+
+Legend: N objectives, B responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchjd import scalarization
+
+from pama_exp.errors import UserError
+from pama_exp.solvers.ideal_gap import Gap
+from pama_exp.solvers.solver import Gramian, Solver
+from pama_exp.solvers.weighted import remember, remembered
+
+
+class Scalarized(Solver):
+    """Weights ∂S/∂ℓⁱ of a scalarizer S at the losses ℓ of `Gap`, scaled so that their magnitudes sum to 1.
+
+    Args:
+        weights: one per objective, applied until the first step has been observed.
+        scalarizer: a torchjd scalarizer.
+        learn: called with the scalarizer and a step's losses, before these are scalarised, from the second step on.
+    """
+
+    needs_calibration = True
+
+    def __init__(
+        self, weights: Sequence[float], scalarizer: Any, learn: Callable[[Any, Tensor], None] | None = None
+    ) -> None:
+        super().__init__(weights)
+        self.scalarizer, self.learn = scalarizer, learn
+        self.gap = Gap(len(self.weights))
+        self.steps = 0
+
+    def calibrate(self, scores: Float[Tensor, "N B"], rewards: Float[Tensor, "N B"]) -> None:
+        """Fix the ideal point and the start."""
+        self.gap.calibrate(scores)
+
+    def observe(self, scores: Float[Tensor, "N B"]) -> None:
+        """Find the weights of this step from how far each objective is from its ideal."""
+        self.gap.observe(scores)
+        losses = self.gap.values()
+        if self.learn is not None and self.steps > 0:
+            self.learn(self.scalarizer, losses)
+        self.steps += 1
+        with torch.enable_grad():
+            (slopes,) = torch.autograd.grad(self.scalarizer(losses.requires_grad_()), losses)
+        total = slopes.abs().sum()
+        self.latest_weights = slopes / total if bool(total > 0) else self.weights
+
+    def on_losses(self, losses: Float[Tensor, " N"], gramian: Gramian) -> Float[Tensor, " N"]:
+        """The weights of this step."""
+        if len(losses) == 1:
+            return torch.ones_like(losses)
+        return self.latest_weights.to(losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scalarizer, the ideal point and the latest weights."""
+        return {
+            "scalarizer": remembered(self.scalarizer),
+            "gap": self.gap.state_dict(),
+            "steps": self.steps,
+            "latest_weights": self.latest_weights,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        remember(self.scalarizer, state["scalarizer"])
+        self.gap.load_state_dict(state["gap"])
+        self.steps, self.latest_weights = state["steps"], state["latest_weights"]
+
+
+def famo(weights: Sequence[float], learning_rate: float = 0.025, weight_decay: float = 1e-3) -> Scalarized:
+    """Weights that learn to bring all losses down at the same rate, from the losses' values alone.
+
+    Rule: S = c Σ zⁱ log ℓⁱ, z = softmax(ξ), 1/c = Σ zⁱ/ℓⁱ; ξ takes an Adam step against ∇_ξ Σ zⁱ (log ℓⁱ before −
+        log ℓⁱ after).
+    Cost: one backward pass.
+    State: ξ, its Adam state, the losses before; the ideal point.
+    Scale: neither. The weights follow the scores' history, not the gradients.
+    Weights: simplex.
+    Stays: no. The weights follow the rates.
+    Advantage: any.
+    Source: Liu et al. 2023, arXiv 2306.03792, algorithm 1; torchjd FAMO. Fed with the positive losses of `Gap`: before
+        and after are consecutive steps, not two passes over one batch.
+    Use: for many objectives, where a Gramian is too dear.
+
+    Args:
+        weights: only their number is used.
+        learning_rate: of Adam on ξ.
+        weight_decay: of Adam on ξ.
+    """
+    count = len(Solver(weights).weights)
+    scalarizer = scalarization.FAMO(count, lr=learning_rate, weight_decay=weight_decay)
+    return Scalarized(weights, scalarizer, lambda famo, losses: famo.update(losses))
+
+
+def uw(weights: Sequence[float], learning_rate: float = 0.025) -> Scalarized:
+    """Losses weighed by learned uncertainties: a loss that stays large loses weight.
+
+    Rule: S = Σ ½ exp(−sⁱ) ℓⁱ + ½ sⁱ; s takes a gradient step per step.
+    Cost: one backward pass.
+    State: s; the ideal point.
+    Scale: neither. The weights follow the scores' history, not the gradients.
+    Weights: simplex.
+    Stays: no. The weights follow the losses.
+    Advantage: any.
+    Source: Kendall et al. 2018, equation 7 with log variances; torchjd UW. Fed with the positive losses of `Gap`.
+    Use: as a baseline from multi-task learning; it favours objectives that are easy. IMTL-L is the same method.
+
+    Args:
+        weights: only their number is used.
+        learning_rate: of s.
+    """
+
+    def learn(scalarizer: Any, losses: Tensor) -> None:
+        with torch.enable_grad():
+            (slopes,) = torch.autograd.grad(scalarizer(losses), scalarizer.log_var)
+        with torch.no_grad():
+            scalarizer.log_var -= learning_rate * slopes
+
+    return Scalarized(weights, scalarization.UW(len(Solver(weights).weights)), learn)
+
+
+def dwa(weights: Sequence[float], temperature: float = 2.0) -> Scalarized:
+    """Losses weighed by how slowly they fell from one step to the next.
+
+    Rule: w = softmax(ρ / T), ρⁱ = ℓⁱ(t − 1) / ℓⁱ(t − 2); equal until two steps have passed.
+    Cost: one backward pass.
+    State: the losses of the two steps before; the ideal point.
+    Scale: neither. The weights follow the scores' history, not the gradients.
+    Weights: simplex.
+    Stays: no. The weights follow the rates.
+    Advantage: any.
+    Source: Liu et al. 2019, "End-to-End Multi-Task Learning with Attention", equation 7; torchjd DWA, a step for an
+        epoch. Fed with the positive losses of `Gap`.
+    Use: as a baseline from multi-task learning.
+
+    Args:
+        weights: only their number is used.
+        temperature: T > 0; larger is more uniform.
+
+    Raises:
+        UserError: for a temperature that is not positive.
+    """
+    if not temperature > 0:
+        raise UserError(f"solver.temperature={temperature} is not positive.", "2 is usual.")
+    return Scalarized(weights, scalarization.DWA(temperature), lambda dwa, _: dwa.step())
+
+
+def stch(weights: Sequence[float], mu: float = 0.1) -> Scalarized:
+    """Smooth Tchebycheff on the objectives' mean losses: the objective farthest from its ideal has the most weight.
+
+    Rule: S = μ log Σ exp(wⁱ ℓⁱ / μ).
+    Cost: one backward pass.
+    State: the ideal point.
+    Scale: neither. The weights follow the scores, not the gradients.
+    Weights: simplex.
+    Stays: no. The weights follow the losses.
+    Advantage: any.
+    Source: Lin et al. 2024, arXiv 2402.19078, the smooth Tchebycheff scalarization; torchjd STCH. Fed with the positive
+        losses of `Gap`, so that the maximum is over the batch's means; solver=smooth-tchebycheff takes it in every
+        response.
+    Use: to reach points of a front that no linear weights reach, with little noise.
+
+    Args:
+        weights: w, one per objective.
+        mu: μ > 0.
+
+    Raises:
+        UserError: for a mu that is not positive.
+    """
+    if not mu > 0:
+        raise UserError(f"solver.mu={mu} is not positive.", "Smaller is nearer to Tchebycheff; 0.1 is usual.")
+    return Scalarized(weights, scalarization.STCH(mu, Solver(weights).weights))
+
+
+def geometric_mean(weights: Sequence[float]) -> Scalarized:
+    """The geometric mean of the losses: the objective nearest to its ideal has the most weight.
+
+    Rule: S = (Π ℓⁱ)^(1/N), hence wⁱ ∝ 1 / ℓⁱ.
+    Cost: one backward pass.
+    State: the ideal point.
+    Scale: neither. The weights follow the scores, not the gradients.
+    Weights: simplex.
+    Stays: no. The weights follow the losses.
+    Advantage: any.
+    Source: Chennupati et al. 2019, "MultiNet++", the geometric loss strategy; torchjd GeometricMean. Fed with the
+        positive losses of `Gap`.
+    Use: as a baseline from multi-task learning; it finishes one objective before the next.
+
+    Args:
+        weights: only their number is used.
+    """
+    return Scalarized(weights, scalarization.GeometricMean())
+
+
+def pbi(weights: Sequence[float], theta: float = 5.0) -> Scalarized:
+    """Distance along a direction of preference, and a penalty on the distance from it.
+
+    Rule: S = d₁ + θ d₂, d₁ = ⟨ℓ, ŵ⟩, d₂ = ‖ℓ − d₁ ŵ‖.
+    Cost: one backward pass.
+    State: the ideal point.
+    Scale: neither. The weights follow the scores, not the gradients.
+    Weights: real. An objective that is ahead of the direction has a negative weight.
+    Stays: no. The weights follow the losses.
+    Advantage: any.
+    Source: Zhang & Li 2007, MOEA/D, the PBI approach; torchjd PBI. Fed with the positive losses of `Gap`.
+    Use: to land on a chosen ray from the ideal point; large θ also holds objectives back.
+
+    Args:
+        weights: w, the proportions of the losses that are aimed at.
+        theta: θ, not negative.
+
+    Raises:
+        UserError: for a negative theta.
+    """
+    if not theta >= 0:
+        raise UserError(f"solver.theta={theta} is negative.", "0 is the projection alone, 5 is usual.")
+    return Scalarized(weights, scalarization.PBI(theta, Solver(weights).weights))
+
+
+def cosmos(weights: Sequence[float], penalty: float = 1.0) -> Scalarized:
+    """Linear weights, and a reward for losses in the proportions of the preference.
+
+    Rule: S = Σ wⁱ ℓⁱ − λ cos(w, ℓ).
+    Cost: one backward pass.
+    State: the ideal point.
+    Scale: neither. The weights follow the scores, not the gradients.
+    Weights: real. An objective that is ahead of the direction may have a negative weight.
+    Stays: no. The weights follow the losses.
+    Advantage: any.
+    Source: Ruchte & Grabocka 2021, arXiv 2103.13392, the scalarization with its cosine penalty; torchjd COSMOS. Fed
+        with the positive losses of `Gap`; the paper also shows the preference to the model.
+    Use: to spread the points of a sweep over the front.
+
+    Args:
+        weights: the preference w.
+        penalty: λ, not negative; 0 is linear.
+
+    Raises:
+        UserError: for a negative penalty.
+    """
+    if not penalty >= 0:
+        raise UserError(f"solver.penalty={penalty} is negative.", "0 is linear; the paper uses 0.01 to 8.")
+    return Scalarized(weights, scalarization.COSMOS(penalty, Solver(weights).weights))

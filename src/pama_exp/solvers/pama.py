@@ -1,0 +1,160 @@
+"""PAMA: the min-norm combination of the objectives' advantages in closed form, at O(N) (He & Maghsudi 2025, Theorem 1).
+
+Legend: N objectives, K = N channels, B responses, T response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pama_exp.errors import UserError, suggest
+from pama_exp.solvers.solver import Solver
+
+GRANULARITIES = ("token", "sequence", "batch")
+
+
+def s_star(values: Float[Tensor, " N *rest"]) -> Float[Tensor, "*rest"]:
+    """Theorem 1: the combination Σᵢ cⁱ Aⁱ of least magnitude, c in the simplex.
+
+    s* = proj₀[minᵢ Aⁱ, maxᵢ Aⁱ]
+    """
+    low, high = values.amin(0), values.amax(0)
+    return low.clamp(min=0) + high.clamp(max=0)
+
+
+def min_norm_weights_on_line(values: Float[Tensor, " N *rest"]) -> Float[Tensor, " N *rest"]:
+    """Weights c* in the simplex with Σᵢ c*ⁱ Aⁱ = s*.
+
+    c* = h/(h+l) on argminᵢ Aⁱ and l/(h+l) on argmaxᵢ Aⁱ, where h = max(maxᵢ Aⁱ, 0) and l = max(−minᵢ Aⁱ, 0)
+
+    If all Aⁱ are positive, l = 0 and the minimiser has all the mass; if all are negative, h = 0 and the maximiser has.
+    Objectives that tie share equally, so that their order is of no consequence.
+    """
+    low, high = values.amin(0), values.amax(0)
+    above, below = high.clamp(min=0), (-low).clamp(min=0)
+    straddle = above + below
+    share_low = torch.where(straddle > 0, above / straddle, 1)  # straddle = 0: every value is 0, and all of them tie
+    at_low, at_high = (values == low).to(values), (values == high).to(values)
+    return share_low * at_low / at_low.sum(0) + (1 - share_low) * at_high / at_high.sum(0)
+
+
+def weights_on_least(values: Float[Tensor, " N *rest"]) -> Float[Tensor, " N *rest"]:
+    """The same where no Aⁱ is negative, as under Noon PPO: l = 0, and the minimisers have all the mass."""
+    at_low = (values == values.amin(0)).to(values)
+    return at_low / at_low.sum(0)
+
+
+def combine(
+    advantages: Float[Tensor, "N B T"],
+    mask: Bool[Tensor, "B T"],
+    *,
+    granularity: str = "token",
+    noon: bool = True,
+    preference: Float[Tensor, " N"] | Float[Tensor, "N B"] | Sequence[float] | None = None,
+) -> tuple[Float[Tensor, "B T"], Float[Tensor, "N B T"]]:
+    """Weights c* of Theorem 1 and the combined advantage A_t = Σᵢ c*ⁱ Aⁱ_t.
+
+    Args:
+        advantages: one per objective and token; Noon PPO's max(Aⁱ, 0) is applied here if `noon`.
+        mask: True on the tokens the policy chose.
+        granularity: the unit over which Aⁱ is taken: `token`, every token by itself; `sequence`, one c* per response
+            from the mean over its tokens; `batch`, one c* from the mean over all tokens.
+        noon: False solves over raw advantages; where these straddle 0, the two-point weights cancel them.
+        preference: p in the simplex's interior: c* is solved over Aⁱ/pⁱ, so that a preferred objective binds more
+            often. Uniform, the paper's, if None. With one p for each response, each is solved over its own, for which
+            the granularity has to be token or sequence.
+
+    Returns:
+        The combined advantage, zero off the mask, and c*, in the simplex everywhere.
+
+    Raises:
+        UserError: for an unknown granularity, or a preference outside the simplex's interior.
+    """
+    _refuse_unknown(granularity)
+    kept = torch.where(mask, advantages.clamp(min=0) if noon else advantages, 0)
+    values = kept if preference is None else kept / _relative(preference, kept.shape[:2]).to(kept)[:, :, None]
+    if granularity == "token":
+        units = values
+    elif granularity == "sequence":
+        units = (values.sum(2) / mask.sum(1).clamp(min=1))[:, :, None]
+    else:
+        units = (values.sum((1, 2)) / mask.sum().clamp(min=1))[:, None, None]
+    solve = weights_on_least if noon else min_norm_weights_on_line
+    weights = solve(units).expand_as(kept)
+    return (weights * kept).sum(0), weights
+
+
+class PAMA(Solver):
+    """Pareto multi-objective alignment: one surrogate loss, over the min-norm combination of advantages.
+
+    Rule: A = Σ cⁱ Aⁱ, c = argmin |Σ cⁱ Aⁱ/pⁱ| over the simplex, per token, response or batch; with Noon, Aⁱ is
+        max(Aⁱ, 0) and the least one decides.
+    Cost: one backward pass.
+    State: none.
+    Scale: equivariant.
+    Weights: simplex.
+    Stays: every. By token it also slows down on the way, as few samples improve every objective near the front.
+    Advantage: any.
+    Source: He & Maghsudi 2025, arXiv 2508.07768, theorem 1; the preference is this project's.
+    Use: to improve all objectives together at the cost of one. `granularity=batch` follows the preference most.
+
+    Args:
+        weights: the preference p over objectives, all positive; equal weights are the paper's method.
+        granularity: token, sequence or batch; see `combine`.
+        noon: clip each objective's advantages at 0 first.
+
+    Raises:
+        UserError: for a weight of zero or an unknown granularity.
+    """
+
+    takes_preferences = True
+
+    def __init__(self, weights: Sequence[float], granularity: str = "token", noon: bool = True) -> None:
+        super().__init__(weights)
+        if not bool((self.weights > 0).all()):
+            raise UserError(
+                f"solver.weights={list(weights)}: PAMA divides each objective's advantage by its weight.",
+                "Give every objective a positive weight; leave out an objective that should not count.",
+            )
+        _refuse_unknown(granularity)
+        self.granularity, self.noon = granularity, noon
+        self.takes_preferences = granularity != "batch"  # whose one c* for all responses has no place for theirs
+
+    def on_advantages(
+        self, advantages: Float[Tensor, "K B T"], response_mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "1 B T"]:
+        """The combined advantage; see `combine`."""
+        # A preference of 0 is taken as its limit: A/p is nowhere the least but where A is 0.
+        preference = self.weights if self.preferences is None else self.preferences.clamp(min=1e-6)
+        combined, weights = combine(
+            advantages, response_mask, granularity=self.granularity, noon=self.noon, preference=preference
+        )
+        count = response_mask.sum()
+        if count > 0:
+            self.latest_weights = weights.detach().flatten(1) @ response_mask.flatten().to(weights) / count
+        return combined[None]
+
+
+def _refuse_unknown(granularity: str) -> None:
+    if granularity not in GRANULARITIES:
+        raise UserError(
+            f"solver.granularity={granularity} is not one of its values.", suggest(granularity, GRANULARITIES)
+        )
+
+
+def _relative(
+    preference: Float[Tensor, " N"] | Float[Tensor, "N B"] | Sequence[float], shape: Sequence[int]
+) -> Float[Tensor, "N _"]:
+    """pⁱ / maxⱼ pʲ, of all responses or of each: the same solution as p; a uniform preference divides by exactly 1."""
+    given = torch.as_tensor(preference, dtype=torch.float64)
+    fits = given.shape in ((shape[0],), tuple(shape))
+    if not (fits and bool((given > 0).all()) and bool(((given.sum(0) - 1).abs() < 1e-4).all())):
+        raise UserError(
+            f"preference={given.tolist()} is not in the interior of the simplex over {shape[0]} objectives.",
+            "Give one positive number per objective, summing to 1.",
+        )
+    return (given / given.amax(0)).float().reshape(shape[0], -1)

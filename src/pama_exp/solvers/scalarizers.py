@@ -1,0 +1,65 @@
+"""Methods that reduce the objectives to one channel with weights that do not depend on the advantages.
+
+Legend: N objectives, K = N channels, B responses, T response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pama_exp.errors import UserError, suggest
+from pama_exp.solvers.solver import Solver
+
+
+class Linear(Solver):
+    """Fixed weights (MORLHF), in one of two places that are not the same method.
+
+    Rule: A = Σ wⁱ Aⁱ, or one advantage estimated from r = Σ wⁱ rⁱ.
+    Cost: one backward pass; in reward space one value head.
+    State: none.
+    Scale: equivariant. With whitened advantages, in advantage space, no reward drowns another by its spread.
+    Weights: simplex.
+    Stays: own.
+    Advantage: any.
+    Source: the weighted sum; as the baseline MORLHF in He & Maghsudi 2025.
+    Use: as the baseline. The mean rewards of all policies form a convex set, whose front a sweep of weights can trace;
+        where the front of what a model can learn bends inwards, the sweep jumps over it.
+
+    Args:
+        weights: w, one per objective.
+        space: `advantage`, A = Σ wⁱ Aⁱ over advantages estimated (and whitened) per objective; `reward`, r = Σ wⁱ rⁱ
+            before a single advantage is estimated, so that one value head serves all.
+
+    Raises:
+        UserError: for an unknown space.
+    """
+
+    takes_preferences = True
+
+    def __init__(self, weights: Sequence[float], space: str = "advantage") -> None:
+        super().__init__(weights)
+        if space not in ("advantage", "reward"):
+            raise UserError(f"solver.space={space} is not one of its values.", suggest(space, ("advantage", "reward")))
+        self.space = space
+
+    @property
+    def num_channels(self) -> int:
+        """One in reward space."""
+        return 1 if self.space == "reward" else len(self.weights)
+
+    def on_rewards(self, rewards: Float[Tensor, "K B"]) -> Float[Tensor, "L B"]:
+        """r = Σ wⁱ rⁱ in reward space."""
+        if self.space == "advantage":
+            return rewards
+        return self.weighted_sum(rewards)[None]
+
+    def on_advantages(
+        self, advantages: Float[Tensor, "K B T"], response_mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "1 B T"]:
+        """A = Σ wⁱ Aⁱ in advantage space."""
+        if self.space == "reward":
+            return advantages
+        return self.weighted_sum(advantages)[None]

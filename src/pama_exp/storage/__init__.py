@@ -1,0 +1,1 @@
+"""Files: checked by their hashes, and tables that spreadsheets may open."""

@@ -1,0 +1,1 @@
+"""Supervised training: the SFT policy and reward models, made once and kept."""

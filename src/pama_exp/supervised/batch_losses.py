@@ -1,0 +1,119 @@
+"""The losses of supervised training: of responses given their prompts, and of pairs given which is preferred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pama_exp.errors import UserError
+from pama_exp.policy.loading import max_positions
+from pama_exp.supervised.fit import pad_right
+
+Example = tuple[int, list[int]]  # tokens of the prompt, then ids of prompt, response and end
+
+
+def encode(
+    demonstrations: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[Example]:
+    """Token ids of (prompt, response) pairs; those longer than `max_length` are left out.
+
+    Raises:
+        UserError: if all are.
+    """
+    prompts = tokenizer([prompt for prompt, _ in demonstrations])["input_ids"]
+    responses = tokenizer([response for _, response in demonstrations], add_special_tokens=False)["input_ids"]
+    whole = [(len(p), [*p, *r, tokenizer.eos_token_id]) for p, r in zip(prompts, responses, strict=True)]
+    kept = [example for example in whole if len(example[1]) <= max_length]
+    if not kept:
+        shortest = min(len(ids) for _, ids in whole)
+        raise UserError(
+            f"Every demonstration is longer than {max_length} tokens (the shortest has {shortest}).",
+            "Set sft.max_length, or choose a model with more positions.",
+        )
+    return kept
+
+
+def response_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Tensor:
+    """Mean cross-entropy of the responses' tokens, their ends included; prompts are given, not learned."""
+    ids, mask = pad_right([ids for _, ids in examples], tokenizer)
+    starts = torch.tensor([start for start, _ in examples])[:, None]
+    is_response = mask & (torch.arange(ids.shape[1]) >= starts)
+    labels = ids.masked_fill(~is_response, -100)[:, 1:].to(model.device)
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    logits = model(input_ids=ids, attention_mask=mask.long()).logits[:, :-1]
+    return functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100)
+
+
+def packed_response_loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[Example]]
+) -> Tensor:
+    """`response_loss` with several examples to a row: each attends to itself alone and counts its positions from 0."""
+    ids, _ = pad_right([[token for _, ids in row for token in ids] for row in rows], tokenizer)
+    labels, segments, positions = torch.full_like(ids, -100), torch.full_like(ids, -1), torch.zeros_like(ids)
+    for r, row in enumerate(rows):
+        at = 0
+        for number, (start, example) in enumerate(row):
+            stop = at + len(example)
+            segments[r, at:stop], positions[r, at:stop] = number, torch.arange(len(example))
+            labels[r, at + start : stop] = ids[r, at + start : stop]
+            at = stop
+    causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    # Padding is a segment of its own, so that every position attends to something.
+    is_allowed = causal & (segments[:, :, None] == segments[:, None, :])
+    bias = torch.zeros(is_allowed.shape, dtype=model.dtype).masked_fill(~is_allowed, torch.finfo(model.dtype).min)
+    logits = model(
+        input_ids=ids.to(model.device),
+        attention_mask=bias[:, None].to(model.device),
+        position_ids=positions.to(model.device),
+        use_cache=False,
+    ).logits[:, :-1]
+    labels = labels[:, 1:].to(model.device)
+    return functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100)
+
+
+def pack(lengths: Sequence[int], max_length: int) -> list[list[int]]:
+    """Rows of at most `max_length` tokens, as indices of examples: each goes into the first row with room for it."""
+    rows: list[list[int]] = []
+    free: list[int] = []
+    for index, length in enumerate(lengths):
+        row = next((r for r, tokens in enumerate(free) if tokens >= length), len(rows))
+        if row == len(rows):
+            rows.append([])
+            free.append(max_length)
+        rows[row].append(index)
+        free[row] -= length
+    return rows
+
+
+def pair_texts(pairs: Sequence[tuple[str, str, str]]) -> list[str]:
+    """The texts of all chosen responses, then of all rejected ones, as `ClassifierScorer` puts them by default."""
+    texts = [f"{prompt} {chosen}" for prompt, chosen, _ in pairs]
+    return [text.strip() for text in [*texts, *(f"{prompt} {rejected}" for prompt, _, rejected in pairs)]]
+
+
+def pair_scores(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str, str]]
+) -> tuple[Tensor, Tensor]:
+    """(B,) the classifier's rewards of the chosen responses, and of the rejected ones."""
+    ids, mask = pad_right([tokenizer(text)["input_ids"] for text in pair_texts(pairs)], tokenizer)
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    rewards = model(input_ids=ids, attention_mask=mask.long()).logits[:, 0]
+    return rewards[: len(pairs)], rewards[len(pairs) :]
+
+
+def preference_loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str, str]]
+) -> Tensor:
+    """−log σ(r(x, y₊) − r(x, y₋)), the mean over pairs (Bradley & Terry 1952)."""
+    chosen, rejected = pair_scores(model, tokenizer, pairs)
+    return -functional.logsigmoid(chosen - rejected).mean()
+
+
+def room(model: PreTrainedModel, max_length: int) -> int:
+    """Tokens of a text at most: what is asked for, within the model's positions."""
+    positions = max_positions(model)
+    return max_length if positions is None else min(max_length, positions)

@@ -1,0 +1,401 @@
+"""The method as one Lightning module: generate, score, estimate per objective, combine, update.
+
+Legend: N objectives, K reward channels (N, or 1 where the solver scalarises rewards), K' surrogate losses,
+B responses, T response tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.nn.utils import clip_grad_norm_
+from transformers import get_scheduler
+
+from pama_exp.data.prompts import PromptStream
+from pama_exp.data.streams import random_state
+from pama_exp.errors import UserError, located
+from pama_exp.metrics import diagnostics
+from pama_exp.parallel import collectives, finite
+from pama_exp.policy.policy import Policy, reference_log_probs, select, trim
+from pama_exp.policy.sharding import whole
+from pama_exp.rewards.objective import Objective, score_all
+from pama_exp.rl.kl import AdaptiveKL, FixedKL, kl_estimate
+from pama_exp.rl.losses import explained_variance
+from pama_exp.rl.masks import masked_mean
+from pama_exp.rollout.engine import RolloutEngine, Sampling
+from pama_exp.solvers.solver import Solver
+from pama_exp.training import shared_rollout
+from pama_exp.training.experience import Bill, Evaluation, Experience, distribution, peak_memory_bytes
+from pama_exp.training.gramian import trainable
+from pama_exp.training.update import MiniBatchLoss, UpdateSettings, check_learned, check_weights
+from pama_exp.types import PromptBatch, Rollout
+
+
+class Estimator(Protocol):
+    """From one score per response to one advantage per token, per channel."""
+
+    needs_critic: bool
+    group_size: int
+    label: str  # what `Solver.estimators` names it by
+
+    def estimate(
+        self, scores: Tensor, kl_penalty: Tensor, values: Tensor, response_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(K,B) scores, (B,T) penalty, (K,B,T) values, (B,T) mask -> (K,B,T) advantages and returns."""
+        ...
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and its learning-rate schedule, counted in alignment steps."""
+
+    learning_rate: float
+    value_learning_rate: float
+    schedule: str
+    warmup_steps: int
+    weight_decay: float
+    steps: int
+    map_learning_rate: float | None = None  # of a conditioned policy's map; None: the model's
+
+
+class Alignment(LightningModule):
+    """Policy, value heads, frozen reference and reward models; one `training_step` is one step of the algorithm.
+
+    Source: He & Maghsudi, "Pareto Multi-Objective Alignment for Language Models", the algorithm; with other solvers,
+    multi-objective PPO on the same machinery.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reference: nn.Module | None,  # None: the policy with its adapter off
+        objectives: Sequence[Objective],
+        solver: Solver,
+        estimator: Estimator,
+        engine: RolloutEngine,
+        sampling: Sampling,
+        prompts: PromptStream,
+        kl: FixedKL | AdaptiveKL,
+        update: UpdateSettings,
+        optimizer: OptimizerSettings,
+        diagnostics_every: int,
+        seed: int,
+        distribute: Callable[[Policy, nn.Module, DeviceMesh], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.policy = policy
+        self._frozen = (reference,)  # in a tuple: neither a submodule nor a part of the checkpoint
+        self.objectives = list(objectives)
+        self.names = [objective.name for objective in self.objectives]
+        self.solver, self.estimator, self.kl = solver, estimator, kl
+        self.engine, self.sampling, self.prompts = engine, sampling, prompts
+        self.update, self.optimizer_settings = update, optimizer
+        self.loss = MiniBatchLoss(policy, solver, update, self.names, estimator.needs_critic)
+        self.diagnostics_every, self.seed, self.distribute = diagnostics_every, seed, distribute
+        self.step = 0
+        self.is_between_steps = False  # all of `step` steps is done, evaluation included, and nothing of the next
+        self.bill = Bill()
+        self.metrics: dict[str, float] = {}
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One step: rollout, rewards, advantages, combination, updates. `self.step` is its number, not Lightning's."""
+        started = time.perf_counter()
+        self.policy.eval()  # no dropout: the ratio of the first update is 1
+        self.metrics = {}
+        with located(f"Step {self.step + 1}"):
+            experience = self._collect()
+            with self._timed("update"):
+                self._learn(experience)
+                check_learned(self.policy, experience.rollout, self._remedy)
+            self._describe(experience)
+        self.step += 1
+        seconds = time.perf_counter() - started
+        self.bill.seconds += seconds
+        self.bill.peak_memory_bytes = max(self.bill.peak_memory_bytes, peak_memory_bytes(self.device))
+        self.metrics |= {
+            "train/step": float(self.step),
+            "train/episodes": float(self.bill.prompts),
+            "time/step": seconds,
+            "throughput/tokens_per_second": experience.rollout.response_mask.sum().item() / seconds,
+            "memory/peak_bytes": float(self.bill.peak_memory_bytes),
+        }
+
+    def _collect(self) -> Experience:
+        with self._timed("generate"):
+            seed = random_state(self.seed, self.step, "generate")
+            rollout = trim(self._generate(self.prompts.batch(self.step), seed))
+        mask = rollout.response_mask
+        with self._timed("score"):
+            scores = shared_rollout.score(partial(score_all, self.objectives), rollout).to(mask.device)
+            self.is_between_steps = False
+            if rollout.prompts.preferences is not None:
+                self.solver.prefer(rollout.prompts.preferences.T)
+            rewards = torch.stack(
+                [o.normaliser.update_and_apply(row) for o, row in zip(self.objectives, scores, strict=True)]
+            )
+            self.solver.observe(scores)
+            channels = self.solver.on_rewards(rewards)
+        with self._timed("evaluate"), torch.no_grad():
+            old_log_probs, old_values = self._old(rollout)
+            reference = self._by_micro_batch(rollout, self._reference_log_probs)
+        kl = kl_estimate(old_log_probs, reference, self.update.kl_estimator) * mask
+        self._require_finite(
+            {"A log-probability of the policy": old_log_probs}
+            | finite.named("A value", self.names, old_values)
+            | {"A log-probability of the reference": reference, "The KL divergence from the reference": kl}
+            | finite.named("A reward", self.names, rewards)
+            | {"A reward of the solver": channels}
+        )
+        penalty = torch.zeros_like(kl) if self.update.kl_in_loss else self.kl.coefficient * kl
+        with self._timed("advantages"):
+            advantages, returns = self.estimator.estimate(channels, penalty, old_values, mask)
+            self._require_finite(finite.named("An advantage", self.names, advantages * mask))
+        with self._timed("solve"):
+            combined = self.solver.on_advantages(advantages, mask)
+            self._require_finite({"An advantage of the solver": combined * mask})
+        self.bill.prompts += len(rollout)
+        self.bill.tokens += int(mask.sum())
+        self.bill.reward_calls += scores.numel()
+        self.bill.forwards += (1 if rollout.states is not None else 2) * len(rollout)
+        for name, row in zip(self.names, scores, strict=True):
+            self.metrics |= distribution(f"reward/{name}", row)
+        response_kl = kl.sum(-1).mean().item()
+        self.metrics |= {
+            "kl/response": response_kl,
+            "kl/token": masked_mean(kl, mask).item(),
+            "kl/coefficient": self.kl.coefficient,
+            "response/length": mask.sum(-1).float().mean().item(),
+            "response/finished": rollout.finished.float().mean().item(),
+        }
+        return Experience(
+            rollout,
+            rewards,
+            old_log_probs,
+            reference,
+            old_values,
+            advantages,
+            returns,
+            combined,
+            mean_rewards=rewards.mean(-1, keepdim=True),
+        )
+
+    def _old(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (B,T) and values (K,B,T) of the policy that generated, which may have kept them."""
+        is_kept = rollout.log_probs is not None and rollout.states is not None
+        if is_kept and not collectives.is_sharded(self.policy.parameters()):
+            return rollout.log_probs, self.policy.values_of(rollout.states, rollout.response_mask)
+
+        def both(part: Rollout) -> Tensor:
+            output = self.policy.score_rollout(part, self.sampling.temperature)
+            return torch.cat([output.log_probs[None], output.values])
+
+        stacked = self._by_micro_batch(rollout, both)
+        return stacked[0], stacked[1:]
+
+    def _reference_log_probs(self, part: Rollout) -> Tensor:
+        """Log-probabilities (b,t) under the frozen copy, or under the base of the policy's adapter."""
+        reference, temperature = self._frozen[0], self.sampling.temperature
+        if reference is not None:
+            return reference_log_probs(reference, part, temperature)
+        with self.policy.adapter.off() as base:
+            return reference_log_probs(base, part, temperature)
+
+    def _by_micro_batch(self, rollout: Rollout, compute: Callable[[Rollout], Tensor]) -> Tensor:
+        """`compute` (…, b, t) over every process's micro-batches, put back in order as (…, B, T)."""
+        parts = shared_rollout.parts_of(rollout, self.update.micro_batch_tokens)
+        if len(parts[0]) == len(rollout):
+            return compute(rollout)
+        pieces = [compute(trim(select(rollout, part))) for part in parts]
+        whole = pieces[0].new_zeros((*pieces[0].shape[:-2], *rollout.response_mask.shape))
+        for part, piece in zip(parts, pieces, strict=True):
+            whole[..., part, : piece.shape[-1]] = piece
+        return collectives.total(whole)  # each row is zero on all processes but the one that has computed it
+
+    def _learn(self, experience: Experience) -> None:
+        """Several epochs of mini-batches; stops early where the policy has moved past `target_kl`."""
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        diagnose = self.diagnostics_every > 0 and self.step % self.diagnostics_every == 0
+        observed: list[dict[str, Tensor]] = []
+        for index, rows in enumerate(self._mini_batches(len(experience.rollout))):
+            batch = experience.rows(rows.to(experience.rewards.device))
+            optimizer.zero_grad(set_to_none=True)
+            seed = random_state(self.seed, self.step, f"sketch-{index}")
+            logs = self.loss.backward(batch, self.kl.coefficient, self.bill, self.manual_backward, seed)
+            if diagnose and not observed:
+                self.metrics |= self.loss.diagnose(batch)
+            logs["policy/grad_norm"] = self._clip(self.policy.actor_parameters())
+            value_norm = self._clip(trainable(self.policy.value_heads))
+            self._require_finite(
+                {f"The loss ({name})": logs[name] for name in ("policy/loss", "value/loss") if name in logs}
+                | {"The norm of the policy's gradient": logs["policy/grad_norm"]}
+                | {"The norm of the value heads' gradient": value_norm}
+            )
+            optimizer.step()
+            observed.append(logs)
+            if self.update.target_kl is not None and logs["policy/approx_kl"].item() > self.update.target_kl:
+                break
+        self.kl.update(self.metrics["kl/response"], len(experience.rollout))
+        self.metrics |= {name: torch.stack([logs[name] for logs in observed]).mean().item() for name in observed[0]}
+        self.metrics |= {
+            "policy/updates": float(len(observed)),
+            "policy/learning_rate": scheduler.get_last_lr()[0],
+        }
+        scheduler.step()
+
+    def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """Clip the gradients by their norm over all parameters, other processes' shards included; returns the norm."""
+        return collectives.full(clip_grad_norm_(parameters, self.update.max_grad_norm))
+
+    @property
+    def _remedy(self) -> str:
+        rate = self.optimizer_settings.learning_rate
+        return f"Lower training.learning_rate={rate:g}, which begins another run; of this step nothing is kept."
+
+    def _require_finite(self, quantities: Mapping[str, Tensor]) -> None:
+        finite.require_finite(quantities, self._remedy)
+
+    def _mini_batches(self, count: int) -> Iterator[Tensor]:
+        for epoch in range(self.update.epochs):
+            generator = torch.Generator().manual_seed(random_state(self.seed, self.step, f"order-{epoch}"))
+            yield from torch.randperm(count, generator=generator).split(self.update.mini_batch_size)
+
+    def _describe(self, experience: Experience) -> None:
+        """The solver's diagnostics that cost no pass, the same for every solver, and the critic's."""
+        mask, per_objective = experience.rollout.response_mask, experience.per_objective()
+        weights = self.solver.latest_weights.to(per_objective)
+        # Where the losses were weighed rather than the advantages, the signal is the advantages under those weights.
+        is_combined = len(experience.combined) == 1
+        signal = experience.combined[0] if is_combined else torch.einsum("n,nbt->bt", weights, per_objective)
+        tables = {
+            "weight": weights,
+            "binding_share": diagnostics.binding_share(per_objective, mask),
+            "covariance": diagnostics.reward_signal_covariance(experience.rewards, signal, mask),
+        }
+        for kind, values in tables.items():
+            self.metrics |= {f"solver/{kind}/{n}": v.item() for n, v in zip(self.names, values, strict=True)}
+        if self.estimator.needs_critic:
+            channels = self.names if len(experience.advantages) == len(self.names) else ["scalarised"]
+            shares = explained_variance(experience.old_values, experience.returns, mask)
+            self.metrics |= {f"value/explained_variance/{n}": v.item() for n, v in zip(channels, shares, strict=True)}
+
+    def _generate(self, prompts: PromptBatch, seed: int) -> Rollout:
+        """A response to each prompt, every process answering its share."""
+        with whole(self.policy):
+            return shared_rollout.generate(self.engine, prompts, self.sampling, seed, self.device)
+
+    @torch.no_grad()
+    def evaluate_policy(self, stream: PromptStream, seed: int) -> Evaluation:
+        """Sample one response for every prompt of the stream and score it by every objective, learned and gold."""
+        with located(f"Evaluation at step {self.step}"):
+            return self._evaluated(stream, seed)
+
+    def _evaluated(self, stream: PromptStream, seed: int) -> Evaluation:
+        self.policy.eval()
+        prompts: list[str] = []
+        responses: list[str] = []
+        lengths: list[Tensor] = []
+        proxy: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        gold: dict[str, list[Tensor]] = {o.name: [] for o in self.objectives if o.gold is not None}
+        for index, batch in enumerate(stream.slices(128)):
+            rollout = self._generate(batch, random_state(seed, index, "evaluate"))
+            prompts += rollout.prompts.texts
+            responses += rollout.texts
+            lengths.append(rollout.response_mask.sum(-1).cpu())
+            scores = shared_rollout.score(partial(score_all, self.objectives), rollout)
+            for name, row in zip(self.names, scores, strict=True):
+                proxy[name].append(row)
+            for objective in self.objectives:
+                if objective.gold is not None:
+                    gold[objective.name].append(shared_rollout.score(objective.gold_scores, rollout))
+        return Evaluation(
+            proxy={name: torch.cat(rows) for name, rows in proxy.items()},
+            gold={name: torch.cat(rows) for name, rows in gold.items()},
+            lengths=torch.cat(lengths),
+            prompts=prompts,
+            responses=responses,
+        )
+
+    def configure_model(self) -> None:
+        """Split the parameters among the processes where that is the strategy."""
+        if self.distribute is not None and not collectives.is_sharded(self.policy.parameters()):
+            self.distribute(self.policy, self._frozen[0], self.device_mesh["data_parallel"])
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over policy and value heads, with a schedule stepped once per alignment step."""
+        s = self.optimizer_settings
+        groups = [
+            {"params": trainable(self.policy.model)},
+            {"params": trainable(self.policy.value_heads), "lr": s.value_learning_rate},
+        ]
+        if self.policy.preference_map is not None:
+            rate = s.learning_rate if s.map_learning_rate is None else s.map_learning_rate
+            groups.append({"params": trainable(self.policy.preference_map), "lr": rate})
+        optimizer = torch.optim.AdamW(
+            groups, lr=s.learning_rate, weight_decay=s.weight_decay, betas=(0.9, 0.95), fused=True
+        )
+        name = "constant_with_warmup" if s.schedule == "constant" else s.schedule
+        return {"optimizer": optimizer, "lr_scheduler": get_scheduler(name, optimizer, s.warmup_steps, s.steps)}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Nothing of the step has been done yet."""
+        self.is_between_steps = True
+
+    def on_fit_start(self) -> None:
+        """The frozen models, those that score among them, follow the policy to its device."""
+        for objective in self.objectives:
+            objective.to(self.device)
+        if self._frozen[0] is not None:
+            self._frozen[0].to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Everything that determines the future; of the weights only what is trained, where there is an adapter.
+
+        Raises:
+            UserError: if any of it is not finite: a run that went on from there could only fail.
+        """
+        with located(f"The checkpoint of step {self.step}"):
+            check_weights(self.policy, self._remedy)
+        if self.policy.adapter is not None:
+            checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained()}
+        checkpoint["alignment"] = {
+            "step": self.step,
+            "bill": asdict(self.bill),
+            "solver": self.solver.state_dict(),
+            "kl": self.kl.state_dict(),
+            "normalisers": {o.name: o.normaliser.state_dict() for o in self.objectives},
+        }
+        for name in ("solver", "kl", "normalisers"):
+            if not finite.is_finite(checkpoint["alignment"][name]):
+                raise UserError(
+                    f"The checkpoint of step {self.step}: the state of the {name} is not finite.",
+                    "Is a reward or a setting of it too large?",
+                )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`."""
+        self.strict_loading = self.policy.adapter is None  # the frozen base is not in it
+        state = checkpoint["alignment"]
+        self.step, self.bill = state["step"], Bill(**state["bill"])
+        self.solver.load_state_dict(state["solver"])
+        self.kl.load_state_dict(state["kl"])
+        for objective in self.objectives:
+            objective.normaliser.load_state_dict(state["normalisers"][objective.name])
+
+    def _trained(self) -> set[str]:
+        return {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.metrics[f"time/{phase}"] = time.perf_counter() - started

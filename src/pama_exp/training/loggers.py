@@ -1,0 +1,113 @@
+"""Lightning's loggers for a run: those that `logger.kinds` names, each writing inside the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from pama_exp.config.naming import method_label
+from pama_exp.config.schema import Config, identity
+from pama_exp.safety.secrets import redacted
+from pama_exp.tracking import run_wandb
+from pama_exp.tracking.backends import Trackio, survive
+from pama_exp.tracking.console import note
+from pama_exp.tracking.record import RunRecord
+from pama_exp.training.callbacks import Tracker
+
+
+class TrackioLogger(Logger):
+    """Lightning's side of a trackio run."""
+
+    def __init__(self, run: Trackio) -> None:
+        super().__init__()
+        self.run = run
+
+    @property
+    def name(self) -> str:
+        """The logger's name."""
+        return "trackio"
+
+    @property
+    def version(self) -> str:
+        """One run, one version."""
+        return ""
+
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        """The run was given its configuration when it was made."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """One row."""
+        self.run.log(metrics, step=step or 0)
+
+    def finalize(self, status: str) -> None:
+        """Write what is pending."""
+        self.run.finish()
+
+
+def choose_mode(config: Config, record: RunRecord) -> str:
+    """W&B's mode, found before any work is done, with the line that says so where it is offline."""
+    if "wandb" not in config.logger.kinds:
+        return "disabled"
+    mode, message = run_wandb.resolve_mode(config.logger.mode, record.folder)
+    if message:
+        note(message)
+    return mode
+
+
+def start_logging(config: Config, record: RunRecord, mode: str) -> tuple[Any, list[Logger]]:
+    """The W&B run (None where there is none) and Lightning's loggers, W&B's among them; one that fails is left out."""
+    folder, loggers = record.folder, []
+    wandb_run = _start_wandb(config, record, mode) if "wandb" in config.logger.kinds else None
+
+    def trackio() -> Logger:
+        settings, is_resumed = redacted(identity(asdict(config))), record.last_step() > 0
+        name, group = config.logger.project, config.logger.group
+        return TrackioLogger(Trackio(name, folder.name, group, settings, folder, is_resumed))
+
+    makers: dict[str, Callable[[], Logger]] = {
+        "wandb": lambda: WandbLogger(experiment=wandb_run),
+        # Each start of a resumed run is a version of its own.
+        "csv": lambda: CSVLogger(folder, name="csv", flush_logs_every_n_steps=1),
+        "tensorboard": lambda: TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False),
+        "trackio": trackio,
+    }
+    for kind, make in makers.items():
+        if kind in config.logger.kinds and not (kind == "wandb" and wandb_run is None):
+            label = "W&B" if kind == "wandb" else kind
+            survive(label, lambda label=label, make=make: loggers.append(Tracker(label, make())))
+    return wandb_run, loggers
+
+
+def finish_logging(
+    config: Config, record: RunRecord, wandb_run: Any, result: Mapping[str, Any], front: np.ndarray | None
+) -> None:
+    """The front, the summary and, if wanted, the artifacts go to W&B; nothing where there is no run."""
+    if wandb_run is None:
+        return
+    means = result["objectives"]
+    kind = "gold" if front is not None else "proxy"
+    before, after = ([mean[when][kind] for mean in means.values()] for when in ("before", "after"))
+    run_wandb.log_front(wandb_run, list(means), kind, before, after, front)
+    if config.logger.artifacts:
+        run_wandb.log_artifacts(wandb_run, record.folder)
+    run_wandb.finish(wandb_run, result)
+
+
+def _start_wandb(config: Config, record: RunRecord, mode: str) -> Any:
+    patience = {"finish_seconds": 600.0} if config.logger.artifacts else {}
+    return run_wandb.start_run(
+        record.folder,
+        mode,
+        project=config.logger.project,
+        name=record.folder.name,
+        run_id=record.run_id,
+        group=config.logger.group,
+        job_type=config.stage.get("name", "align"),
+        tags=[method_label(asdict(config)), *config.objectives, *config.logger.tags],
+        config=identity(asdict(config)),
+        **patience,
+    )

@@ -1,0 +1,109 @@
+"""From `trainer` to Lightning's strategies: replicas of the whole policy, or shards of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+
+from pama_exp.config.schema import Config, TrainerConfig
+from pama_exp.errors import UserError
+from pama_exp.parallel import collectives
+from pama_exp.policy.compiling import missing_compiler
+from pama_exp.policy.sharding import shard
+
+
+class Replicas(DDPStrategy):
+    """A replica in each process; the update sums their gradients itself.
+
+    DistributedDataParallel would sum them in every backward pass of every micro-batch, and not at all in those of
+    `torch.autograd.grad`, by which the solvers' Gramians come.
+    """
+
+    def configure_ddp(self) -> None:
+        """No wrapper."""
+
+
+class Shards(ModelParallelStrategy):
+    """Parameters, gradients and optimiser state split among the processes (FSDP2); checkpoints are whole files."""
+
+    def __init__(self, processes: int, offload_to_cpu: bool) -> None:
+        super().__init__(data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
+        self.offload_to_cpu = offload_to_cpu
+
+    def model_to_device(self) -> None:
+        """Not the shards that are to stay in main memory."""
+        if not self.offload_to_cpu:
+            super().model_to_device()
+
+
+def process_count(trainer: TrainerConfig) -> int:
+    """How many processes the run takes; -1 device is as many as there are GPUs."""
+    return torch.cuda.device_count() if trainer.devices == -1 else trainer.devices
+
+
+def is_shared(config: Config) -> bool:
+    """Whether the run is one of several processes (or of one that is handled as several are)."""
+    several = process_count(config.trainer) > 1 or config.trainer.strategy == "fsdp"
+    return several and bool(config.stage.get("shared", False))
+
+
+def trainer_settings(trainer: TrainerConfig) -> dict[str, Any]:
+    """Lightning's arguments: accelerator, devices, precision, and the strategy where the run is shared."""
+    settings = {"accelerator": trainer.accelerator, "devices": trainer.devices, "precision": trainer.precision}
+    if not torch.distributed.is_initialized():
+        return settings
+    count = collectives.size()
+    strategy = Shards(count, trainer.cpu_offload) if trainer.strategy == "fsdp" else Replicas()
+    return {**settings, "devices": count, "strategy": strategy, "plugins": [LightningEnvironment()]}
+
+
+def distribution(trainer: TrainerConfig) -> Any:
+    """What splits policy and reference among processes; None where each has the whole."""
+    return partial(shard, offload_to_cpu=trainer.cpu_offload) if trainer.strategy == "fsdp" else None
+
+
+def check_trainer(config: Config, here: bool = True) -> None:
+    """The devices are there (if they are to be here), and the batches can be shared equally.
+
+    Raises:
+        UserError: if not.
+    """
+    trainer, t = config.trainer, config.training
+    name = f"trainer.accelerator={trainer.accelerator}"
+    if trainer.accelerator in ("gpu", "cuda"):
+        present = torch.cuda.device_count()
+        if present == 0 and here:
+            raise UserError(
+                f"{name}: there is no GPU here that torch can use.",
+                "Set trainer=cpu, or trainer.accelerator=cpu trainer.precision=32-true trainer.devices=2.",
+            )
+        if trainer.devices > present and here:
+            raise UserError(f"trainer.devices={trainer.devices}: there are {present} GPUs here.", "Set -1 for all.")
+    elif trainer.devices == -1:
+        raise UserError(f"trainer.devices=-1 means all GPUs, but {name}.", "Give the number of processes.")
+    if trainer.devices < 1 and trainer.devices != -1:
+        raise UserError(f"trainer.devices={trainer.devices}.", "It is at least 1, or -1 for all GPUs.")
+    count = process_count(trainer)
+    if trainer.strategy == "single" and count > 1:
+        raise UserError(
+            f"trainer.devices={trainer.devices} needs a strategy of several processes.",
+            "Set trainer=ddp or trainer=fsdp.",
+        )
+    if trainer.cpu_offload and trainer.strategy != "fsdp":
+        raise UserError("trainer.cpu_offload=true keeps shards in main memory.", "Set trainer=fsdp.")
+    if trainer.strategy == "fsdp" and config.rollout.engine.get("graphs"):
+        raise UserError(
+            "rollout.engine.graphs=true: graphs want weights that stay where they are, and trainer=fsdp gathers them.",
+            "Set rollout.engine.graphs=false, or trainer=ddp.",
+        )
+    if trainer.compile and (missing := missing_compiler(trainer.accelerator)) is not None:
+        raise UserError(f"trainer.compile=true: torch finds no {missing} here.", "Install one, or leave it off.")
+    if count and t.mini_batch_size % count:
+        raise UserError(
+            f"training.mini_batch_size={t.mini_batch_size} is not a multiple of the {count} processes.",
+            f"Set training.mini_batch_size to a multiple of {count} that divides training.batch_size={t.batch_size}.",
+        )
