@@ -22,11 +22,10 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 from turns import Contender, median_ratio, medians, report, take_turns, wait_for_turn
 
-from pama_exp.build.task import make_task
-from pama_exp.cli import app
-from pama_exp.config import schema
-from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.supervised.testbed import sft_policy
+from pama_exp.build.alignment import build_alignment
+from pama_exp.build.setup import resolve
+from pama_exp.config import resolvers, schema
+from pama_exp.training.fitting import make_trainer
 
 METHODS = {"pama": "PAMA", "linear": "linear", "mgda": "MGDA", "mgda-ub": "MGDA-UB"}
 PROGRAMS = ["helpful", "concise", "harmless", "honest", "humor", "polite"]
@@ -48,9 +47,9 @@ class Turns(Callback):
 
 def config_of(solver: str, count: int, cache: str, overrides: list[str]) -> schema.Config:
     """The default configuration with `count` gold objectives; beyond six, programs repeat under other names."""
-    schema.register_resolvers()
+    resolvers.register()
     settings = ["reward=gold", "training.learning_rate=0", "training.diagnostics_every=0", "sft.steps=20"]
-    with initialize_config_dir(str(app.CONF), version_base="1.3"):
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
         config = schema.typed(compose("config", [f"solver={solver}", *settings, *overrides, f"cache_dir={cache}"]))
     template = config.objectives["helpful"]
     config.objectives = {
@@ -63,9 +62,9 @@ def config_of(solver: str, count: int, cache: str, overrides: list[str]) -> sche
 def contend(name: str, cache: str, rounds: str) -> None:
     solver, count, overrides = STEPS[name]
     config = config_of(solver, count, cache, overrides)
-    task = make_task(config)
-    module = build_alignment(config, task, str(sft_policy(config, task.world)))
-    trainer = make_trainer(config, [Turns()], [])
+    setup = resolve(config)
+    module = build_alignment(setup, setup.task.start_policy())
+    trainer = make_trainer(config.trainer, [Turns()], [])
     trainer.fit(module, DataLoader(range(int(rounds) + 2), batch_size=None))
 
 
@@ -108,7 +107,7 @@ def draw(table: list[dict]) -> Figure:
 def main(rounds: str = "15") -> None:
     with tempfile.TemporaryDirectory() as cache:
         config = config_of("pama", 1, cache, [])
-        sft_policy(config, make_task(config).world)  # once, for all
+        resolve(config).task.start_policy()  # trained once, for all
         contenders = {name: Contender(__file__, ["--contender", name, cache, rounds]) for name in STEPS}
         rows = take_turns(contenders, int(rounds))
     plain = rows["ppo 1"]

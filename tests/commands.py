@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from pama_exp.cli import app
-from pama_exp.config import schema
+from pama_exp.cli import execute
+from pama_exp.cli.command_line import as_hydra_reads, check_command_line
+from pama_exp.config import resolvers, schema
 from pama_exp.sweeping import search_path
 from pama_exp.tracking.record import RunRecord
 
@@ -17,16 +18,21 @@ FAST = ["debug=fast", "model=micro"]
 
 
 def composed(*overrides: str, hydra: bool = False):
-    schema.register_resolvers()
+    resolvers.register()
     search_path.register()
-    read = app.as_hydra_reads(overrides, overrides, imply_mode=False)
-    app.check_command_line(read)
-    with initialize_config_dir(str(app.CONF), version_base="1.3"):
+    read = as_hydra_reads(overrides, overrides, imply_mode=False)
+    check_command_line(read)
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
         return compose("config", read, return_hydra_config=hydra)
 
 
+def run_config(config):
+    """Run what was composed, in this process."""
+    return execute.run(schema.typed(config))
+
+
 def run_here(*overrides: str, output: Path, cache: Path) -> RunRecord:
-    app.run(composed(*FAST, *overrides, f"output={output}", f"cache_dir={cache}"))
+    run_config(composed(*FAST, *overrides, f"output={output}", f"cache_dir={cache}"))
     return RunRecord.open(output)
 
 

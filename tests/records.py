@@ -10,8 +10,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from pama_exp.cli import app
-from pama_exp.config import schema
+from pama_exp.config import resolvers, schema
 from pama_exp.config.naming import recorded
 from pama_exp.tracking.record import RunRecord
 
@@ -28,8 +27,8 @@ BILL = {
 
 @lru_cache
 def _plain(overrides: tuple[str, ...]) -> Any:
-    schema.register_resolvers()
-    with initialize_config_dir(str(app.CONF), version_base="1.3"):
+    resolvers.register()
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
         config = schema.typed(compose("config", [*overrides, "output=nowhere", "cache_dir=nowhere"]))
     return recorded(OmegaConf.to_container(OmegaConf.structured(config)))
 

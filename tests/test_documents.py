@@ -7,7 +7,7 @@ import pytest
 
 from commands import ROOT
 from pama_exp.cli import app
-from pama_exp.config import schema
+from pama_exp.config import resolvers
 from pama_exp.sweeping import search_path
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
@@ -25,7 +25,7 @@ COMMANDS = sorted(
 def test_every_command_composes(command):
     words = [word for word in shlex.split(command)[2:] if word not in ("--multirun", "--help", "--cfg", "job")]
     read = app.as_hydra_reads(words, words)
-    schema.register_resolvers()
+    resolvers.register()
     search_path.register()
     app.check_command_line(read, multirun="--multirun" in command)
 

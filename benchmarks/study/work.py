@@ -71,18 +71,18 @@ def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:
 def _run(job: Job, root: Path) -> None:
     from hydra import compose, initialize_config_dir
 
-    from pama_exp.cli import app
-    from pama_exp.config import schema
+    from pama_exp.cli import execute
+    from pama_exp.config import resolvers, schema
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    schema.register_resolvers()
+    resolvers.register()
     folder = root / job.name
     folder.mkdir(parents=True, exist_ok=True)
-    with initialize_config_dir(str(app.CONF), version_base="1.3"):
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
         composed = compose("config", [*job.overrides, f"output={folder.absolute()}"])
     log = root / f"{job.name}.log"  # beside the folder, which is the run's
     with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        app.run(composed)
+        execute.run(schema.typed(composed))
     log.unlink()
     for path in folder.iterdir():
         if path.name not in _KEPT and not (job.block == "experts" and path.name == "policy"):

@@ -16,8 +16,7 @@ from rich.text import Text
 
 from pama_exp.comparison import Run, load_runs
 from pama_exp.comparison.load import damaged, flatten
-from pama_exp.config.naming import shown
-from pama_exp.config.schema import VOLATILE
+from pama_exp.config.naming import VOLATILE, shown
 from pama_exp.errors import UserError
 from pama_exp.report.gather import newest_step, reproduce
 from pama_exp.safety.failing import guarded

@@ -8,7 +8,8 @@ import pytest
 
 from commands import ROOT, command, environment, run_command
 from pama_exp.cli import solver_help
-from pama_exp.cli.app import CONF, explain_solver
+from pama_exp.cli.app import explain_solver
+from pama_exp.config.schema import CONF
 from pama_exp.errors import UserError
 from pama_exp.solvers.tchebycheff import SmoothTchebycheff
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from commands import composed
-from pama_exp.cli.app import CONF
 from pama_exp.config import schema
 from pama_exp.config.naming import solver_label
+from pama_exp.config.schema import CONF
 
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"

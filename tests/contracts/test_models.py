@@ -4,8 +4,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from pama_exp.cli.app import CONF
-from pama_exp.config import schema
+from pama_exp.config import resolvers, schema
+from pama_exp.config.schema import CONF
 from pama_exp.policy.adapters import Adapter
 from pama_exp.policy.loading import build_model
 from pama_exp.supervised.start_model import lora_targets
@@ -16,7 +16,7 @@ PUBLISHED = [name for name in MODELS if name not in ("micro", "mini", "small", "
 
 
 def typed(*overrides):
-    schema.register_resolvers()
+    resolvers.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return schema.typed(compose("config", list(overrides)))
 

@@ -4,14 +4,14 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from pama_exp.cli.app import CONF
-from pama_exp.config import schema
+from pama_exp.config import resolvers, schema
+from pama_exp.config.schema import CONF
 
 SWEEPS = CONF.parent / "sweeps" / "sweep"
 
 
 def typed(name):
-    schema.register_resolvers()
+    resolvers.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return schema.typed(compose("config", [f"experiment={name}"], return_hydra_config=False))
 

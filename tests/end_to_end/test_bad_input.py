@@ -2,7 +2,7 @@
 
 import pytest
 
-from commands import FAST, run_command, run_here
+from commands import FAST, run_command, run_config, run_here
 from pama_exp.errors import UserError
 
 MISTAKES = [
@@ -65,10 +65,9 @@ def test_a_mistake_is_named_before_any_work(overrides, said, tmp_path):
     cache = tmp_path / "cache"
     output = [] if any(o.startswith("output=") for o in overrides) else [f"output={tmp_path / 'run'}"]
     from commands import composed
-    from pama_exp.cli import app
 
     with pytest.raises(UserError) as caught:
-        app.run(composed(*FAST, f"cache_dir={cache}", *output, *overrides))
+        run_config(composed(*FAST, f"cache_dir={cache}", *output, *overrides))
     assert "\n" not in caught.value.message
     assert "\n" not in caught.value.hint
     for word in said:

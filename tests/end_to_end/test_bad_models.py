@@ -10,8 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 import classifiers
 import folders
-from commands import FAST, composed, run_command, run_here
-from pama_exp.cli import app
+from commands import FAST, composed, run_command, run_config, run_here
 from pama_exp.errors import UserError
 from texts import write_jsonl
 
@@ -178,9 +177,9 @@ def test_pickles_in_the_cache_are_refused_at_once_and_preflight_says_so(
 ):
     chosen = [*overrides, "data=factworld", f"output={tmp_path / 'run'}"]
     with pytest.raises(UserError, match="pickled") as caught:
-        app.run(composed(*chosen))
+        run_config(composed(*chosen))
     assert f"{setting}=true" in caught.value.hint
     assert not (tmp_path / "run").exists()
-    app.run(composed(*chosen, "preflight=true"))
+    run_config(composed(*chosen, "preflight=true"))
     # The table breaks its lines.
     assert f"add{setting}=true" in "".join(capsys.readouterr().out.replace("│", "").split())

@@ -8,15 +8,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from commands import FAST, composed, run_here
-from pama_exp.build.parts import check_before_work
-from pama_exp.build.task import make_task
-from pama_exp.cli import app
+from pama_exp.build.alignment import build_alignment, held_out
+from pama_exp.build.setup import resolve
+from pama_exp.cli import execute
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.policy.export import load_preference_map
-from pama_exp.stages.align import build_alignment, held_out, make_trainer
-from pama_exp.supervised.testbed import sft_policy
 from pama_exp.training.callbacks import Checkpoints, RandomStates
+from pama_exp.training.fitting import make_trainer
 from records import BILL, write_run
 from texts import policy_folder, write_jsonl
 
@@ -30,14 +29,14 @@ def run(tmp_path_factory, shared_cache):
 
 
 def built(*overrides, cache):
-    app.quieten()
+    execute.quieten()
     config = schema.typed(composed(*QUICK, *overrides, f"cache_dir={cache}"))
-    task = make_task(config)
-    return config, task, build_alignment(config, task, str(sft_policy(config, task.world)))
+    setup = resolve(config)
+    return setup, build_alignment(setup, setup.task.start_policy())
 
 
 def trained(module, config, steps, callbacks=(), **options):
-    make_trainer(config, list(callbacks), []).fit(module, DataLoader(range(steps), batch_size=None), **options)
+    make_trainer(config.trainer, callbacks, []).fit(module, DataLoader(range(steps), batch_size=None), **options)
 
 
 def parameters(module):
@@ -58,15 +57,11 @@ def test_one_training_gives_a_front(run, shared_cache):
 
 
 def test_before_training_every_preference_has_the_sft_policys_answers(shared_cache):
-    config, task, module = built(cache=shared_cache)
-    stream = held_out(config, task, module, "test", 16)
+    setup, module = built(cache=shared_cache)
+    stream = held_out(setup, module, "test", 16)
     answers = [module.evaluate_policy(stream.asking(asked), 0).responses for asked in ([1.0, 0.0], [0.3, 0.7])]
     plain = built("conditioning=none", cache=shared_cache)
-    assert (
-        answers[0]
-        == answers[1]
-        == plain[2].evaluate_policy(held_out(plain[0], task, plain[2], "test", 16), 0).responses
-    )
+    assert answers[0] == answers[1] == plain[1].evaluate_policy(held_out(*plain, "test", 16), 0).responses
     experience = module._collect()
     assert module.metrics["kl/response"] == pytest.approx(0.0, abs=1e-4)
     ratio = (module.policy.score_rollout(experience.rollout).log_probs - experience.old_log_probs).exp()
@@ -81,11 +76,11 @@ def test_before_training_every_preference_has_the_sft_policys_answers(shared_cac
     "overrides", [[], ["adapter=lora", "rollout=hf", "advantage=group"]], ids=["plain", "lora-hf-group"]
 )
 def test_a_resumed_run_ends_where_the_whole_one_does(overrides, shared_cache, tmp_path):
-    config, _, whole = built(*overrides, "training.micro_batch_tokens=400", cache=shared_cache)
+    setup, whole = built(*overrides, "training.micro_batch_tokens=400", cache=shared_cache)
     before = copy.deepcopy(whole.policy.preference_map.weight)
-    resumed = built(*overrides, "training.micro_batch_tokens=400", cache=shared_cache)[2]
-    trained(whole, config, 3, [RandomStates(), Checkpoints(tmp_path, every=2, steps=3)])
-    trained(resumed, config, 3, [RandomStates()], ckpt_path=tmp_path / "step-00000002.ckpt", weights_only=False)
+    resumed = built(*overrides, "training.micro_batch_tokens=400", cache=shared_cache)[1]
+    trained(whole, setup.config, 3, [RandomStates(), Checkpoints(tmp_path, every=2, steps=3)])
+    trained(resumed, setup.config, 3, [RandomStates()], ckpt_path=tmp_path / "step-00000002.ckpt", weights_only=False)
     assert torch.equal(parameters(whole), parameters(resumed))
     assert (whole.policy.preference_map.weight - before).abs().max() > 1e-3
 
@@ -160,7 +155,7 @@ REFUSED = [
 @pytest.mark.parametrize(("overrides", "said"), REFUSED, ids=[" ".join(r[0]) for r in REFUSED])
 def test_what_cannot_be_conditioned_is_refused_in_two_lines(overrides, said):
     with pytest.raises(UserError) as caught:
-        check_before_work(schema.typed(composed(*QUICK, *overrides, "cache_dir=unused")))
+        resolve(schema.typed(composed(*QUICK, *overrides, "cache_dir=unused")))
     assert "\n" not in caught.value.message + caught.value.hint
     for word in said:
         assert word in str(caught.value)
@@ -186,7 +181,8 @@ def test_a_preference_is_written_before_the_prompt_of_text(tmp_path, monkeypatch
     assert len(record.read_result()["points"]) == 3
     assert not (record.folder / "policy" / "preference_map.safetensors").exists()
     config = schema.typed(composed(*FAST, *overrides, f"cache_dir={tmp_path / 'cache'}", "output=unused"))
-    module = build_alignment(config, make_task(config), config.model.path)
+    setup = resolve(config)
+    module = build_alignment(setup, setup.task.start_policy())
     batch = module.prompts.batch(0)
     share, other = (f"{round(share, 6):g}" for share in batch.preferences[0].tolist())
     read = module.prompts.tokenizer.decode(batch.input_ids[0][batch.mask[0]])

@@ -8,16 +8,15 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from commands import FAST, composed
-from pama_exp.build.parts import check_before_work
-from pama_exp.build.task import make_task
-from pama_exp.cli import app
-from pama_exp.cli.app import CONF
+from pama_exp.build.alignment import build_alignment
+from pama_exp.build.setup import resolve
+from pama_exp.cli import execute
 from pama_exp.config import schema
 from pama_exp.config.naming import solver_label
+from pama_exp.config.schema import CONF
 from pama_exp.errors import UserError
-from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.supervised.testbed import sft_policy
 from pama_exp.training.callbacks import Checkpoints, RandomStates
+from pama_exp.training.fitting import make_trainer
 
 SOLVERS = sorted(path.stem for path in CONF.glob("solver/*.yaml"))
 GROUPED = {
@@ -30,8 +29,8 @@ QUICK = [*FAST, "reward=gold", "training.diagnostics_every=0", "logger=none", "o
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """As app.run does: nobody can act on what Lightning says of its own dependencies."""
-    app.quieten()
+    """As a run does: nobody can act on what Lightning says of its own dependencies."""
+    execute.quieten()
 
 
 def configured(solver, *overrides, cache="unused"):
@@ -42,14 +41,12 @@ def configured(solver, *overrides, cache="unused"):
 
 @functools.cache
 def start(cache):
-    """The testbed and the SFT policy that all runs of this module start from."""
-    config = configured("linear", cache=cache)
-    task = make_task(config)
-    return task, str(sft_policy(config, task.world))
+    """The SFT policy that all runs of this module start from."""
+    return resolve(configured("linear", cache=cache)).task.start_policy()
 
 
 def trained(module, config, steps, callbacks=(), **options):
-    make_trainer(config, list(callbacks), []).fit(module, DataLoader(range(steps), batch_size=None), **options)
+    make_trainer(config.trainer, callbacks, []).fit(module, DataLoader(range(steps), batch_size=None), **options)
 
 
 def parameters(module):
@@ -63,9 +60,7 @@ def test_there_are_at_least_25():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_trains_for_three_steps(solver, shared_cache):
     config = configured(solver, cache=shared_cache)
-    check_before_work(config)
-    task, folder = start(shared_cache)
-    module = build_alignment(config, task, folder)
+    module = build_alignment(resolve(config), start(shared_cache))
     before = parameters(module)
     module.solver.on_validation(torch.tensor([0.5, 0.5]))
     trained(module, config, 3)
@@ -80,8 +75,7 @@ def test_trains_for_three_steps(solver, shared_cache):
 def test_what_a_solver_remembers_travels_with_the_checkpoint(solver, shared_cache, tmp_path):
     """A fresh module that goes on from the checkpoint of step 2 ends with the same policy and weights as one run."""
     config = configured(solver, "objectives=[harmless,concise,polite]", cache=shared_cache)
-    task, folder = start(shared_cache)
-    whole, resumed = (build_alignment(config, task, folder) for _ in range(2))
+    whole, resumed = (build_alignment(resolve(config), start(shared_cache)) for _ in range(2))
     trained(whole, config, 3, [RandomStates(), Checkpoints(tmp_path, every=2, steps=3)])
     trained(resumed, config, 3, [RandomStates()], ckpt_path=tmp_path / "step-00000002.ckpt", weights_only=False)
     assert resumed.step == 3
@@ -104,7 +98,7 @@ REFUSED = [
 @pytest.mark.parametrize(("solver", "overrides", "said"), REFUSED, ids=[f"{r[0]} {' '.join(r[1])}" for r in REFUSED])
 def test_a_combination_that_is_not_defined_is_refused_in_two_lines(solver, overrides, said):
     with pytest.raises(UserError) as caught:
-        check_before_work(configured(solver, *overrides))
+        resolve(configured(solver, *overrides))
     assert "\n" not in caught.value.message + caught.value.hint
     for word in said:
         assert word in str(caught.value)

@@ -4,8 +4,7 @@ import csv
 
 import pytest
 
-from commands import composed, run_here
-from pama_exp.cli import app
+from commands import composed, run_config, run_here
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 
@@ -44,5 +43,5 @@ def test_an_unknown_logger_is_named_before_any_work(tmp_path):
         "debug=fast", "model=micro", "logger.kinds=[wanbd]", f"output={tmp_path}", f"cache_dir={tmp_path}"
     )
     with pytest.raises(UserError, match="wanbd") as caught:
-        app.run(config)
+        run_config(config)
     assert "wandb" in caught.value.hint

@@ -8,9 +8,8 @@ from transformers import AutoModelForSequenceClassification
 
 import classifiers
 import folders
-from commands import composed, run_command, run_here
+from commands import composed, run_command, run_config, run_here
 from pama_exp.build import preflight
-from pama_exp.cli import app
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 
@@ -84,16 +83,16 @@ def test_reward_models_in_local_folders_are_counted(tmp_path):
 
 def test_suggestions_are_made_until_it_fits(capsys, monkeypatch):
     monkeypatch.setattr(preflight, "free_bytes", lambda config: (24 * 2**30, "a card of 24 GiB"))
-    app.run(composed("model=llama-2-7b", "preflight=true"))
+    run_config(composed("model=llama-2-7b", "preflight=true"))
     said = capsys.readouterr().out.replace("\n", " ")
     assert "It does not fit" in said
     assert "adapter=lora" in said
-    app.run(composed("model=gpt2", "adapter=lora", "training.micro_batch_tokens=2048", "preflight=true"))
+    run_config(composed("model=gpt2", "adapter=lora", "training.micro_batch_tokens=2048", "preflight=true"))
     assert "It fits" in capsys.readouterr().out
 
 
 def test_a_gpu_that_is_not_here_is_no_obstacle_to_the_table(capsys):
-    app.run(composed("model=llama-2-7b", "adapter=lora-8bit", "trainer=gpu", "preflight=true"))
+    run_config(composed("model=llama-2-7b", "adapter=lora-8bit", "trainer=gpu", "preflight=true"))
     said = capsys.readouterr().out
     assert "no GPU here" in said
     assert "gated: ask for access" in " ".join(said.replace("│", " ").split())
@@ -146,7 +145,7 @@ def test_a_model_that_will_not_do_is_named_before_any_work(what, overrides, said
 def test_a_preset_that_names_no_model():
     for extra in ([], ["preflight=true"]):
         with pytest.raises(UserError, match="names no model") as caught:
-            app.run(composed("model=hf", *extra))
+            run_config(composed("model=hf", *extra))
         assert "model.id=owner/name" in caught.value.hint
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import classifiers
 import folders
 from commands import composed, run_here
-from pama_exp.build.parts import make_objectives
+from pama_exp.build.setup import resolve
 from pama_exp.config.schema import typed
 from pama_exp.data.prompts import collate
 from pama_exp.errors import UserError
@@ -151,7 +151,9 @@ def test_the_reward_of_a_fixed_text_is_the_classifiers(on_text, reward_folders, 
     config = typed(composed("model=hf", f"model.path={folder}", *on_text, f"cache_dir={tmp_path}"))
     responses = [" It is Ann.", "no", "", " a b c d" * 40, "\n\nHuman: what [SEP"]
     prompts = [PROMPT % i for i in range(len(responses))]
-    scores = score_all(make_objectives(config, None), collate(load_tokenizer(folder), prompts), responses)
+    scores = score_all(
+        [plan.build() for plan in resolve(config).objectives], collate(load_tokenizer(folder), prompts), responses
+    )
     for text, found in zip(zip(prompts, responses, strict=True), scores.T.tolist(), strict=True):
         assert found == pytest.approx(list(rewards_by_hand(reward_folders, *text).values()), abs=1e-4)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from commands import composed, learning, run_here
-from pama_exp.build.task import make_task
+from pama_exp.build.task import build_task
 from pama_exp.config.schema import typed
 from pama_exp.data.prompts import collate
 from pama_exp.errors import UserError
@@ -137,7 +137,7 @@ def test_published_layouts_are_read(option, files, column, rows, tmp_path, polic
         pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / file)
     (tmp_path / files[0]).with_name("unsupervised-0.txt").write_text("not read")
     overrides = [f"data={option}", f"data.path={tmp_path}", f"model.path={policy}", f"cache_dir={tmp_path / 'cache'}"]
-    task = make_task(
+    task = build_task(
         typed(composed(*overrides, "data.prefix_tokens=[6,9]") if option == "imdb" else composed(*overrides))
     )
     texts = [text for split in ("train", "validation", "test") for text in task.texts(split)]
@@ -203,7 +203,7 @@ def test_conversations_are_written_in_the_template_only_where_the_model_says_so(
     path = write_jsonl(tmp_path / "talks.jsonl", rows)
     for choice, start in (("tokenizer", "<user>q"), ("none", "\n\nHuman: q")):
         chosen = ["model=hf", "data.format=messages", "data.column=talk", f"model.chat_template={choice}"]
-        task = make_task(typed(composed(*on_file(path, templated, *chosen), f"cache_dir={tmp_path / 'cache'}")))
+        task = build_task(typed(composed(*on_file(path, templated, *chosen), f"cache_dir={tmp_path / 'cache'}")))
         assert all(text.startswith(start) for text in task.texts("train"))
     # A plain prompt is a user's turn; other formats are not prompts to put into one.
     plain = write_jsonl(tmp_path / "plain.jsonl", [{"prompt": f"q {i}", "completion": "a"} for i in range(90)])
@@ -213,7 +213,7 @@ def test_conversations_are_written_in_the_template_only_where_the_model_says_so(
         ("tokenizer", "whole", "q ", ""),
     ):
         chosen = ["model=hf", f"data.format={kind}", f"model.chat_template={choice}"]
-        task = make_task(typed(composed(*on_file(plain, templated, *chosen), f"cache_dir={tmp_path / 'cache'}")))
+        task = build_task(typed(composed(*on_file(plain, templated, *chosen), f"cache_dir={tmp_path / 'cache'}")))
         texts = [text for split in ("train", "validation", "test") for text in task.texts(split)]
         assert {text.removesuffix(end)[len(start) :].strip() for text in texts} == {str(i) for i in range(90)}
         assert all(text.startswith(start) and text.endswith(end) for text in texts)

@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from pama_exp.build.task import make_task
+from pama_exp.build.alignment import build_alignment
+from pama_exp.build.setup import Setup, resolve
 from pama_exp.config.schema import Config
 from pama_exp.parallel import collectives
 from pama_exp.policy.sharding import whole
-from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.supervised.testbed import sft_policy
 from pama_exp.tracking.record import RunRecord
 from pama_exp.training.callbacks import Checkpoints
+from pama_exp.training.fitting import make_trainer
 
 
-def run(config: Config, record: RunRecord) -> dict[str, Any]:
+def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
     """{case: {differs_across_processes, …}}; the parameters of each case are saved in the run's folder."""
+    config = setup.config
     cases = config.stage["cases"]
     return {name: align(configured(config, changes), record, name) for name, changes in cases.items()}
 
@@ -56,9 +57,9 @@ def align(config: Config, record: RunRecord, name: str) -> dict[str, Any]:
 
 
 def fit(config: Config, folder: Any, steps: int, resume: Any = None) -> Any:
-    task = make_task(config)
-    module = build_alignment(config, task, str(sft_policy(config, task.world)))
-    trainer = make_trainer(config, [Checkpoints(folder, 1, steps)], [])
+    setup = resolve(config)
+    module = build_alignment(setup, setup.task.start_policy())
+    trainer = make_trainer(config.trainer, [Checkpoints(folder, 1, steps)], [])
     loader = DataLoader(range(steps), batch_size=None)
     trainer.fit(module, loader, ckpt_path=resume, weights_only=False)
     return module

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import FAST, command, composed, environment, run_here
-from pama_exp.cli import app
+from commands import FAST, command, composed, environment, run_config, run_here
 from pama_exp.errors import UserError
 from pama_exp.tracking.record import RunRecord
 
@@ -73,7 +72,7 @@ def test_a_mistake_in_one_process_ends_all_with_its_two_lines(tmp_path, shared_c
     config = composed(*FAST, *SHARED, *kept, f"output={tmp_path / 'run'}", f"cache_dir={shared_cache}")
     config.objectives.concise.scorers = {"factworld": {"function": "one_fails:score"}}
     with pytest.raises(UserError, match="'concise' returned nan"):
-        app.run(config)
+        run_config(config)
     assert capfd.readouterr().err == ""  # nothing but the two lines that the command makes of the error
     record = RunRecord.open(tmp_path / "run")
     assert record.read_status()["state"] == "failed"

@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 
-from commands import FAST, composed, learning
-from pama_exp.cli import app
+from commands import FAST, composed, learning, run_config
 
 SOLVERS = {
     "pama": {"_target_": "pama_exp.solvers.pama.PAMA", "granularity": "batch"},
@@ -77,7 +76,7 @@ def runs(tmp_path_factory, shared_cache):
             f"cache_dir={shared_cache}",
         )
         config.stage = {"_target_": "shared_stage.run", "name": "shared", "shared": True, "cases": cases_for(count)}
-        app.run(config)
+        run_config(config)
         found[count] = (folder, json.loads((folder / "result.json").read_text()))
     return found
 

@@ -12,9 +12,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from commands import ROOT, composed
-from pama_exp.build.parts import check_before_work
-from pama_exp.cli import app
-from pama_exp.config import schema
+from pama_exp.build.setup import resolve
+from pama_exp.config import resolvers, schema
 from pama_exp.errors import UserError
 from pama_exp.sweeping import search_path
 
@@ -40,9 +39,9 @@ def jobs_of(preset, *words):
 
 
 def run_folders(lines):
-    schema.register_resolvers()
+    resolvers.register()
     search_path.register()
-    with initialize_config_dir(str(app.CONF), version_base="1.3"):
+    with initialize_config_dir(str(schema.CONF), version_base="1.3"):
         configs = [compose("config", list(line)) for line in lines]
     return [config.output for config in configs], configs
 
@@ -76,10 +75,10 @@ def test_every_job_of_a_preset_can_run_and_has_a_folder_of_its_own(preset):
     assert len(set(folders)) == len(folders) == SIZES.get(preset, len(folders))
     for config in map(schema.typed, (configs[0], configs[-1])):
         if config.model.id is None:
-            check_before_work(config)
+            resolve(config)
         else:  # a published model: nothing else is amiss
             with pytest.raises(UserError, match="not in the cache"):
-                check_before_work(config)
+                resolve(config)
 
 
 def test_a_preset_gives_way_to_debug_and_to_the_command_line():

@@ -11,9 +11,9 @@ STAGE = '''
 import os, signal, sys
 from pathlib import Path
 
-def run(config, record):
+def run(setup, record):
     """helpful = 1 - x², concise = 1 - (1 - x)² for x = training.clip: every x in [0, 1] is on the front."""
-    x = config.training.clip
+    x = setup.config.training.clip
     name = f"{x:.2f}"
     if Path(f"crash-{name}").exists():
         raise RuntimeError(f"made to crash at {name}")

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from commands import FAST, composed
-from pama_exp.build.task import make_task
+from pama_exp.build.alignment import build_alignment
+from pama_exp.build.setup import resolve
 from pama_exp.config import schema
 from pama_exp.errors import UserError
-from pama_exp.stages.align import build_alignment
-from pama_exp.supervised.testbed import sft_policy
 from pama_exp.training.experience import Bill
 from pama_exp.training.gramian import CountSketch, GramianSettings, parameter_gramian, selected, trainable
 
@@ -31,8 +30,8 @@ def stepped(shared_cache):
             "output=unused",
         )
     )
-    task = make_task(config)
-    module = build_alignment(config, task, str(sft_policy(config, task.world)))
+    setup = resolve(config)
+    module = build_alignment(setup, setup.task.start_policy())
     module.policy.eval()
     experience = module._collect()
     # Signals of every size and sign, in place of those that an untrained policy earns.

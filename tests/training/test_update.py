@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from commands import FAST, composed
-from pama_exp.build.task import make_task
+from pama_exp.build.alignment import build_alignment
+from pama_exp.build.setup import resolve
 from pama_exp.config import schema
 from pama_exp.policy.policy import reference_log_probs
-from pama_exp.stages.align import build_alignment
-from pama_exp.supervised.testbed import sft_policy
 from pama_exp.training.experience import Bill
 from pama_exp.training.gramian import MicroBatches, trainable
 
@@ -17,8 +16,8 @@ from pama_exp.training.gramian import MicroBatches, trainable
 def build(shared_cache):
     def make(*overrides):
         config = schema.typed(composed(*FAST, "reward=gold", f"cache_dir={shared_cache}", "output=unused", *overrides))
-        task = make_task(config)
-        return build_alignment(config, task, str(sft_policy(config, task.world)))
+        setup = resolve(config)
+        return build_alignment(setup, setup.task.start_policy())
 
     return make
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pama_exp.config.domains import scorer_key, scorer_node
 from pama_exp.config.schema import Config, ModelConfig
 from pama_exp.errors import UserError
 from pama_exp.hub import repositories
@@ -40,10 +41,10 @@ def assets_of(config: Config) -> list[Asset]:
     if m.path is None and m.weights == "pretrained" and m.id is not None and config.evaluate.run is None:
         refused = None if m.allow_pickle else "model.allow_pickle"
         found.append(Asset("policy", m.id, m.revision, "model", m.parameters, m.gated, m.pickled, refused))
-    learns_rows = config.data.domain != "factworld" and config.stage.get("name") in ("sft", "reward_model")
+    learns_rows = config.data.domain != "factworld" and config.stage.get("learns_from_rows", False)
     for name, objective in ({} if learns_rows else config.objectives).items():
-        domain = config.data.domain if config.data.domain in objective.scorers else "any"
-        node = objective.scorers.get(domain) or {}
+        domain = scorer_key(objective.scorers, config.data.domain)
+        node = scorer_node(objective.scorers, config.data.domain)
         if node.get("id") is not None and node.get("path") is None:
             refused = None if node.get("allow_pickle") else f"objectives.{name}.scorers.{domain}.allow_pickle"
             size, revision = node.get("parameters"), node.get("revision")

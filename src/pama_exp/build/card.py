@@ -1,18 +1,23 @@
-"""From a finished run to the folder `policy/` that others load, with its card."""
+"""The folder `policy/` that others load, with its card, from a finished run."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from pama_exp.build.setup import Setup
 from pama_exp.config.naming import markdown_text, method_label
 from pama_exp.config.schema import Config
 from pama_exp.data.preferences import Writer
-from pama_exp.policy.export import PREFERENCE_MAP, Card, export, write_card
-from pama_exp.supervised.start_model import base_name
+from pama_exp.policy.export import PREFERENCE_MAP, Card, export, fenced, write_card
+from pama_exp.safety.secrets import redact
+from pama_exp.storage.files import write_manifest
 from pama_exp.tracking.record import RunRecord
 from pama_exp.training.alignment import Alignment
 
@@ -20,14 +25,14 @@ _PICTURE = "front.png"
 
 
 def export_run(
-    config: Config,
+    setup: Setup,
     record: RunRecord,
     module: Alignment,
     result: Mapping[str, Any],
     state: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `policy/`: weights or adapter, tokenizer, value heads, README.md and the front's picture."""
-    folder = record.folder / "policy"
+    config, folder = setup.config, record.folder / "policy"
     merged = config.adapter.export == "merged"
     adapter_only = config.adapter.name != "none" and not merged
     channels = module.names if module.policy.value_heads.out_features == len(module.names) else ["scalarised"]
@@ -37,7 +42,7 @@ def export_run(
         shutil.copy(picture, folder / _PICTURE)
     m, t = config.model, config.training
     card = Card(
-        base=base_name(m),
+        base=setup.start.description,
         is_hub_id=m.path is None and m.id is not None and m.weights == "pretrained",
         licence=m.licence,
         objectives={name: f"{o.description} Weight {o.weight:g}." for name, o in config.objectives.items()},
@@ -72,3 +77,26 @@ def _conditioning(config: Config) -> dict[str, str]:
     example = ", ".join(f"{json.dumps(name)}: {1 / len(names):.2g}" for name in names).replace("`", r"\u0060")
     how = f"by `{PREFERENCE_MAP}`: `with pama_exp.policy.export.told(model, FOLDER, {{{example}}}): model.generate(…)`"
     return {"told its preference": how}
+
+
+def write_supervised_card(folder: Path, setup: Setup, purpose: str, made: str, load: str) -> None:
+    """README.md of a policy or reward model learned from text: what it starts from, what it learned, how to load it."""
+    data = setup.config.data
+    lines = [
+        "---",
+        "library_name: transformers",
+        f"pipeline_tag: {purpose}",
+        "tags: [pama-exp]",
+        "---",
+        "",
+        f"# {markdown_text(setup.config.model.name)}: {markdown_text(setup.config.stage.get('name', purpose))}",
+        "",
+        f"Starts from {markdown_text(setup.start.description)}. {made}",
+        f"Data: {markdown_text(str(data.path or data.id))}, read as `{data.format}`.",
+        f"Load with `{load}`.",
+        "",
+        *fenced(redact(shlex.join(sys.argv))),
+        "",
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8", errors="replace")
+    write_manifest(folder)

@@ -6,19 +6,20 @@ A run's record may be somebody else's: it is read as plain values, and names no 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
-from pama_exp.config.schema import CONF, VOLATILE, ConditioningConfig, Config, DataConfig, typed
+from pama_exp.config.naming import VOLATILE
+from pama_exp.config.schema import CONF, ConditioningConfig, Config, DataConfig, typed
 from pama_exp.errors import UserError
+from pama_exp.tracking import reading
 from pama_exp.tracking.console import note
 from pama_exp.tracking.folder import CONFIG
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NOT_TAKEN = ("stage", "objectives", "adapter", "evaluate", "compare", "soup", *VOLATILE)
 # What a policy is: a command may not say otherwise. Null says nothing.
 _FIXED = {
@@ -43,7 +44,7 @@ def as_the_run_had_it(config: Config, given: Sequence[str] | None) -> Config:
     Raises:
         UserError: for what contradicts the run, what the command would have to name, or a record that cannot be read.
     """
-    if config.stage.get("name") != "evaluate" or config.evaluate.run is None:
+    if not config.stage.get("scores_run", False) or config.evaluate.run is None:
         return config
     folder = Path(config.evaluate.run)
     theirs, ours = _read(folder), asdict(config)
@@ -56,7 +57,7 @@ def as_the_run_had_it(config: Config, given: Sequence[str] | None) -> Config:
     }
     merged["objectives"] = _objectives(where, ours, theirs, named, merged["data"]["domain"])
     _refuse_code(where, merged, ours)
-    return typed(OmegaConf.create(merged))
+    return typed(merged)
 
 
 class _Named:
@@ -85,10 +86,9 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not (folder / "policy").is_dir():
         raise UserError(f"evaluate.run={folder} holds no policy/ folder.", "Name a finished run's folder.")
-    try:
-        found = yaml.load(path.read_text(), Loader=_LOADER) if path.is_file() else None
-    except (OSError, ValueError, yaml.YAMLError):
-        found = None
+    found: dict[str, Any] = {}
+    with suppress(UserError, OSError):
+        found = reading.read_yaml(path, reading.check_mapping)
     if not _is_whole(found):
         raise UserError(
             f"evaluate.run={folder}: {CONFIG} is missing or damaged, so what the policy is for is not known.",
@@ -189,7 +189,7 @@ def _scorer(node: Mapping[str, Any], domain: str) -> dict[str, Any]:
 
 def _shipped(name: str) -> dict[str, Any]:
     path = CONF / "objectives" / f"{Path(name).name}.yaml"
-    return dict(yaml.load(path.read_text(), Loader=_LOADER).get(name) or {}) if path.is_file() else {}
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")).get(name) or {}) if path.is_file() else {}
 
 
 def _refuse_code(where: str, merged: Any, ours: Any) -> None:
@@ -199,7 +199,7 @@ def _refuse_code(where: str, merged: Any, ours: Any) -> None:
         for part in key.split("."):
             here, mine = here[part], mine[part]
         target = here.get("_target_") if isinstance(here, dict) else None
-        options = [yaml.load(path.read_text(), Loader=_LOADER) for path in (CONF / group).glob("*.yaml")]
+        options = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONF / group).glob("*.yaml")]
         shipped = {option.get("engine", option).get("_target_") for option in options}
         if str(target) not in shipped and target != mine.get("_target_"):
             raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from pama_exp.build.assets import assets_of, check_named, whereabouts
-from pama_exp.build.parts import check_before_work, make_solver
-from pama_exp.build.task import make_world
+from pama_exp.build.checks import check_inputs
+from pama_exp.build.objectives import check_sources
+from pama_exp.build.setup import Setup, build_method, resolve
+from pama_exp.config.domains import scorer_node
 from pama_exp.config.schema import Config
 from pama_exp.hub import repositories
 from pama_exp.policy.adapters import Adapter
 from pama_exp.policy.loading import max_positions
 from pama_exp.policy.memory import Load, memory_parts, parameter_counts, peak
-from pama_exp.supervised.start_model import lora_targets, read_tokenizer, skeleton, tokenizer_source
+from pama_exp.supervised.start_model import StartModel, lora_targets
 from pama_exp.tracking.console import note, table
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -63,43 +65,90 @@ def report(config: Config) -> None:
     if "pickled" in states:
         refused = assets[states.index("pickled")]
         raise repositories.pickled(refused.repo_id, str(refused.refused_pickle))
-    is_here = config.trainer.accelerator not in ("gpu", "cuda") or torch.cuda.is_available()
-    check_before_work(config, all_there=set(states) <= {"cached"}, here=is_here)
-    estimate = estimate_memory(config)
-    if estimate is None:
+    is_here = not config.trainer.uses_gpu or torch.cuda.is_available()
+    sizes = sizes_of(resolve(config, is_here)) if set(states) <= {"cached"} else known_sizes(config, is_here)
+    if sizes is None:
         note(f"The size of {config.model.id} is not known before its config.json is cached.")
         return
+    estimate = estimate_memory(config, sizes)
     free, device = free_bytes(config)
     title = f"Memory per device: {config.model.name}, adapter={config.adapter.name}, {_trainer(config)}"
-    sizes = [(name, _size(size)) for name, size in estimate.parts.items()]
-    sizes += [("peak", _size(estimate.peak)), ("free", f"{_size(free)}, {device}" if free is not None else device)]
-    table(title, ("what", "size"), sizes)
+    lines = [(name, _size(size)) for name, size in estimate.parts.items()]
+    lines += [("peak", _size(estimate.peak)), ("free", f"{_size(free)}, {device}" if free is not None else device)]
+    table(title, ("what", "size"), lines)
     note(f"Parameters: {estimate.parameters:,}, of which trained: {estimate.trained:,}.")
     for what in estimate.unknown:
         note(f"Not counted: {what}.")
-    note(_verdict(config, estimate, free))
+    note(_verdict(config, sizes, estimate, free))
 
 
-def brief(config: Config) -> None:
+def warn(setup: Setup) -> None:
     """One line before a run whose estimate exceeds what is free."""
-    estimate = estimate_memory(config)
-    free, _ = free_bytes(config)
-    if estimate is not None and free is not None and estimate.peak > free:
-        note(_verdict(config, estimate, free))
+    sizes = sizes_of(setup)
+    estimate = estimate_memory(setup.config, sizes)
+    free, _ = free_bytes(setup.config)
+    if free is not None and estimate.peak > free:
+        note(_verdict(setup.config, sizes, estimate, free))
 
 
-def estimate_memory(config: Config) -> Estimate | None:
-    """Bytes per device; None where the architecture is not known yet."""
-    model = _skeleton(config)
-    if model is None:
+@dataclass(frozen=True)
+class Sizes:
+    """What memory grows with, besides the settings.
+
+    Attributes:
+        skeleton: the model on the meta device, without adapter.
+        lora_targets: the layers that an adapter would adapt; None for all linear ones.
+        value_heads: one per reward channel.
+        prompt_tokens: of the longest prompt.
+        sources: {objective: how it is scored in the data domain}.
+    """
+
+    skeleton: PreTrainedModel
+    lora_targets: list[str] | None
+    value_heads: int
+    prompt_tokens: int
+    sources: Mapping[str, Mapping[str, Any]]
+
+
+def sizes_of(setup: Setup) -> Sizes:
+    """The sizes of a run whose models are all there."""
+    skeleton, sources = setup.start.skeleton, {plan.name: plan.source for plan in setup.objectives}
+    if setup.config.data.domain == "factworld":
+        prompt = max(len(ids) for ids in setup.start.tokenizer(setup.task.longest())["input_ids"])
+    else:
+        prompt = _prompt_limit(setup.config, skeleton)
+    return Sizes(skeleton, setup.start.lora_targets, setup.solver.num_channels, prompt, sources)
+
+
+def known_sizes(config: Config, is_here: bool) -> Sizes | None:
+    """The sizes that can be known while models are missing; None where the architecture is not known either.
+
+    Raises:
+        UserError: for whatever the run will refuse that can be known without them.
+    """
+    check_inputs(config)
+    check_sources(config.objectives, config.data.domain)
+    solver, _, _ = build_method(config, is_here)
+    m = config.model
+    cached = repositories.cached(m.id, m.revision) if m.weights == "pretrained" and m.id is not None else None
+    folder = (Path(m.path) if _is_model(m.path) else None) if m.path is not None else cached
+    if folder is None and (m.architecture is None or m.path is not None):
         return None
-    total, _ = parameter_counts(model)
-    a = config.adapter
+    skeleton = StartModel(m, config.adapter, folder).skeleton
+    sources = {name: scorer_node(node.scorers, config.data.domain) for name, node in config.objectives.items()}
+    targets = lora_targets(m, config.adapter)
+    return Sizes(skeleton, targets, solver.num_channels, _prompt_limit(config, skeleton), sources)
+
+
+def estimate_memory(config: Config, sizes: Sizes) -> Estimate:
+    """Bytes per device."""
+    total, _ = parameter_counts(sizes.skeleton)
+    a, model = config.adapter, sizes.skeleton
     if a.name != "none":
-        Adapter(model, lora_targets(config.model, a), a.rank, a.alpha, a.dropout)
-    load = _load(config, model)
-    parts = memory_parts(model, load)
-    rewards, unknown = _reward_models(config, total)
+        model = copy.deepcopy(model)
+        Adapter(model, sizes.lora_targets, a.rank, a.alpha, a.dropout)
+    parts = memory_parts(model, _load(config, sizes))
+    rewards, unknown = _reward_models(config, sizes, total)
     parts["reward models"] = rewards
     trained = parameter_counts(model)[1]
     return Estimate({k: v for k, v in parts.items() if v}, total, trained, unknown)
@@ -107,7 +156,7 @@ def estimate_memory(config: Config) -> Estimate | None:
 
 def free_bytes(config: Config) -> tuple[float | None, str]:
     """What is free where the run computes, and what that is; None where there is no such device here."""
-    if config.trainer.accelerator in ("gpu", "cuda"):
+    if config.trainer.uses_gpu:
         if not torch.cuda.is_available():
             return None, "no GPU here"
         return float(torch.cuda.mem_get_info()[0]), torch.cuda.get_device_name()
@@ -119,10 +168,11 @@ def free_bytes(config: Config) -> tuple[float | None, str]:
     return (min(available) / _processes(config) if available else None), "main memory"
 
 
-def suggestions(config: Config, free: float) -> tuple[list[str], float]:
+def suggestions(config: Config, sizes: Sizes, free: float) -> tuple[list[str], float]:
     """Settings, added one after another until the estimate fits, and the last estimate in bytes."""
-    is_gpu = config.trainer.accelerator in ("gpu", "cuda")
-    changed, words, size = copy.deepcopy(config), [], float("inf")
+    is_gpu = config.trainer.uses_gpu
+    changed, size = copy.deepcopy(config), float("inf")
+    words: list[str] = []
 
     def micro_batch(c: Config) -> str:
         c.training.micro_batch_tokens = max(512, c.training.micro_batch_tokens // 8)
@@ -144,56 +194,38 @@ def suggestions(config: Config, free: float) -> tuple[list[str], float]:
 
         return change
 
-    steps = [micro_batch] if config.training.micro_batch_tokens > 512 else []
+    steps: list[Callable[[Config], str]] = [micro_batch] if config.training.micro_batch_tokens > 512 else []
     steps += [lora] if config.adapter.name == "none" else []
     steps += [half] if config.model.dtype == "float32" and config.adapter.bits is None else []
     steps += [fewer_bits(bits) for bits in (8, 4) if is_gpu and (config.adapter.bits or 16) > bits]
     for step in steps:
         word = step(changed)
         words = [w for w in words if not (word.startswith("adapter=") and w.startswith("adapter="))] + [word]
-        estimate = estimate_memory(changed)
-        assert estimate is not None
-        size = estimate.peak
+        size = estimate_memory(changed, sizes).peak
         if size <= free:
             break
     return words, size
 
 
-def _verdict(config: Config, estimate: Estimate, free: float | None) -> str:
+def _verdict(config: Config, sizes: Sizes, estimate: Estimate, free: float | None) -> str:
     if free is None:
         return "Run the same command where the device is: it is then compared with what is free."
     if estimate.peak <= free:
         return f"It fits: about {estimate.peak / GIB:.1f} of {free / GIB:.1f} GiB free."
     said = f"It does not fit: about {estimate.peak / GIB:.1f} GiB, {free / GIB:.1f} GiB free."
-    words, size = suggestions(config, free)
+    words, size = suggestions(config, sizes, free)
     if size <= free:
         return f"{said} About {size / GIB:.1f} GiB with: {' '.join(words)}"
     best = f" (about {size / GIB:.1f} GiB with {' '.join(words)})" if words else ""
     return f"{said} Choose a smaller model, or split it over GPUs: trainer=fsdp{best}."
 
 
-def _skeleton(config: Config) -> PreTrainedModel | None:
-    m = config.model
-    if m.path is not None:
-        return skeleton(m, Path(m.path)) if _is_model(m.path) else None
-    folder = repositories.cached(m.id, m.revision) if m.weights == "pretrained" and m.id is not None else None
-    if folder is None and m.architecture is None:
-        return None
-    is_testbed = config.data.domain == "factworld"
-    if folder is None and "vocab_size" not in m.config and (is_testbed or m.tokenizer is not None):
-        tokenizer = make_world(config).tokenizer() if is_testbed else read_tokenizer(tokenizer_source(m))
-        grown = copy.deepcopy(m)
-        grown.config = {"vocab_size": len(tokenizer), **m.config}
-        return skeleton(grown, None)
-    return skeleton(m, folder)
-
-
-def _load(config: Config, model: PreTrainedModel) -> Load:
+def _load(config: Config, sizes: Sizes) -> Load:
     t, trainer, is_adapted = config.training, config.trainer, config.adapter.name != "none"
     is_half = trainer.precision.endswith("16-true") or trainer.precision in ("bf16", "16")
     weight_bytes = 2 if is_half else _BYTES[config.model.dtype]
     processes = _processes(config)
-    prompt, response = _prompt_tokens(config, model), config.rollout.sampling.max_new_tokens
+    prompt, response = sizes.prompt_tokens, config.rollout.sampling.max_new_tokens
     rows = min(t.mini_batch_size, max(1, t.micro_batch_tokens // (prompt + response)))
     is_sharded = trainer.strategy == "fsdp"
     return Load(
@@ -202,7 +234,7 @@ def _load(config: Config, model: PreTrainedModel) -> Load:
         bits=config.adapter.bits,
         has_reference_copy=not is_adapted,
         recomputes=trainer.activation_checkpointing,
-        value_heads=make_solver(config).num_channels,
+        value_heads=sizes.value_heads,
         rollout_rows=-(-t.batch_size // processes),
         prompt_tokens=prompt,
         response_tokens=response,
@@ -212,21 +244,16 @@ def _load(config: Config, model: PreTrainedModel) -> Load:
     )
 
 
-def _prompt_tokens(config: Config, model: PreTrainedModel) -> int:
-    """The longest prompt: FactWorld's own, else what the data allows and the positions leave."""
-    if config.data.domain == "factworld":
-        world = make_world(config)
-        texts = [prompt.text for prompt in world.prompts("train")]
-        return max(len(ids) for ids in world.tokenizer()(texts)["input_ids"])
-    room = (max_positions(model) or 2048) - config.rollout.sampling.max_new_tokens
-    return min(config.data.max_prompt_tokens, room)
+def _prompt_limit(config: Config, model: PreTrainedModel) -> int:
+    """What the data allows and the model's positions leave."""
+    left = (max_positions(model) or 2048) - config.rollout.sampling.max_new_tokens
+    return min(config.data.max_prompt_tokens, left)
 
 
-def _reward_models(config: Config, policy_parameters: int) -> tuple[float, list[str]]:
+def _reward_models(config: Config, sizes: Sizes, policy_parameters: int) -> tuple[float, list[str]]:
     """Bytes of the reward models on the policy's device, in float32, and those whose size is not known."""
     total, unknown = 0.0, []
-    for name, objective in config.objectives.items():
-        node = objective.scorers.get(config.data.domain, objective.scorers.get("any")) or {}
+    for name, node in sizes.sources.items():
         if node.get("device") is not None:  # not the policy's
             continue
         if "program" in node and config.reward == "learned":
@@ -239,7 +266,7 @@ def _reward_models(config: Config, policy_parameters: int) -> tuple[float, list[
     return total, unknown
 
 
-def _classifier_parameters(node: dict[str, Any]) -> int | None:
+def _classifier_parameters(node: Mapping[str, Any]) -> int | None:
     given = node.get("path")
     folder = Path(given) if given is not None else repositories.cached(node["id"], node.get("revision"))
     if folder is None or not (folder / "config.json").is_file():
@@ -259,7 +286,7 @@ def _state(asset: Any, state: str) -> str:
 
 def _trainer(config: Config) -> str:
     t = config.trainer
-    return f"{t.devices} × {t.accelerator}, {getattr(t, 'strategy', 'single')}, {t.precision}"
+    return f"{t.devices} × {t.accelerator}, {t.strategy}, {t.precision}"
 
 
 def _processes(config: Config) -> int:

@@ -11,9 +11,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from pama_exp.config.domains import program_of
 from pama_exp.config.instantiate import build
-from pama_exp.config.naming import method_label, recorded, shown
-from pama_exp.config.schema import VOLATILE
+from pama_exp.config.naming import VOLATILE, method_label, recorded, shown
 from pama_exp.errors import UserError
 from pama_exp.tracking import reading
 from pama_exp.tracking.record import RunRecord
@@ -101,8 +101,7 @@ class Run:
         """The gold program behind each objective, where all have one of their own and are maximised."""
         domain = self.config.get("data", {}).get("domain")
         nodes = self.config["objectives"].values()
-        scorers = [node.get("scorers", {}) for node in nodes]
-        found = [(each.get(domain, each.get("any")) or {}).get("program") for each in scorers]
+        found = [program_of(node.get("scorers", {}), domain) for node in nodes]
         upward = all(node.get("direction", "maximize") == "maximize" for node in nodes)
         named = tuple(program for program in found if program)
         return named if upward and len(set(named)) == len(found) else None

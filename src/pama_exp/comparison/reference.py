@@ -6,7 +6,7 @@ Legend: M operating points, F points of the true front, N objectives.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -18,6 +18,7 @@ from pama_exp.metrics import fronts
 from pama_exp.world import FactWorld
 
 Points = NDArray[np.float64]
+Means = Mapping[str, Mapping[str, float | None]]  # {objective: {gold, proxy}}
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,13 @@ class TrueFront:
     world: FactWorld
     programs: tuple[str, ...]
     split: str = "test"
+    objectives: tuple[str, ...] = ()  # what a run calls the programs, in their order
     name = "true front"
+
+    @property
+    def support(self) -> Points:
+        """(F,N) support points as the world enumerates them."""
+        return self.world.true_front(self.programs, self.split).points
 
     @cached_property
     def points(self) -> Points:
@@ -53,6 +60,30 @@ class TrueFront:
         """Hypervolume from the origin of (R,N) single responses; no share, as they may exceed the front of policies."""
         given = np.asarray(points, dtype=np.float64)
         return _as_responses(given, np.zeros(given.shape[1]))
+
+    def share_of(self, means: Means) -> float:
+        """The share of the true hypervolume that a policy's mean gold rewards dominate."""
+        return self.world.hypervolume_share(self._gold(means), self.programs, self.split)
+
+    def distances_of(self, means: Means) -> dict[str, float]:
+        """Regret, IGD+ and additive epsilon of a policy's mean gold rewards."""
+        measured = self.measure([self._gold(means)])
+        return {name: measured[name] for name in ("regret", "igd_plus", "epsilon")}
+
+    def _gold(self, means: Means) -> list[float]:
+        return [float(means[name]["gold"] or 0.0) for name in self.objectives]
+
+
+class NoFront:
+    """No front is known: every question about it is answered by None."""
+
+    support = None
+
+    def share_of(self, means: Means) -> None:
+        """There is no volume to have a share of."""
+
+    def distances_of(self, means: Means) -> None:
+        """There is nothing to be far from."""
 
 
 @dataclass(frozen=True)

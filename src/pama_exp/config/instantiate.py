@@ -59,8 +59,7 @@ def check_settings(node: Mapping[str, Any], where: str, *given: str) -> None:
     Raises:
         UserError: if not.
     """
-    factory = locate(node, where)
-    accepted = _parameters(factory)
+    accepted = parameters(node, where)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     for key, value in node.items():
         if key == "_target_":
@@ -75,8 +74,13 @@ def check_settings(node: Mapping[str, Any], where: str, *given: str) -> None:
             raise UserError(f"{where}.{key}={value}.", f"It is {' or '.join(_PLAIN[kind] for kind in kinds)}.")
 
 
-def _parameters(factory: Any) -> Mapping[str, inspect.Parameter]:
-    """With annotations as types where their names can be resolved, and as text otherwise."""
+def parameters(node: Mapping[str, Any], where: str) -> Mapping[str, inspect.Parameter]:
+    """What the target takes, with annotations as types where their names can be resolved, and as text otherwise.
+
+    Raises:
+        UserError: if the target cannot be imported.
+    """
+    factory = locate(node, where)
     try:
         return inspect.signature(factory, eval_str=True).parameters
     except (NameError, AttributeError, TypeError, SyntaxError):

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+# These say where and how a run is shown, not what it computes: two runs that differ in them alone are the same run.
+VOLATILE = ("output", "cache_dir", "force", "preflight", "logger", "trainer")
+# What a stage's yaml says of how it is run.
+_OF_STAGES = ("learns_from_rows", "scores_run")
 
 _LONGEST = 100  # characters of a slug; file systems allow a name 255 bytes
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
@@ -46,12 +52,15 @@ def method_label(container: Mapping[str, Any]) -> str:
 
 
 def recorded(container: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as a run's folder keeps it: without a conditioning where there is none.
+    """The configuration as a run's folder keeps it.
 
-    So a run that was begun before there could be one is still the same run.
+    Without a conditioning where there is none, and without what the stage's yaml says of how the stage is run: so a run
+    that was begun before there were such settings is still the same run.
     """
-    is_told = container.get("conditioning", {}).get("name", "none") != "none"
-    return {key: value for key, value in container.items() if key != "conditioning" or is_told}
+    is_conditioned = container.get("conditioning", {}).get("name", "none") != "none"
+    kept = {key: value for key, value in container.items() if key != "conditioning" or is_conditioned}
+    stage = {key: value for key, value in container.get("stage", {}).items() if key not in _OF_STAGES}
+    return {**kept, "stage": stage} if "stage" in kept else kept
 
 
 def basename(*paths: str | None) -> str:
@@ -63,3 +72,13 @@ def basename(*paths: str | None) -> str:
 def shown(text: Any) -> str:
     """On one line of characters that every terminal and file takes: others as escapes, such as those of odd names."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def digest(values: Any, length: int = 8) -> str:
+    """A short hash of plain nested values, the same in every process."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:length]
+
+
+def identity(container: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a resolved configuration that determines the numbers."""
+    return {key: value for key, value in container.items() if key not in VOLATILE}

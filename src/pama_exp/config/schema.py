@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pama_exp.config.naming import basename, method_label, recorded, slug
 from pama_exp.errors import UserError, refuse_secrets, suggest
 from pama_exp.safety.secrets import secrets_in
 
@@ -207,6 +204,11 @@ class TrainerConfig:
     cpu_offload: bool = False
     threads: int | None = None
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the policy computes on a GPU."""
+        return self.accelerator in ("gpu", "cuda")
+
 
 @dataclass
 class LoggerConfig:
@@ -274,8 +276,6 @@ class Config:
     preflight: bool = False
 
 
-# These say where and how a run is shown, not what it computes: two runs that differ in them alone are the same run.
-VOLATILE = ("output", "cache_dir", "force", "preflight", "logger", "trainer")
 CHOICES = {
     "reward": ("gold", "learned"),
     "data.format": ("prompt", "messages", "transcript", "prefix", "whole"),
@@ -296,16 +296,20 @@ CHOICES = {
 }
 
 
-def typed(composed: DictConfig) -> Config:
-    """The composed configuration merged into the schema, resolved, and checked.
+def typed(composed: DictConfig | Mapping[str, Any]) -> Config:
+    """The configuration merged into the schema, resolved, and checked.
+
+    Args:
+        composed: by Hydra, or plain values.
 
     Raises:
         UserError: for an unknown key (with the nearest valid one), a value of the wrong type, or one not offered; also
             for a secret in plain.
     """
-    _refuse_unknown_keys(composed, OmegaConf.structured(Config), "")
+    given = composed if isinstance(composed, DictConfig) else OmegaConf.create(dict(composed))
+    _refuse_unknown_keys(given, OmegaConf.structured(Config), "")
     try:
-        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed)))
+        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given)))
     except OmegaConfBaseException as error:
         reason = str(error.msg or error).splitlines()[0]
         raise UserError(
@@ -336,30 +340,3 @@ def _refuse_unknown_keys(given: Any, schema: Any, path: str) -> None:
         value = given._get_node(key)
         if isinstance(child, DictConfig) and isinstance(value, DictConfig) and value._is_none() is False:
             _refuse_unknown_keys(value, child, here + ".")
-
-
-def digest(values: Any, length: int = 8) -> str:
-    """A short hash of plain nested values, the same in every process."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:length]
-
-
-def identity(container: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that determines the numbers."""
-    return {key: value for key, value in container.items() if key not in VOLATILE}
-
-
-def _run_folder(*, _root_: DictConfig) -> str:
-    """`runs/<model>-<obj1>+<obj2>-<solver>-s<seed>-<hash>`, so that the same configuration finds its own folder."""
-    plain = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in VOLATILE and key != "hydra"])
-    container = recorded(cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True)))
-    stage = str(container["stage"].get("name", "align"))
-    prefix = "" if stage == "align" else f"{stage}-"
-    objectives = slug(*map(str, container["objectives"]))
-    name = f"{slug(prefix + str(container['model']['name']))}-{objectives}-{slug(method_label(container))}"
-    return f"runs/{name[:200]}-s{slug(str(container['seed']))}-{digest(container)}"
-
-
-def register_resolvers() -> None:
-    """Make `${run_folder:}` and `${basename:…}` known to OmegaConf."""
-    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-    OmegaConf.register_new_resolver("basename", basename, replace=True)

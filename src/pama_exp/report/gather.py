@@ -16,8 +16,7 @@ from pama_exp.comparison import Comparison, Run, compare, load_runs, split_by_ob
 from pama_exp.comparison.load import damaged, flatten
 from pama_exp.comparison.reference import TrueFront, yardstick_of
 from pama_exp.comparison.write import tables
-from pama_exp.config.naming import shown
-from pama_exp.config.schema import VOLATILE
+from pama_exp.config.naming import VOLATILE, shown
 from pama_exp.errors import UserError
 from pama_exp.metrics.fronts import nondominated
 from pama_exp.report.curves import curve_keys, curves_of, points_for, rounded

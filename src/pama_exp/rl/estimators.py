@@ -5,6 +5,8 @@ Legend: K reward channels, B responses, T response tokens.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -18,6 +20,30 @@ from pama_exp.rl.advantages import (
     scale_about_mean,
     token_rewards,
 )
+
+
+class Estimator(Protocol):
+    """From one score per response to one advantage per token, per channel.
+
+    Attributes:
+        needs_critic: whether values are used.
+        group_size: responses per prompt, consecutive in every batch.
+        label: what `Solver.estimators` names it by.
+    """
+
+    needs_critic: bool
+    group_size: int
+    label: str
+
+    def estimate(
+        self,
+        scores: Float[Tensor, "K B"],
+        kl_penalty: Float[Tensor, "B T"],
+        values: Float[Tensor, "K B T"],
+        response_mask: Bool[Tensor, "B T"],
+    ) -> tuple[Float[Tensor, "K B T"], Float[Tensor, "K B T"]]:
+        """Advantages and returns of every token and channel."""
+        ...
 
 
 class GAE:

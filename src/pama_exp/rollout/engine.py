@@ -5,7 +5,7 @@ Legend: B responses, b of them still speaking, T response tokens, V tokens of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -61,12 +61,16 @@ class Sampling:
         return self
 
 
+# From the prompts' preferences (B, N) to what is added to the input embeddings of each row's tokens (B, E).
+ShiftOf = Callable[[Tensor | None], Tensor | None]
+
+
 @runtime_checkable
 class RolloutEngine(Protocol):
     """Prompts in, responses out.
 
-    The class of an engine that serves a conditioned policy has an attribute `shift_of` besides, None unless the policy
-    is one: from the prompts' preferences (B, N) to what is added to the input embeddings of each row's tokens (B, E).
+    An engine takes `model` and `tokenizer`; one that serves a policy conditioned by its embeddings also takes
+    `shift_of`, which is None for other policies.
     """
 
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:

@@ -5,7 +5,7 @@ Legend: B responses, b of them being decoded, T response tokens, H hidden width,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ from pama_exp.errors import UserError
 from pama_exp.policy.input_shift import distinct_prompts, row_of_each, shifted
 from pama_exp.rollout.engine import (
     Sampling,
+    ShiftOf,
     check_drawn,
     check_positions,
     draw,
@@ -47,12 +48,11 @@ class FastEngine:
         graphs: on a GPU, capture the pass over a token as a CUDA graph and replay it for the next ones: where a small
             model or batch leaves the GPU waiting for Python. Passes then have one shape, over all places that prompt
             and response may take. Without a GPU that is all it does, and nothing is gained.
+        shift_of: of a policy conditioned by its embeddings; see `RolloutEngine`.
 
     Raises:
         UserError: if `rows_at_once` is below 1, or the model's attention is not one over everything before a token.
     """
-
-    shift_of: Callable[[Tensor | None], Tensor | None] | None = None  # of a conditioned policy
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class FastEngine:
         tokenizer: PreTrainedTokenizerBase,
         rows_at_once: int | None = None,
         graphs: bool = False,
+        shift_of: ShiftOf | None = None,
     ) -> None:
         if rows_at_once is not None and rows_at_once < 1:
             raise UserError(f"rollout.engine.rows_at_once={rows_at_once}.", "It is at least 1, or null for all.")
@@ -70,6 +71,7 @@ class FastEngine:
                 "Set rollout=hf.",
             )
         self.model, self.tokenizer, self.rows_at_once, self.graphs = model, tokenizer, rows_at_once, graphs
+        self.shift_of = shift_of
 
     @torch.no_grad()
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:

@@ -5,7 +5,7 @@ Legend: B responses, T response tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
@@ -13,17 +13,25 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.policy.input_shift import shifted
-from pama_exp.rollout.engine import Sampling, check_drawn, check_positions, evaluation_mode, responses_of, to_device
+from pama_exp.rollout.engine import (
+    Sampling,
+    ShiftOf,
+    check_drawn,
+    check_positions,
+    evaluation_mode,
+    responses_of,
+    to_device,
+)
 from pama_exp.types import PromptBatch, Rollout
 
 
 class HFEngine:
     """Every architecture that transformers can generate with; slower than `FastEngine`, keeps no log-probabilities."""
 
-    shift_of: Callable[[Tensor | None], Tensor | None] | None = None  # of a conditioned policy
-
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shift_of: ShiftOf | None = None
+    ) -> None:
+        self.model, self.tokenizer, self.shift_of = model, tokenizer, shift_of
 
     @torch.no_grad()
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:

@@ -38,6 +38,7 @@ class CTWA(Solver):
         step_size: η.
         decay: of the moving average, in [0, 1).
         bound: b, in units of the advantage.
+        group_size: responses per prompt; given by the run.
 
     Raises:
         UserError: for a weight of zero, a target of another length, or a decay outside [0, 1).
@@ -52,6 +53,7 @@ class CTWA(Solver):
         step_size: float = 1.0,
         decay: float = 0.9,
         bound: float = 5.0,
+        group_size: int = 1,
     ) -> None:
         super().__init__(weights)
         require_positive(self.weights, "CTWA multiplies weights")
@@ -61,7 +63,7 @@ class CTWA(Solver):
             raise UserError(f"solver.target={target} does not fit {count} objectives.", "Give one number, or one each.")
         if not 0 <= decay < 1:
             raise UserError(f"solver.decay={decay} is not in [0, 1).", "0 forgets at once; 0.9 is usual.")
-        self.step_size, self.decay, self.bound = step_size, decay, bound
+        self.step_size, self.decay, self.bound, self.group_size = step_size, decay, bound, group_size
         self.log_weights = self.weights.double().log()
         self.covariance: Float[Tensor, " N"] | None = None
         self._rewards: Float[Tensor, "N B"] | None = None

@@ -29,6 +29,9 @@ class Gramian(Protocol):
 class Solver:
     """A multi-objective method; a subclass overrides the hook at which it acts.
 
+    A subclass's further arguments are its settings in the configuration. One named `group_size` is given the number of
+    responses per prompt, which are consecutive in every batch.
+
     Args:
         weights: the user's weight of each objective, in the objectives' order; normalised to sum to 1.
 
@@ -39,7 +42,6 @@ class Solver:
         estimators: labels of the advantage estimators that the method is defined for; empty: all.
         needs_calibration: whether `calibrate` must be called before the first step.
         needs_validation: whether the method depends on `on_validation`, hence on `training.evaluate_every`.
-        group_size: responses per prompt, consecutive in every batch; set by the stage.
         takes_preferences: whether every response may have weights of its own, which `prefer` sets.
         preferences: (N,B) these, where there are any.
 
@@ -52,7 +54,6 @@ class Solver:
     estimators: tuple[str, ...] = ()
     needs_calibration: bool = False
     needs_validation: bool = False
-    group_size: int = 1
     takes_preferences: bool = False
     preferences: Float[Tensor, "N B"] | None = None
 

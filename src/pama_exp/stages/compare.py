@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pama_exp.build.setup import Setup
 from pama_exp.comparison import compare, load_runs, split_by_objectives
 from pama_exp.comparison.load import damaged
 from pama_exp.comparison.pictures import draw
 from pama_exp.comparison.write import tables, write
-from pama_exp.config.naming import slug
-from pama_exp.config.schema import Config
 from pama_exp.errors import UserError
 from pama_exp.tracking.console import note, table
 from pama_exp.tracking.record import RunRecord
 
 
-def run(config: Config, record: RunRecord) -> dict[str, Any]:
+def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
     """Compare the runs in `compare.runs`; those of other objectives separately, each in a folder of its own.
 
     Raises:
         UserError: for a folder that is missing, if there is no finished run, or for an unknown baseline.
     """
-    runs = load_runs([Path(folder) for folder in config.compare.runs])
+    settings = setup.config.compare
+    runs = load_runs([Path(folder) for folder in settings.runs])
     for line in damaged(runs):
         note(line)
     parts = split_by_objectives(runs)
@@ -31,8 +31,8 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
     finished = [runs for runs in parts if any(run.result is not None for run in runs)]
     written = []
     for runs in finished or parts[:1]:
-        comparison = compare(runs, config.compare.baseline)
-        folder = record.folder if len(finished) == 1 else record.folder / slug(*comparison.objectives)
+        comparison = compare(runs, settings.baseline)
+        folder = record.folder if len(finished) == 1 else record.folder / "+".join(comparison.objectives)
         folder.mkdir(exist_ok=True)
         write(comparison, folder)
         draw(comparison, folder)

@@ -5,26 +5,42 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pama_exp.build.parts import program_of
-from pama_exp.build.task import TextTask, make_task
-from pama_exp.config.schema import Config
-from pama_exp.supervised import text_tasks
-from pama_exp.supervised.testbed import reward_model
+from pama_exp.build.card import write_supervised_card
+from pama_exp.build.setup import Setup
+from pama_exp.build.task import TextTask
+from pama_exp.supervised.text_models import Learner, train_reward_model
 from pama_exp.tracking.console import note
 from pama_exp.tracking.record import RunRecord
 
 
-def run(config: Config, record: RunRecord) -> dict[str, Any]:
-    """Returns the result: each model's folder and its accuracy on held-out pairs."""
-    task = make_task(config)
-    if isinstance(task, TextTask):
-        return text_tasks.reward_model(config, record, task)
+def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
+    """On the testbed one model for each gold program, in the cache; on text one for the pairs, in the run's folder.
+
+    Returns:
+        The result as result.json holds it: each model's folder and its accuracy on held-out pairs.
+
+    Raises:
+        UserError: if there are no pairs, or all are too long.
+    """
+    if isinstance(setup.task, TextTask):
+        return _on_text(setup, setup.task, record)
     models = {}
-    for name, objective in config.objectives.items():
-        program = program_of(objective, config.data.domain)
-        if program is None:
-            note(f"{name} is scored by its own function: there is no reward model to train.")
+    for plan in setup.objectives:
+        if plan.program is None:
+            note(f"{plan.name} is scored by its own function: there is no reward model to train.")
             continue
-        folder = reward_model(config, task.world, program)
-        models[name] = json.loads((folder / "accuracy.json").read_text()) | {"folder": str(folder)}
+        folder = setup.task.reward_model(plan.program)
+        models[plan.name] = json.loads((folder / "accuracy.json").read_text()) | {"folder": str(folder)}
     return {"reward_models": models}
+
+
+def _on_text(setup: Setup, task: TextTask, record: RunRecord) -> dict[str, Any]:
+    config, folder = setup.config, record.folder / "reward_model"
+    learner = Learner(setup.start, task.start_policy(), setup.device, "bf16" in config.trainer.precision)
+    train, test = task.data.preference_pairs("train"), task.data.preference_pairs("test")[: config.evaluate.prompts]
+    accuracy, learned, tested = train_reward_model(learner, train, test, config.reward_model, folder)
+    made = f"Trained on {learned} preference pairs; ranks {accuracy:.1%} of {tested} held-out ones as they do."
+    load = 'ClassifierScorer("FOLDER")` of pama_exp.rewards.classifier, or `AutoModelForSequenceClassification'
+    write_supervised_card(folder, setup, "text-classification", made, load)
+    found = {"held_out_accuracy": accuracy, "pairs": tested, "folder": str(folder)}
+    return {"status": "complete", "reward_models": {"preferences": found}, "run_dir": str(record.folder)}

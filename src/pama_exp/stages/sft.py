@@ -1,21 +1,41 @@
-"""`stage=sft`: train or find the SFT policy, and say how it does on every objective."""
+"""`stage=sft`: train or find the SFT policy, and measure it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pama_exp.build.task import TextTask, make_task
-from pama_exp.config.schema import Config
-from pama_exp.stages.evaluate import evaluate_folder
-from pama_exp.supervised import text_tasks
-from pama_exp.supervised.testbed import sft_policy
+from pama_exp.build.card import write_supervised_card
+from pama_exp.build.setup import Setup
+from pama_exp.build.task import TextTask
+from pama_exp.stages import evaluate
+from pama_exp.supervised.text_models import Learner, train_policy
 from pama_exp.tracking.record import RunRecord
 
 
-def run(config: Config, record: RunRecord) -> dict[str, Any]:
-    """Returns the result: the policy's folder, and its means on the evaluation split or, of text, the held-out loss."""
-    task = make_task(config)
+def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
+    """On the testbed the SFT policy is trained if the cache lacks it, and scored by every objective.
+
+    On text it is trained on the demonstrations of the training split into the run's folder.
+
+    Returns:
+        The result as result.json holds it: the policy's folder, and its mean rewards or the held-out loss in nats per
+        token, before and after.
+
+    Raises:
+        UserError: if there are no demonstrations, or all are too long.
+    """
+    task = setup.task
     if isinstance(task, TextTask):
-        return text_tasks.sft(config, record, task)
-    folder = sft_policy(config, task.world)
-    return evaluate_folder(config, record, folder) | {"policy": str(folder)}
+        return _on_text(setup, task, record)
+    folder = task.start_policy()
+    return evaluate.run(setup, record) | {"policy": str(folder)}
+
+
+def _on_text(setup: Setup, task: TextTask, record: RunRecord) -> dict[str, Any]:
+    config, folder = setup.config, record.folder / "policy"
+    learner = Learner(setup.start, task.start_policy(), setup.device, "bf16" in config.trainer.precision)
+    train, test = task.data.demonstrations("train"), task.data.demonstrations("test")[: config.evaluate.prompts]
+    loss, learned, tested = train_policy(learner, train, test, config.sft, config.seed, folder)
+    made = f"Fine-tuned on {learned} demonstrations; loss on {tested} held-out ones {loss['after']:.3f} nats."
+    write_supervised_card(folder, setup, "text-generation", made, "AutoModelForCausalLM.from_pretrained(FOLDER)")
+    return {"status": "complete", "policy": str(folder), "held_out_loss": loss, "run_dir": str(record.folder)}

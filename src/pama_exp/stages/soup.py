@@ -11,40 +11,40 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from pama_exp.build.parts import evaluation_stream
-from pama_exp.build.task import make_task
+from pama_exp.build import strangers
+from pama_exp.build.alignment import build_alignment, held_out
+from pama_exp.build.setup import Setup, resolve
 from pama_exp.comparison import Run, load_runs
 from pama_exp.config.schema import Config, typed
 from pama_exp.data.preferences import shares
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_model
-from pama_exp.stages import strangers
-from pama_exp.stages.align import build_alignment
 from pama_exp.tracking.console import progress
 from pama_exp.tracking.record import RunRecord
-from pama_exp.training.operating_points import EVALUATION_SEED, point
+from pama_exp.training.operating_points import EVALUATION_SEED, operating_point
 
 
-def run(config: Config, record: RunRecord) -> dict[str, Any]:
-    """Evaluate θ = Σ λᵉ θᵉ for every λ of the grid on the test prompts; the bill is that of all the experts' training.
+def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
+    """Evaluate θ = Σ λᵉ θᵉ for every λ of the grid on the test prompts; its cost is that of all the experts' training.
 
     Raises:
         UserError: unless `soup.runs` are two or more finished runs that differ in their one objective alone.
     """
-    if config.soup.grid < 1:
-        raise UserError(f"soup.grid={config.soup.grid}.", "It is at least 1, which evaluates the experts themselves.")
-    experts = single_objective_experts(config.soup.runs)
-    theirs = experts_config(experts, config)
-    task, names = make_task(theirs), list(experts)
-    folders = [str(expert.folder / "policy") for expert in experts.values()]
-    module = build_alignment(theirs, task, folders[0])
-    stream = evaluation_stream(theirs, task, module.prompts.tokenizer, "test", theirs.data.evaluation_prompts)
+    if setup.config.soup.grid < 1:
+        raise UserError(
+            f"soup.grid={setup.config.soup.grid}.", "It is at least 1, which evaluates the experts themselves."
+        )
+    experts = single_objective_experts(setup.config.soup.runs)
+    of_experts = resolve(experts_config(experts, setup.config))
+    names, front = list(experts), of_experts.front("test")
+    folders = [expert.folder / "policy" for expert in experts.values()]
+    module = build_alignment(of_experts, folders[0])
+    stream = held_out(of_experts, module, "test", of_experts.config.data.evaluation_prompts)
     states = [load_model(folder).state_dict() for folder in folders]
     points: list[dict[str, Any]] = []
-    grid = list(shares(len(names), config.soup.grid))
+    grid = list(shares(len(names), setup.config.soup.grid))
     with progress(f"Souping {' + '.join(names)}", len(grid)) as bar:
         for index, mix in enumerate(grid):
             module.policy.model.load_state_dict(average(states, mix))
@@ -55,9 +55,9 @@ def run(config: Config, record: RunRecord) -> dict[str, Any]:
                 index, evaluation.metrics() | {f"soup/{name}": share for name, share in preference.items()}
             )
             record.log_generations(index, [{"split": "test", **row} for row in evaluation.rows(limit=32)])
-            points.append(point(preference, means, task.world, theirs, "test"))
-            bar.advance({name: means[name]["proxy"] for name in names})
-    return _result(theirs, record, experts, points)
+            points.append(operating_point(preference, means, front))
+            bar.advance({name: rewards.mean().item() for name, rewards in evaluation.proxy.items()})
+    return _result(of_experts.config, record, experts, points)
 
 
 def single_objective_experts(folders: Sequence[str]) -> dict[str, Run]:
@@ -114,7 +114,7 @@ def experts_config(experts: Mapping[str, Run], config: Config) -> Config:
     }
     solver = dict(first.config["solver"]) | {"weights": None}
     model = {**first.config.get("model", {}), "allow_pickle": config.model.allow_pickle}
-    return typed(OmegaConf.create({**first.config, "objectives": nodes, "solver": solver, "model": model, **here}))
+    return typed({**first.config, "objectives": nodes, "solver": solver, "model": model, **here})
 
 
 def average(states: Sequence[Mapping[str, Tensor]], mix: Sequence[float]) -> dict[str, Tensor]:

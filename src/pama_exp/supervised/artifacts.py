@@ -11,8 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pama_exp.config.naming import slug
-from pama_exp.config.schema import digest
+from pama_exp.config.naming import digest, slug
 from pama_exp.errors import UserError
 from pama_exp.parallel import collectives
 from pama_exp.storage import files

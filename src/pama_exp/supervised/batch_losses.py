@@ -113,7 +113,7 @@ def preference_loss(
     return -functional.logsigmoid(chosen - rejected).mean()
 
 
-def room(model: PreTrainedModel, max_length: int) -> int:
+def max_tokens(model: PreTrainedModel, max_length: int) -> int:
     """Tokens of a text at most: what is asked for, within the model's positions."""
     positions = max_positions(model)
     return max_length if positions is None else min(max_length, positions)

@@ -53,7 +53,7 @@ def fit(
             rows = queue.pop()
             loss = loss_of(rows)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             gradient = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             with located(f"{title}, step {step + 1} of {config.steps}"):
                 require_finite({"The loss": loss, "The norm of the gradient": gradient}, hint)

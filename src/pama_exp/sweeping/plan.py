@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp.build.evaluated_run import as_the_run_had_it
-from pama_exp.build.parts import check_before_work
+from pama_exp.build.setup import resolve
 from pama_exp.config import schema
-from pama_exp.config.naming import recorded
+from pama_exp.config.naming import VOLATILE, recorded
 from pama_exp.errors import UserError, suggest
 from pama_exp.sweeping.jobs import Job, State, labels
 from pama_exp.tracking.folder import run_folder
@@ -66,7 +66,7 @@ class Plan:
             folder = run_folder(config.output)
             if not config.force:
                 plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
-                RunRecord(folder).refuse_another(recorded(plain), volatile=schema.VOLATILE)
+                RunRecord(folder).refuse_another(recorded(plain), volatile=VOLATILE)
         except UserError as error:
             raise UserError(f"Job {number} ({label}): {error.message}", error.hint) from None
         # Jobs of one sweep share a W&B group.
@@ -80,7 +80,7 @@ class Plan:
             folder=folder,
             log=self.folder / "logs" / f"{number:03d}.log",
             steps=config.training.steps,
-            devices=config.trainer.devices if config.trainer.accelerator in ("gpu", "cuda") else 0,
+            devices=config.trainer.devices if config.trainer.uses_gpu else 0,
             forced=config.force,
         )
         if job.record.is_complete and not job.forced:
@@ -106,7 +106,7 @@ class Plan:
             ) from None
         config = schema.typed(OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]))
         config = as_the_run_had_it(config, line)
-        check_before_work(config)
+        resolve(config)
         return config
 
     def _passed_on(self) -> list[str]:

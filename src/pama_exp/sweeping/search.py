@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from pama_exp.config.domains import program_of
 from pama_exp.config.schema import Config
 from pama_exp.errors import UserError
 from pama_exp.sweeping.jobs import Job, State, final_means
@@ -110,11 +111,9 @@ def _values(job: Job, names: Sequence[str]) -> list[float] | None:
 
 def _worst(config: Config) -> list[float] | None:
     """The worst value of each objective: of [0, 1] for gold programs, else of its range; None where one is unknown."""
-    from pama_exp.build.parts import program_of
-
     worst = []
     for node in config.objectives.values():
-        known = (0.0, 1.0) if program_of(node, config.data.domain) is not None else node.range
+        known = (0.0, 1.0) if program_of(node.scorers, config.data.domain) is not None else node.range
         if known is None:
             return None
         worst.append(known[0] if node.direction == "maximize" else known[1])

@@ -17,8 +17,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from pama_exp.config import schema
-from pama_exp.config.naming import slug
+from pama_exp.config.naming import digest, slug
 from pama_exp.errors import UserError
 from pama_exp.report import write_report
 from pama_exp.safety.secrets import redact
@@ -79,7 +78,7 @@ class Sweep:
     def __init__(self, context: HydraContext, config: DictConfig, task_function: TaskFunction, identity: Any) -> None:
         setup_globals()
         preset = config.hydra.runtime.choices.get("sweep") or "sweep"
-        self.folder = Path(config.hydra.sweep.dir).absolute() / f"{slug(preset)}-{schema.digest(identity)}"
+        self.folder = Path(config.hydra.sweep.dir).absolute() / f"{slug(preset)}-{digest(identity)}"
         with open_dict(config):
             config.hydra.sweep.dir = str(self.folder)
         self.plan = Plan(context.config_loader, config, self.folder)

@@ -43,18 +43,22 @@ _PACKAGES = (
 class RunRecord:
     """The files of one run; `result.json` is written last, so that its presence means the run is complete."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, checkpoints: Path | None = None) -> None:
         self.folder = folder
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints = folder / "checkpoints" if checkpoints is None else checkpoints
 
     @classmethod
-    def open(cls, folder: Path) -> RunRecord:
+    def open(cls, folder: Path, checkpoints: Path | None = None) -> RunRecord:
         """The record in this folder, which is made if it is missing.
+
+        Args:
+            folder: of the record.
+            checkpoints: read and written there; None for the record's own.
 
         Raises:
             UserError: if the folder cannot be written, or holds something else than a run.
         """
-        return cls(folders.run_folder(str(folder))).make()
+        return cls(folders.run_folder(str(folder)), checkpoints).make()
 
     def make(self) -> RunRecord:
         """Make the folder if it is missing; returns the record.

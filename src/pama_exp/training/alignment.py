@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -28,6 +28,7 @@ from pama_exp.parallel import collectives, finite
 from pama_exp.policy.policy import Policy, reference_log_probs, select, trim
 from pama_exp.policy.sharding import whole
 from pama_exp.rewards.objective import Objective, score_all
+from pama_exp.rl.estimators import Estimator
 from pama_exp.rl.kl import AdaptiveKL, FixedKL, kl_estimate
 from pama_exp.rl.losses import explained_variance
 from pama_exp.rl.masks import masked_mean
@@ -38,20 +39,6 @@ from pama_exp.training.experience import Bill, Evaluation, Experience, distribut
 from pama_exp.training.gramian import trainable
 from pama_exp.training.update import MiniBatchLoss, UpdateSettings, check_learned, check_weights
 from pama_exp.types import PromptBatch, Rollout
-
-
-class Estimator(Protocol):
-    """From one score per response to one advantage per token, per channel."""
-
-    needs_critic: bool
-    group_size: int
-    label: str  # what `Solver.estimators` names it by
-
-    def estimate(
-        self, scores: Tensor, kl_penalty: Tensor, values: Tensor, response_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(K,B) scores, (B,T) penalty, (K,B,T) values, (B,T) mask -> (K,B,T) advantages and returns."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +76,7 @@ class Alignment(LightningModule):
         optimizer: OptimizerSettings,
         diagnostics_every: int,
         seed: int,
-        distribute: Callable[[Policy, nn.Module, DeviceMesh], None] | None = None,
+        distribute: Callable[[Policy, nn.Module | None, DeviceMesh], None] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -191,9 +178,9 @@ class Alignment(LightningModule):
 
     def _old(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Log-probabilities (B,T) and values (K,B,T) of the policy that generated, which may have kept them."""
-        is_kept = rollout.log_probs is not None and rollout.states is not None
-        if is_kept and not collectives.is_sharded(self.policy.parameters()):
-            return rollout.log_probs, self.policy.values_of(rollout.states, rollout.response_mask)
+        kept, states = rollout.log_probs, rollout.states
+        if kept is not None and states is not None and not collectives.is_sharded(self.policy.parameters()):
+            return kept, self.policy.values_of(states, rollout.response_mask)
 
         def both(part: Rollout) -> Tensor:
             output = self.policy.score_rollout(part, self.sampling.temperature)
@@ -207,6 +194,7 @@ class Alignment(LightningModule):
         reference, temperature = self._frozen[0], self.sampling.temperature
         if reference is not None:
             return reference_log_probs(reference, part, temperature)
+        assert self.policy.adapter is not None, "without a frozen copy there is an adapter to switch off"
         with self.policy.adapter.off() as base:
             return reference_log_probs(base, part, temperature)
 
@@ -223,7 +211,8 @@ class Alignment(LightningModule):
 
     def _learn(self, experience: Experience) -> None:
         """Several epochs of mini-batches; stops early where the policy has moved past `target_kl`."""
-        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        optimizer: Any = self.optimizers()  # one of each: `configure_optimizers` made them
+        scheduler: Any = self.lr_schedulers()
         diagnose = self.diagnostics_every > 0 and self.step % self.diagnostics_every == 0
         observed: list[dict[str, Tensor]] = []
         for index, rows in enumerate(self._mini_batches(len(experience.rollout))):
@@ -267,7 +256,7 @@ class Alignment(LightningModule):
     def _mini_batches(self, count: int) -> Iterator[Tensor]:
         for epoch in range(self.update.epochs):
             generator = torch.Generator().manual_seed(random_state(self.seed, self.step, f"order-{epoch}"))
-            yield from torch.randperm(count, generator=generator).split(self.update.mini_batch_size)
+            yield from torch.split(torch.randperm(count, generator=generator), self.update.mini_batch_size)
 
     def _describe(self, experience: Experience) -> None:
         """The solver's diagnostics that cost no pass, the same for every solver, and the critic's."""
@@ -328,12 +317,13 @@ class Alignment(LightningModule):
     def configure_model(self) -> None:
         """Split the parameters among the processes where that is the strategy."""
         if self.distribute is not None and not collectives.is_sharded(self.policy.parameters()):
+            assert self.device_mesh is not None, "the strategy has made one"
             self.distribute(self.policy, self._frozen[0], self.device_mesh["data_parallel"])
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW over policy and value heads, with a schedule stepped once per alignment step."""
         s = self.optimizer_settings
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": trainable(self.policy.model)},
             {"params": trainable(self.policy.value_heads), "lr": s.value_learning_rate},
         ]

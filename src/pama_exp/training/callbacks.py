@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from pama_exp.data.prompts import PromptStream
@@ -74,7 +74,8 @@ class RandomStates(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Python's, numpy's and torch's generators."""
-        kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global stream, which third-party code draws from
+        state: Any = np.random.get_state()  # noqa: NPY002 - the global stream, which third-party code draws from
+        kind, keys, *rest = state
         return {
             "python": random.getstate(),
             "numpy": (kind, keys.tolist(), *rest),
@@ -97,13 +98,14 @@ class Recorder(Callback):
     def __init__(self, record: RunRecord, progress: Progress) -> None:
         self.record, self.progress = record, progress
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Alignment, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Write one row."""
-        metrics = pl_module.metrics
-        self.record.log_metrics(pl_module.step, metrics)
+        module = _alignment(pl_module)
+        metrics = module.metrics
+        self.record.log_metrics(module.step, metrics)
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=pl_module.step)
-        shown = {name: metrics[f"reward/{name}/mean"] for name in pl_module.names}
+            logger.log_metrics(metrics, step=module.step)
+        shown = {name: metrics[f"reward/{name}/mean"] for name in module.names}
         self.progress.advance(shown | {"kl": metrics["kl/response"], "tokens": metrics["response/length"]})
 
 
@@ -126,21 +128,23 @@ class Evaluator(Callback):
         """Put them back."""
         self.before, self.calibration = state_dict["before"], state_dict["calibration"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: Alignment) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The SFT policy on the test prompts (what the summary calls before) and on the validation prompts."""
+        module = _alignment(pl_module)
         if self.before is None:
-            evaluation = pl_module.evaluate_policy(self.test, self.seed)
+            evaluation = module.evaluate_policy(self.test, self.seed)
             self.before, self.calibration = evaluation.means(), evaluation.calibration()
-            self._log(trainer, pl_module, 0, pl_module.evaluate_policy(self.validation, self.seed))
+            self._log(trainer, module, 0, module.evaluate_policy(self.validation, self.seed))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Alignment, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Validation on the cadence and after the last step."""
-        due = self.every > 0 and pl_module.step % self.every == 0
-        if due or pl_module.step == self.steps:
-            self._log(trainer, pl_module, pl_module.step, pl_module.evaluate_policy(self.validation, self.seed))
+        module = _alignment(pl_module)
+        due = self.every > 0 and module.step % self.every == 0
+        if due or module.step == self.steps:
+            self._log(trainer, module, module.step, module.evaluate_policy(self.validation, self.seed))
 
-    def _log(self, trainer: Trainer, pl_module: Alignment, step: int, evaluation: Evaluation) -> None:
-        pl_module.solver.on_validation(torch.stack([rewards.mean() for rewards in evaluation.proxy.values()]))
+    def _log(self, trainer: Trainer, module: Alignment, step: int, evaluation: Evaluation) -> None:
+        module.solver.on_validation(torch.stack([rewards.mean() for rewards in evaluation.proxy.values()]))
         metrics = evaluation.metrics() | {"train/step": float(step)}
         rows = evaluation.rows(limit=32)
         self.record.log_metrics(step, metrics)
@@ -159,32 +163,35 @@ class Checkpoints(Callback):
         self.signum: int | None = None
         self._previous: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: Alignment) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over SIGTERM and SIGINT from Lightning: a step is finished before the run stops."""
+        module = _alignment(pl_module)
         if collectives.is_main():
             for step, path in checkpoints.found_in(self.folder).items():
-                if step > pl_module.step:  # passed over when the run went on: not to be taken for newer ones
+                if step > module.step:  # passed over when the run went on: not to be taken for newer ones
                     checkpoints.drop(path)
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._previous[signum] = signal.signal(signum, self._remember)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Alignment, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Save on the cadence; save and stop after a signal."""
+        module = _alignment(pl_module)
         self.signum = collectives.highest(self.signum or 0) or None  # a signal to one process stops all at this step
-        due = self.every > 0 and pl_module.step % self.every == 0
-        if due or pl_module.step == self.steps or self.signum is not None:
-            self.save(trainer, pl_module.step)
+        due = self.every > 0 and module.step % self.every == 0
+        if due or module.step == self.steps or self.signum is not None:
+            self.save(trainer, module.step)
         if self.signum is not None:
             trainer.should_stop = True
 
-    def on_exception(self, trainer: Trainer, pl_module: Alignment, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the finished steps where the user can mend what stopped the run, such as a reward server that died."""
-        if not isinstance(exception, UserError) or not pl_module.is_between_steps:
+        module = _alignment(pl_module)
+        if not isinstance(exception, UserError) or not module.is_between_steps:
             return
         if collectives.size() > 1 and not exception.is_shared:
             return  # one of several processes cannot save alone
-        if pl_module.step > max(checkpoints.found_in(self.folder), default=0):
-            self.save(trainer, pl_module.step)
+        if module.step > max(checkpoints.found_in(self.folder), default=0):
+            self.save(trainer, module.step)
 
     def save(self, trainer: Trainer, step: int) -> None:
         """Write step-<n>.ckpt by way of a temporary file, then drop all but the newest two."""
@@ -197,7 +204,7 @@ class Checkpoints(Callback):
         for old in list(checkpoints.found_in(self.folder).values())[:-2]:
             checkpoints.drop(old)
 
-    def teardown(self, trainer: Trainer, pl_module: Alignment, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
@@ -207,3 +214,9 @@ class Checkpoints(Callback):
         if self.signum is not None:  # asked twice: stop at once
             raise Interrupted(signum)
         self.signum = signum
+
+
+def _alignment(module: LightningModule) -> Alignment:
+    """The module as what it is: Lightning hands it to callbacks as any module."""
+    assert isinstance(module, Alignment)
+    return module

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from pama_exp.config.naming import method_label
-from pama_exp.config.schema import Config, identity
+from pama_exp.config.naming import identity, method_label
+from pama_exp.config.schema import Config
 from pama_exp.safety.secrets import redacted
 from pama_exp.tracking import run_wandb
 from pama_exp.tracking.backends import Trackio, survive
@@ -60,7 +61,8 @@ def choose_mode(config: Config, record: RunRecord) -> str:
 
 def start_logging(config: Config, record: RunRecord, mode: str) -> tuple[Any, list[Logger]]:
     """The W&B run (None where there is none) and Lightning's loggers, W&B's among them; one that fails is left out."""
-    folder, loggers = record.folder, []
+    folder = record.folder
+    loggers: list[Logger] = []
     wandb_run = _start_wandb(config, record, mode) if "wandb" in config.logger.kinds else None
 
     def trackio() -> Logger:
@@ -78,8 +80,12 @@ def start_logging(config: Config, record: RunRecord, mode: str) -> tuple[Any, li
     for kind, make in makers.items():
         if kind in config.logger.kinds and not (kind == "wandb" and wandb_run is None):
             label = "W&B" if kind == "wandb" else kind
-            survive(label, lambda label=label, make=make: loggers.append(Tracker(label, make())))
+            survive(label, partial(_add, loggers, label, make))
     return wandb_run, loggers
+
+
+def _add(loggers: list[Logger], label: str, make: Callable[[], Logger]) -> None:
+    loggers.append(Tracker(label, make()))
 
 
 def finish_logging(

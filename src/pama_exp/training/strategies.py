@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from pama_exp.config.schema import Config, TrainerConfig
@@ -61,7 +61,7 @@ def trainer_settings(trainer: TrainerConfig) -> dict[str, Any]:
     return {**settings, "devices": count, "strategy": strategy, "plugins": [LightningEnvironment()]}
 
 
-def distribution(trainer: TrainerConfig) -> Any:
+def sharding_of(trainer: TrainerConfig) -> Any:
     """What splits policy and reference among processes; None where each has the whole."""
     return partial(shard, offload_to_cpu=trainer.cpu_offload) if trainer.strategy == "fsdp" else None
 
@@ -74,7 +74,7 @@ def check_trainer(config: Config, here: bool = True) -> None:
     """
     trainer, t = config.trainer, config.training
     name = f"trainer.accelerator={trainer.accelerator}"
-    if trainer.accelerator in ("gpu", "cuda"):
+    if trainer.uses_gpu:
         present = torch.cuda.device_count()
         if present == 0 and here:
             raise UserError(

@@ -1,0 +1,182 @@
+"""The Lightning module of a run, from its setup and the folder that holds the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pama_exp.build.conditioned import make_drawn, make_writer, restore_map
+from pama_exp.build.setup import Setup
+from pama_exp.config.instantiate import build
+from pama_exp.data.prompts import PromptStream
+from pama_exp.data.streams import random_state
+from pama_exp.errors import UserError, located
+from pama_exp.policy.compiling import compile_blocks
+from pama_exp.policy.loading import load_model, load_tokenizer
+from pama_exp.policy.policy import Policy, freeze
+from pama_exp.policy.sharding import checkpoint_activations
+from pama_exp.rewards.normalise import Frozen
+from pama_exp.rewards.objective import Objective, score_all
+from pama_exp.rl.kl import AdaptiveKL, FixedKL
+from pama_exp.rollout.engine import RolloutEngine, Sampling
+from pama_exp.solvers.solver import Solver
+from pama_exp.tracking.console import note
+from pama_exp.training import shared_rollout
+from pama_exp.training.alignment import Alignment, OptimizerSettings
+from pama_exp.training.gramian import GramianSettings
+from pama_exp.training.strategies import sharding_of
+from pama_exp.training.update import UpdateSettings
+
+
+def build_alignment(setup: Setup, folder: Path) -> Alignment:
+    """The module, its policy and reference read from `folder`; reward models are trained first if they have to be.
+
+    Raises:
+        UserError: if something that the folder holds does not fit the setup, or nothing of the policy is trained.
+    """
+    config, t = setup.config, setup.config.training
+    torch.manual_seed(random_state(config.seed, 0, "run"))  # in every process, whatever each has done before
+    tokenizer = load_tokenizer(folder)
+    policy, reference = _policy_and_reference(setup, folder)
+    engine = _engine(setup, policy, tokenizer)
+    objectives = [plan.build() for plan in setup.objectives]
+    if config.trainer.uses_gpu and config.trainer.strategy == "single":
+        # Calibration and stage=evaluate come without Lightning, which would move it all.
+        for part in (policy, reference, *objectives):
+            if part is not None:
+                part.to(setup.device)
+    group = setup.estimator.group_size
+    prompts = PromptStream(
+        setup.task.texts("train"),
+        tokenizer,
+        prompts_per_step=t.batch_size // group,
+        seed=config.seed,
+        group_size=group,
+        columns=setup.task.columns("train"),
+        said=setup.task.plain_texts("train"),
+        preferences=make_drawn(config),
+        writer=make_writer(config),
+    )
+    with located("Calibration"):
+        _calibrate(objectives, setup.solver, engine, setup.sampling, prompts, t.calibration_prompts, config.seed)
+    return Alignment(
+        policy=policy,
+        reference=reference,
+        objectives=objectives,
+        solver=setup.solver,
+        estimator=setup.estimator,
+        engine=engine,
+        sampling=setup.sampling,
+        prompts=prompts,
+        kl=FixedKL(t.kl.coefficient)
+        if t.kl.target is None
+        else AdaptiveKL(t.kl.coefficient, target=t.kl.target, horizon=t.kl.horizon),
+        update=UpdateSettings(
+            epochs=t.epochs,
+            mini_batch_size=t.mini_batch_size,
+            micro_batch_tokens=t.micro_batch_tokens,
+            clip=t.clip,
+            value_clip=t.value_clip,
+            value_coefficient=t.value_coefficient,
+            entropy_coefficient=t.entropy_coefficient,
+            max_grad_norm=t.max_grad_norm,
+            target_kl=t.target_kl,
+            kl_in_loss=t.kl.placement == "loss",
+            kl_estimator=t.kl.estimator,
+            temperature=setup.sampling.temperature,
+            gramian=GramianSettings(**asdict(t.gramian)),
+        ),
+        optimizer=OptimizerSettings(
+            learning_rate=t.learning_rate,
+            value_learning_rate=t.value_learning_rate,
+            schedule=t.schedule,
+            warmup_steps=t.warmup_steps,
+            weight_decay=t.weight_decay,
+            steps=t.steps,
+            map_learning_rate=config.conditioning.learning_rate,
+        ),
+        diagnostics_every=t.diagnostics_every,
+        seed=config.seed,
+        distribute=sharding_of(config.trainer),
+    )
+
+
+def held_out(setup: Setup, module: Alignment, split: str, count: int) -> PromptStream:
+    """The first `count` prompts of a split; a conditioned policy is asked to answer by the run's own weights."""
+    texts, plain = setup.task.texts(split)[:count], setup.task.plain_texts(split)[:count]
+    columns = {name: values[:count] for name, values in setup.task.columns(split).items()}
+    is_conditioned = setup.config.conditioning.name != "none"
+    stream = PromptStream(
+        texts,
+        module.prompts.tokenizer,
+        prompts_per_step=len(texts),
+        seed=0,
+        columns=columns,
+        said=plain,
+        writer=module.prompts.writer if is_conditioned else None,
+    )
+    return stream.asking(module.solver.weights.tolist()) if is_conditioned else stream
+
+
+def _policy_and_reference(setup: Setup, folder: Path) -> tuple[Policy, Any]:
+    """The policy with its value heads, and the frozen copy; None where the policy without its adapter serves."""
+    config, m = setup.config, setup.config.model
+    model, adapter = setup.start.load_policy(folder, config.seed)
+    conditioned_on = len(config.objectives) if config.conditioning.name == "embedding" else None
+    policy = Policy(model, setup.solver.num_channels, config.training.critic_shapes_trunk, adapter, conditioned_on)
+    restore_map(policy, folder, list(config.objectives))
+    if not policy.actor_parameters():
+        raise UserError(
+            f"The policy from {folder} has no trained parameter: the run would end as it began.",
+            "Give an adapter (adapter=lora), or a model whose weights are not frozen.",
+        )
+    reference = None if adapter is not None else freeze(load_model(folder, m.dtype, None, m.allow_pickle))
+    if config.trainer.compile:
+        note("Compiling transformer blocks: the first step takes longer.")
+        compile_blocks(policy.model)
+        if reference is not None:
+            compile_blocks(reference)
+    if config.trainer.activation_checkpointing:
+        checkpoint_activations(policy.model)
+    return policy, reference
+
+
+def _engine(setup: Setup, policy: Policy, tokenizer: Any) -> RolloutEngine:
+    settings = setup.config.rollout.engine
+    given = {"shift_of": policy.shift_of} if policy.preference_map is not None else {}
+    engine: RolloutEngine = build(settings, "rollout.engine", model=policy.model, tokenizer=tokenizer, **given)
+    return engine
+
+
+@torch.no_grad()
+def _calibrate(
+    objectives: Sequence[Objective],
+    solver: Solver,
+    engine: Any,
+    sampling: Sampling,
+    prompts: PromptStream,
+    count: int,
+    seed: int,
+) -> None:
+    """Give frozen normalisers the mean and deviation of the SFT policy's own rewards, and the solver these rewards."""
+    if not (solver.needs_calibration or any(isinstance(o.normaliser, Frozen) for o in objectives)):
+        return
+    collected: list[torch.Tensor] = []
+    step = 0
+    while sum(scores.shape[1] for scores in collected) < count:
+        stream = random_state(seed, step, "calibrate")
+        rollout = shared_rollout.generate(engine, prompts.batch(step), sampling, stream, engine.model.device)
+        collected.append(shared_rollout.score(partial(score_all, objectives), rollout))
+        step += 1
+    scores_of_all = torch.cat(collected, dim=1)
+    for objective, scores in zip(objectives, scores_of_all, strict=True):
+        if isinstance(objective.normaliser, Frozen):
+            objective.normaliser.calibrate(scores)
+    if solver.needs_calibration:  # no normaliser is a running one here: the solver's check refuses them
+        rows = zip(objectives, scores_of_all, strict=True)
+        solver.calibrate(scores_of_all, torch.stack([o.normaliser.update_and_apply(scores) for o, scores in rows]))

@@ -1,0 +1,201 @@
+"""What can be known to be wrong before any work: of files, batches, the machine, the engine and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import PreTrainedTokenizerBase
+
+from pama_exp.build.conditioned import make_writer
+from pama_exp.build.task import Task
+from pama_exp.config.instantiate import check_settings, locate, parameters
+from pama_exp.config.naming import solver_label
+from pama_exp.config.schema import CONF, Config
+from pama_exp.data.preferences import shares
+from pama_exp.errors import UserError
+from pama_exp.policy.loading import max_positions
+from pama_exp.rl.estimators import Estimator
+from pama_exp.solvers.solver import Solver
+from pama_exp.tracking import backends
+from pama_exp.training.strategies import check_trainer
+
+
+def check_inputs(config: Config) -> None:
+    """The loggers and folders that the configuration names are there.
+
+    Raises:
+        UserError: if one is not.
+    """
+    backends.check(config.logger.kinds)
+    if config.evaluate.run is None and config.model.path is not None and not Path(config.model.path).is_dir():
+        raise UserError(f"model.path={config.model.path} is not a folder.", "Give a folder in Hugging Face format.")
+    if config.evaluate.run is not None and not (Path(config.evaluate.run) / "policy").is_dir():
+        raise UserError(f"evaluate.run={config.evaluate.run} holds no policy/ folder.", "Name a finished run's folder.")
+
+
+def check_training(config: Config, estimator: Estimator, is_here: bool = True) -> None:
+    """Batches divide as they have to, the machine has the devices, and the Gramian's target is there.
+
+    Args:
+        config: of the run.
+        estimator: its advantage estimator.
+        is_here: whether the run is to happen on this machine; otherwise its devices are not looked for.
+
+    Raises:
+        UserError: if not.
+    """
+    t = config.training
+    for key in ("steps", "batch_size", "epochs", "mini_batch_size", "micro_batch_tokens"):
+        if getattr(t, key) < 1:
+            raise UserError(f"training.{key}={getattr(t, key)}.", "It is at least 1.")
+    if t.batch_size % t.mini_batch_size:
+        raise UserError(
+            f"training.batch_size={t.batch_size} is not a multiple of training.mini_batch_size={t.mini_batch_size}.",
+            f"Nearest that fit: {_divisors_near(t.batch_size, t.mini_batch_size)}.",
+        )
+    if t.batch_size % estimator.group_size:
+        raise UserError(
+            f"training.batch_size={t.batch_size} is not a multiple of advantage.group_size={estimator.group_size}.",
+            "Every prompt of a step is answered group_size times.",
+        )
+    if not 0.0 < t.clip < 1.0:
+        raise UserError(f"training.clip={t.clip}.", "The clip range ε lies between 0 and 1; 0.2 is usual.")
+    check_trainer(config, is_here)
+    if t.gramian.sketch_dimension < 1:
+        raise UserError(f"training.gramian.sketch_dimension={t.gramian.sketch_dimension}.", "It is at least 1.")
+    if t.gramian.target == "adapter" and config.adapter.name == "none":
+        raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
+
+
+def check_engine(engine: Mapping[str, Any]) -> None:
+    """The rollout engine has the settings given, and the package that it needs is installed.
+
+    Raises:
+        UserError: if not.
+    """
+    package = getattr(locate(engine, "rollout.engine"), "requires", None)
+    if package is not None and find_spec(package) is None:
+        raise UserError(f"rollout.engine needs {package}.", f"pip install 'pama-exp[{package}]', or set rollout=fast.")
+    check_settings(engine, "rollout.engine", "model", "tokenizer", "shift_of")
+
+
+def check_conditioning(config: Config, solver: Solver) -> None:
+    """The solver, the engine and the objectives serve a conditioned policy.
+
+    Raises:
+        UserError: if one does not, or for a setting outside its range.
+    """
+    c = config.conditioning
+    if c.name == "none":
+        return
+    where = f"conditioning={c.name}"
+    if len(config.objectives) < 2:
+        raise UserError(f"{where}: one objective leaves nothing to prefer.", "Give two or more, or conditioning=none.")
+    if not c.concentration > 0:
+        raise UserError(f"conditioning.concentration={c.concentration}.", "It is above 0; 1 is uniform.")
+    if c.grid < 1:
+        raise UserError(
+            f"conditioning.grid={c.grid}.", "It is at least 1, which evaluates the objectives by themselves."
+        )
+    if not solver.takes_preferences:
+        able = ", ".join(solvers_that_take_preferences())
+        label = solver_label(config.solver)
+        own = " as it is set" if label in able.split(", ") else ""
+        raise UserError(
+            f"{where} weighs every response by its own preference, which solver={label}{own} cannot.",
+            f"Choose one of: {able}" + (" (pama by token or by sequence)." if "pama" in able else "."),
+        )
+    if c.name == "embedding" and "shift_of" not in parameters(config.rollout.engine, "rollout.engine"):
+        raise UserError(
+            f"{where}: this rollout engine cannot be told preferences.",
+            "Set rollout=fast, rollout=hf, or conditioning=prompt.",
+        )
+    if c.name == "prompt":
+        make_writer(config)
+        if c.levels % c.grid:
+            raise UserError(
+                f"conditioning.levels={c.levels} is not a multiple of conditioning.grid={c.grid}.",
+                "Preferences are evaluated as they are written.",
+            )
+        if config.model.chat_template == "tokenizer":
+            raise UserError(
+                f"{where} writes before the prompt, and a chat template is to begin it.",
+                "Use conditioning=embedding, or model.chat_template=none.",
+            )
+
+
+def check_start(config: Config, task: Task, is_here: bool = True) -> None:
+    """The model can be read, and prompts and responses fit into it.
+
+    Args:
+        config: of the run.
+        task: its prompts and model.
+        is_here: whether the run is to happen on this machine; otherwise quantisation is not asked of it.
+
+    Raises:
+        UserError: for whatever `StartModel.check` refuses, prompts beyond the positions, or preferences that the
+            tokenizer cannot express.
+    """
+    task.start.check(is_here)
+    _check_written(config, task.start.tokenizer)
+    _check_positions(config, task.start.tokenizer, max_positions(task.start.skeleton), _longest_read(config, task))
+
+
+def solvers_that_take_preferences() -> list[str]:
+    """The shipped solvers that can weigh every response by a preference of its own."""
+    found = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "solver").glob("*.yaml"))}
+    return [name for name, node in found.items() if getattr(locate(node, "solver"), "takes_preferences", False)]
+
+
+def _check_written(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The tokenizer has words for every preference of the grid, and tells them apart."""
+    writer = make_writer(config)
+    if writer is None:
+        return
+    texts = [writer.write("", preference) for preference in shares(len(config.objectives), config.conditioning.grid)]
+    rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    unknown = tokenizer.unk_token_id is not None and any(tokenizer.unk_token_id in row for row in rows)
+    if unknown or len({tuple(row) for row in rows}) < len(texts):
+        raise UserError(
+            f"conditioning=prompt: the tokenizer has no words for {texts[0]!r}.",
+            "Use conditioning=embedding, which needs none.",
+        )
+
+
+def _longest_read(config: Config, task: Task) -> list[str]:
+    """The longest prompts as the policy reads them, with the longest of preferences."""
+    writer, prompts = make_writer(config), task.longest()
+    if writer is None:
+        return prompts
+    uneven = [1 / writer.levels] * (len(writer.names) - 1)
+    return [writer.write(text, [*uneven, 1 - sum(uneven)]) for text in prompts]
+
+
+def _check_positions(
+    config: Config, tokenizer: PreTrainedTokenizerBase, positions: int | None, prompts: list[str]
+) -> None:
+    """The longest prompt and the longest response fit into the model's positions."""
+    if positions is None or not prompts:
+        return
+    longest = max(len(ids) for ids in tokenizer(prompts)["input_ids"])
+    if longest >= positions:
+        raise UserError(
+            f"The longest prompt has {longest} tokens; the model '{config.model.name}' has {positions} positions.",
+            f"Set data.max_prompt_tokens to less than {positions}, or choose a model with more positions.",
+        )
+    wanted = longest + config.rollout.sampling.max_new_tokens
+    if wanted > positions:
+        raise UserError(
+            f"rollout.sampling.max_new_tokens={config.rollout.sampling.max_new_tokens} after prompts of up to "
+            f"{longest} tokens needs {wanted} positions; the model '{config.model.name}' has {positions}.",
+            f"Set rollout.sampling.max_new_tokens to at most {positions - longest}, or give the model more positions.",
+        )
+
+
+def _divisors_near(whole: int, wanted: int) -> str:
+    divisors = [d for d in range(1, whole + 1) if whole % d == 0]
+    return ", ".join(str(d) for d in sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:3]))

@@ -1,0 +1,149 @@
+"""The objectives of a run, each with the scorer that serves the data domain already chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pama_exp.build.task import Task
+from pama_exp.config.domains import objectives_of, scorer_key, scorer_node
+from pama_exp.config.instantiate import build, locate
+from pama_exp.config.schema import ObjectiveConfig
+from pama_exp.errors import UserError, suggest
+from pama_exp.rewards.classifier import ClassifierScorer, check_published, published
+from pama_exp.rewards.function import FunctionScorer
+from pama_exp.rewards.normalise import Frozen, Identity, Normaliser, Running
+from pama_exp.rewards.objective import Objective
+from pama_exp.rewards.scorer import Scorer
+
+NORMALISERS: Mapping[str, Callable[[], Normaliser]] = {"none": Identity, "running": Running, "frozen": Frozen}
+
+
+@dataclass(frozen=True)
+class ObjectivePlan:
+    """One objective of a run, checked; its scorer is loaded when the run needs it.
+
+    Attributes:
+        name: as the user names it.
+        settings: from the configuration.
+        source: how it is scored in this data domain: `{program: …}`, `{function: …}` or `{_target_: …}`.
+        program: the gold program behind it; None where there is none.
+        is_learned: whether training sees a reward model of the program and not the program itself.
+        gold: the gold program as a scorer; None where there is none.
+        load: makes the scorer that training sees. Whatever has nothing to load was built with the plan.
+    """
+
+    name: str
+    settings: ObjectiveConfig
+    source: Mapping[str, Any]
+    program: str | None
+    is_learned: bool
+    gold: Scorer | None
+    load: Callable[[], Scorer]
+
+    def build(self) -> Objective:
+        """The objective with its scorer; a learned reward model is trained first if the cache does not hold it."""
+        node = self.settings
+        return Objective(
+            name=self.name,
+            scorer=self.load(),
+            weight=node.weight,
+            direction="minimize" if node.direction == "minimize" else "maximize",
+            normaliser=NORMALISERS[node.normaliser](),
+            range=tuple(node.range) if node.range is not None else None,
+            gold=self.gold,
+        )
+
+
+def plan_objectives(
+    objectives: Mapping[str, ObjectiveConfig], domain: str, reward: str, task: Task
+) -> tuple[ObjectivePlan, ...]:
+    """The objectives in the order given.
+
+    Args:
+        objectives: from the configuration.
+        domain: `data.domain`.
+        reward: learned or gold: which of the two training sees where there is a gold program.
+        task: of the run; it knows the gold programs and their reward models.
+
+    Raises:
+        UserError: for an objective that the domain cannot score, or a scorer that cannot be built.
+    """
+    return tuple(_plan(name, node, domain, reward, task) for name, node in objectives.items())
+
+
+def check_sources(objectives: Mapping[str, ObjectiveConfig], domain: str) -> None:
+    """What can be known of the scorers while models of the Hub are missing.
+
+    Raises:
+        UserError: for an objective that the domain cannot score, or a scorer that cannot be built.
+    """
+    for name, node in objectives.items():
+        source = _source(name, node, domain)
+        if "program" not in source and "id" not in source:
+            _plan_scorer(source, f"objectives.{name}.scorers.{scorer_key(node.scorers, domain)}")
+
+
+def make_scorer(node: Mapping[str, Any], where: str) -> Scorer:
+    """A scorer that is not a gold program: a Python function, or what `_target_` names.
+
+    Raises:
+        UserError: if it cannot be built.
+    """
+    scorer: Scorer = FunctionScorer(node["function"]) if "function" in node else build(node, where)
+    return scorer
+
+
+def _plan(name: str, node: ObjectiveConfig, domain: str, reward: str, task: Task) -> ObjectivePlan:
+    where = f"objectives.{name}"
+    source = _source(name, node, domain)
+    program = source.get("program")
+    if program is None:
+        load = _plan_scorer(source, f"{where}.scorers.{scorer_key(node.scorers, domain)}")
+        gold, is_learned = None, False
+    else:
+        if program not in task.programs:
+            raise UserError(
+                f"{where}: the domain '{domain}' has no program '{program}'.", suggest(program, task.programs)
+            )
+        gold, is_learned = task.gold_scorer(program), reward == "learned"
+        load = _learned(task, program) if is_learned else _built(gold)
+    if node.normaliser not in NORMALISERS:
+        raise UserError(f"{where}.normaliser={node.normaliser}.", suggest(node.normaliser, NORMALISERS))
+    if node.direction not in ("maximize", "minimize"):
+        raise UserError(f"{where}.direction={node.direction}.", "It is maximize or minimize.")
+    return ObjectivePlan(name, node, source, program, is_learned, gold, load)
+
+
+def _source(name: str, node: ObjectiveConfig, domain: str) -> dict[str, Any]:
+    source = scorer_node(node.scorers, domain)
+    if not source:
+        raise UserError(
+            f"The objective '{name}' has no scorer for the data domain '{domain}' "
+            f"(it has: {', '.join(node.scorers) or 'none'}).",
+            f"Add scorers.{domain} to its yaml, or choose one of: {', '.join(objectives_of(domain))}.",
+        )
+    if not {"program", "function", "_target_"} & set(source):
+        raise UserError(
+            f"objectives.{name}.scorers.{domain} holds none of program, function, _target_.",
+            "Write program: NAME (a gold program), function: module:name, or _target_: package.Class.",
+        )
+    return source
+
+
+def _plan_scorer(source: Mapping[str, Any], where: str) -> Callable[[], Scorer]:
+    """A classifier is checked by its folder and loaded later; whatever has nothing to load is built now."""
+    if "function" not in source and locate(source, where) is published:
+        check_published(source, where)
+    elif not {"id", "path"} & set(source):
+        return _built(make_scorer(source, where))
+    return lambda: make_scorer(source, where)
+
+
+def _built(scorer: Scorer) -> Callable[[], Scorer]:
+    return lambda: scorer
+
+
+def _learned(task: Task, program: str) -> Callable[[], Scorer]:
+    return lambda: ClassifierScorer(task.reward_model(program))

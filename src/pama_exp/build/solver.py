@@ -1,0 +1,76 @@
+"""The solver and the advantage estimator of a run, and whether they go together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pama_exp.config.instantiate import build, parameters
+from pama_exp.config.naming import solver_label
+from pama_exp.config.schema import Config, ObjectiveConfig
+from pama_exp.errors import UserError
+from pama_exp.rl.estimators import Estimator
+from pama_exp.solvers.solver import Solver
+
+
+def build_estimator(settings: Mapping[str, Any]) -> Estimator:
+    """The advantage estimator that `advantage` describes.
+
+    Raises:
+        UserError: for an unknown setting or a value outside its range.
+    """
+    estimator: Estimator = build(settings, "advantage")
+    return estimator
+
+
+def objective_weights(solver: Mapping[str, Any], objectives: Mapping[str, ObjectiveConfig]) -> list[float]:
+    """`solver.weights` where given, else the objectives' own weights.
+
+    Raises:
+        UserError: if there are more or fewer weights than objectives.
+    """
+    given = solver.get("weights")
+    weights = [float(w) for w in ([o.weight for o in objectives.values()] if given is None else given)]
+    if len(weights) != len(objectives):
+        raise UserError(
+            f"solver.weights={weights} has {len(weights)} values for {len(objectives)} objectives "
+            f"({', '.join(objectives)}).",
+            "Give one weight per objective, in their order.",
+        )
+    return weights
+
+
+def build_solver(config: Config, estimator: Estimator) -> Solver:
+    """The solver, with the weights of the objectives; one that compares answers to a prompt is told how many there are.
+
+    Raises:
+        UserError: if the weights do not match the objectives, are negative or all zero, or if the solver does not go
+            with the advantage estimator, the normalisers or the evaluations.
+    """
+    given: dict[str, Any] = {"weights": objective_weights(config.solver, config.objectives)}
+    if "group_size" in parameters(config.solver, "solver"):
+        given["group_size"] = estimator.group_size
+    settings = {key: value for key, value in config.solver.items() if key not in ("weights", "name")}
+    solver: Solver = build(settings, "solver", **given)
+    _check_solver(config, solver, estimator.label)
+    return solver
+
+
+def _check_solver(config: Config, solver: Solver, estimator: str) -> None:
+    label = solver_label(config.solver)
+    if solver.estimators and estimator not in solver.estimators:
+        options = [" advantage.baseline=".join(["advantage=group", e.split("/")[1]]) for e in solver.estimators]
+        raise UserError(
+            f"solver={label} is not defined for the advantage '{estimator}'.", f"Add {' or '.join(options)}."
+        )
+    if solver.needs_validation and config.training.evaluate_every < 1:
+        raise UserError(
+            f"solver={label} is steered by validation, and training.evaluate_every={config.training.evaluate_every}.",
+            "Set training.evaluate_every to a number of steps.",
+        )
+    moving = [name for name, node in config.objectives.items() if node.normaliser == "running"]
+    if solver.needs_calibration and moving:
+        raise UserError(
+            f"solver={label} freezes a point of the rewards, and objectives.{moving[0]}.normaliser=running moves them.",
+            "Use the normaliser frozen, or none.",
+        )

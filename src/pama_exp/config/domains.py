@@ -1,0 +1,33 @@
+"""Which of an objective's scorers serves a data domain: the one named after it, else the one named `any`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from pama_exp.config.schema import CONF
+
+ANY = "any"
+
+
+def scorer_key(scorers: Mapping[str, Any], domain: str) -> str:
+    """The key under `scorers` that serves the domain, whether or not it is there."""
+    return domain if domain in scorers else ANY
+
+
+def scorer_node(scorers: Mapping[str, Any], domain: str) -> dict[str, Any]:
+    """How an objective is scored in the domain; empty where it is not."""
+    return dict(scorers.get(scorer_key(scorers, domain)) or {})
+
+
+def program_of(scorers: Mapping[str, Any], domain: str) -> str | None:
+    """The gold program behind an objective in the domain; None where there is none."""
+    return scorer_node(scorers, domain).get("program")
+
+
+def objectives_of(domain: str) -> list[str]:
+    """Names of the shipped objectives that the domain can score."""
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "objectives").glob("*.yaml"))]
+    return [name for file in files for name, node in file.items() if scorer_node(node.get("scorers") or {}, domain)]
