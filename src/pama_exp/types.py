@@ -1,4 +1,4 @@
-"""The values that travel between rooms: prompts in, responses out, and means that know their counts.
+"""The values that travel between rooms: prompts in, responses out.
 
 Legend: N objectives, B responses, P prompt tokens, T response tokens, H hidden width.
 """
@@ -57,19 +57,3 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.texts)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A mean kept as a sum and a count, so that ragged batches and ranks reduce to the true mean."""
-
-    total: float
-    count: float
-
-    def __add__(self, other: Metric) -> Metric:
-        return Metric(self.total + other.total, self.count + other.count)
-
-    @property
-    def mean(self) -> float:
-        """The mean; NaN where nothing was counted."""
-        return self.total / self.count if self.count else float("nan")

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from commands import FAST, composed
-from pama_exp.build.alignment import build_alignment
+from pama_exp.build.module import build_alignment
 from pama_exp.build.setup import resolve
 from pama_exp.cli import execute
 from pama_exp.config import schema

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from pama_exp.build.alignment import build_alignment
+from pama_exp.build.module import build_alignment
 from pama_exp.build.setup import Setup, resolve
 from pama_exp.config.schema import Config
 from pama_exp.parallel import collectives
@@ -53,7 +53,7 @@ def align(config: Config, record: RunRecord, name: str) -> dict[str, Any]:
     # The last step again, by a module that has seen nothing but the checkpoint before it.
     resumed = parameters_of(fit(config, folder / "again", steps, resume=folder / f"step-{steps - 1:08d}.ckpt"))
     again = [(a - b).abs().max().item() for a, b in zip(resumed, parameters, strict=True)]
-    return {"apart": max(apart), "resumed": max(again), "metrics": module.metrics, "bill": vars(module.bill)}
+    return {"apart": max(apart), "resumed": max(again), "metrics": module.metrics, "bill": vars(module.cost)}
 
 
 def fit(config: Config, folder: Any, steps: int, resume: Any = None) -> Any:

@@ -109,10 +109,10 @@ def test_a_solver_that_weighs_losses_is_held_to_numbers(name, value, said, share
         monkeypatch.setattr("pama_exp.training.update.parameter_gramian", lambda *args: torch.full((2, 2), value))
     else:
         returning(module.solver, name, times(value))
-    from pama_exp.training.experience import Bill
+    from pama_exp.training.cost import Cost
 
     with pytest.raises(UserError, match=said):
-        module.loss.backward(module._collect(), 0.0, Bill(), lambda loss: loss.backward())
+        module.loss.backward(module._collect(), 0.0, Cost(), lambda loss: loss.backward())
 
 
 def test_a_checkpoint_is_never_of_a_state_that_is_not_finite(shared_cache):

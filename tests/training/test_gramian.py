@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from commands import FAST, composed
-from pama_exp.build.alignment import build_alignment
+from pama_exp.build.module import build_alignment
 from pama_exp.build.setup import resolve
 from pama_exp.config import schema
 from pama_exp.errors import UserError
-from pama_exp.training.experience import Bill
+from pama_exp.training.cost import Cost
 from pama_exp.training.gramian import CountSketch, GramianSettings, parameter_gramian, selected, trainable
 
 OBJECTIVES = 3
@@ -41,7 +41,7 @@ def stepped(shared_cache):
 
 def terms_in(module, experience, budget):
     object.__setattr__(module.loss.settings, "micro_batch_tokens", budget)
-    return module.loss._terms_of(experience, 0.0, Bill())
+    return module.loss._terms_of(experience, 0.0, Cost())
 
 
 def by_hand(module, experience, inputs_of):
@@ -79,7 +79,7 @@ def test_the_last_layers_gradients_are_those_of_its_parameters_alone(stepped, bu
 def test_one_pass_through_the_head_gives_the_hidden_states_products(stepped, budget):
     module, experience = stepped
     expected = by_hand(module, experience, lambda whole: [whole.hidden])
-    found = module.loss.gramian(terms_in(module, experience, budget), OBJECTIVES, 0, Bill(), 0)("hidden")
+    found = module.loss.gramian(terms_in(module, experience, budget), OBJECTIVES, 0, Cost(), 0)("hidden")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-9)
 
 
@@ -133,7 +133,7 @@ def test_a_sketched_gramian_is_near_the_exact_one(stepped, budget):
 def test_the_bill_counts_every_backward_pass_of_the_gramian(stepped, hold):
     module, experience = stepped
     object.__setattr__(module.loss.settings, "gramian", GramianSettings(hold=hold))
-    bill = Bill()
+    bill = Cost()
     module.loss.gramian(terms_in(module, experience, 100_000), OBJECTIVES, 0, bill, 16)("parameters")
     assert bill.backwards == 16 * (3 if hold == "all" else 6)
     object.__setattr__(module.loss.settings, "gramian", GramianSettings())

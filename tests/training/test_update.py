@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from commands import FAST, composed
-from pama_exp.build.alignment import build_alignment
+from pama_exp.build.module import build_alignment
 from pama_exp.build.setup import resolve
 from pama_exp.config import schema
 from pama_exp.policy.policy import reference_log_probs
-from pama_exp.training.experience import Bill
+from pama_exp.training.cost import Cost
 from pama_exp.training.gramian import MicroBatches, trainable
 
 
@@ -24,7 +24,7 @@ def build(shared_cache):
 
 def gradient_of(module, experience):
     module.policy.zero_grad()
-    module.loss.backward(experience, module.kl.coefficient, Bill(), lambda loss: loss.backward())
+    module.loss.backward(experience, module.kl.coefficient, Cost(), lambda loss: loss.backward())
     return torch.cat([p.grad.flatten() for p in trainable(module.policy) if p.grad is not None])
 
 
@@ -47,8 +47,8 @@ def rows_by_hand(losses, inputs):
 def test_the_gramian_is_that_of_each_objectives_own_gradient(build, budget):
     module = build("solver=mgda", f"training.micro_batch_tokens={budget}", "objectives=[helpful,concise,polite]")
     experience = module._collect()
-    terms = module.loss._terms_of(experience, 0.0, Bill())
-    found = module.loss.gramian(terms, 3, 0, Bill(), 0)("parameters")
+    terms = module.loss._terms_of(experience, 0.0, Cost())
+    found = module.loss.gramian(terms, 3, 0, Cost(), 0)("parameters")
     whole = module.loss._terms(experience, experience.rollout.response_mask.sum(), 0.0, experience.combined)
     rows = rows_by_hand(whole.surrogates, trainable(module.policy.model))
     torch.testing.assert_close(found, rows @ rows.T, rtol=1e-3, atol=1e-7)

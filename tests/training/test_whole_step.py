@@ -24,7 +24,8 @@ from pama_exp.rollout.engine import Sampling
 from pama_exp.solvers.pama import PAMA
 from pama_exp.solvers.scalarizers import Linear
 from pama_exp.solvers.solver import Solver
-from pama_exp.training.alignment import Alignment, OptimizerSettings
+from pama_exp.training.alignment import Alignment
+from pama_exp.training.optimizer import OptimizerSettings
 from pama_exp.training.update import UpdateSettings
 from rounding import rounding
 from step_by_hand import Settings

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from pama_exp.build.assets import assets_of, check_named, whereabouts
 from pama_exp.build.checks import check_inputs
-from pama_exp.build.objectives import check_sources
+from pama_exp.build.objective_plans import check_sources
 from pama_exp.build.setup import Setup, build_method, resolve
 from pama_exp.config.domains import scorer_node
 from pama_exp.config.schema import Config

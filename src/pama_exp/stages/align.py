@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pama_exp.build.alignment import build_alignment, held_out
 from pama_exp.build.card import export_run
+from pama_exp.build.module import build_alignment, held_out
 from pama_exp.build.setup import Setup
 from pama_exp.config.naming import method_label
 from pama_exp.data.prompts import PromptStream
@@ -85,7 +85,7 @@ def _conclude(
     plots.curves_plot(record.folder / "curves.png", record.read_metrics(), module.names)
     if len(module.names) == 2:
         _draw_front(setup, record, before, after, points.get("points", []))
-    bill = asdict(module.bill)
+    bill = asdict(module.cost)
     return {
         "status": "complete",
         "objectives": {name: {"before": before[name], "after": after[name]} for name in module.names},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.utils import clip_grad_norm_
-from transformers import get_scheduler
 
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
@@ -35,23 +34,13 @@ from pama_exp.rl.masks import masked_mean
 from pama_exp.rollout.engine import RolloutEngine, Sampling
 from pama_exp.solvers.solver import Solver
 from pama_exp.training import shared_rollout
-from pama_exp.training.experience import Bill, Evaluation, Experience, distribution, peak_memory_bytes
+from pama_exp.training.cost import Cost, peak_memory_bytes
+from pama_exp.training.evaluation import Evaluation, distribution, evaluate
+from pama_exp.training.experience import Experience
 from pama_exp.training.gramian import trainable
+from pama_exp.training.optimizer import OptimizerSettings, build_optimizer, build_schedule
 from pama_exp.training.update import MiniBatchLoss, UpdateSettings, check_learned, check_weights
 from pama_exp.types import PromptBatch, Rollout
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """AdamW and its learning-rate schedule, counted in alignment steps."""
-
-    learning_rate: float
-    value_learning_rate: float
-    schedule: str
-    warmup_steps: int
-    weight_decay: float
-    steps: int
-    map_learning_rate: float | None = None  # of a conditioned policy's map; None: the model's
 
 
 class Alignment(LightningModule):
@@ -91,7 +80,7 @@ class Alignment(LightningModule):
         self.diagnostics_every, self.seed, self.distribute = diagnostics_every, seed, distribute
         self.step = 0
         self.is_between_steps = False  # all of `step` steps is done, evaluation included, and nothing of the next
-        self.bill = Bill()
+        self.cost = Cost()
         self.metrics: dict[str, float] = {}
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -107,14 +96,14 @@ class Alignment(LightningModule):
             self._describe(experience)
         self.step += 1
         seconds = time.perf_counter() - started
-        self.bill.seconds += seconds
-        self.bill.peak_memory_bytes = max(self.bill.peak_memory_bytes, peak_memory_bytes(self.device))
+        self.cost.seconds += seconds
+        self.cost.peak_memory_bytes = max(self.cost.peak_memory_bytes, peak_memory_bytes(self.device))
         self.metrics |= {
             "train/step": float(self.step),
-            "train/episodes": float(self.bill.prompts),
+            "train/episodes": float(self.cost.prompts),
             "time/step": seconds,
             "throughput/tokens_per_second": experience.rollout.response_mask.sum().item() / seconds,
-            "memory/peak_bytes": float(self.bill.peak_memory_bytes),
+            "memory/peak_bytes": float(self.cost.peak_memory_bytes),
         }
 
     def _collect(self) -> Experience:
@@ -150,10 +139,10 @@ class Alignment(LightningModule):
         with self._timed("solve"):
             combined = self.solver.on_advantages(advantages, mask)
             self._require_finite({"An advantage of the solver": combined * mask})
-        self.bill.prompts += len(rollout)
-        self.bill.tokens += int(mask.sum())
-        self.bill.reward_calls += scores.numel()
-        self.bill.forwards += (1 if rollout.states is not None else 2) * len(rollout)
+        self.cost.prompts += len(rollout)
+        self.cost.tokens += int(mask.sum())
+        self.cost.reward_calls += scores.numel()
+        self.cost.forwards += (1 if rollout.states is not None else 2) * len(rollout)
         for name, row in zip(self.names, scores, strict=True):
             self.metrics |= distribution(f"reward/{name}", row)
         response_kl = kl.sum(-1).mean().item()
@@ -219,7 +208,7 @@ class Alignment(LightningModule):
             batch = experience.rows(rows.to(experience.rewards.device))
             optimizer.zero_grad(set_to_none=True)
             seed = random_state(self.seed, self.step, f"sketch-{index}")
-            logs = self.loss.backward(batch, self.kl.coefficient, self.bill, self.manual_backward, seed)
+            logs = self.loss.backward(batch, self.kl.coefficient, self.cost, self.manual_backward, seed)
             if diagnose and not observed:
                 self.metrics |= self.loss.diagnose(batch)
             logs["policy/grad_norm"] = self._clip(self.policy.actor_parameters())
@@ -285,34 +274,13 @@ class Alignment(LightningModule):
     @torch.no_grad()
     def evaluate_policy(self, stream: PromptStream, seed: int) -> Evaluation:
         """Sample one response for every prompt of the stream and score it by every objective, learned and gold."""
-        with located(f"Evaluation at step {self.step}"):
-            return self._evaluated(stream, seed)
-
-    def _evaluated(self, stream: PromptStream, seed: int) -> Evaluation:
         self.policy.eval()
-        prompts: list[str] = []
-        responses: list[str] = []
-        lengths: list[Tensor] = []
-        proxy: dict[str, list[Tensor]] = {name: [] for name in self.names}
-        gold: dict[str, list[Tensor]] = {o.name: [] for o in self.objectives if o.gold is not None}
-        for index, batch in enumerate(stream.slices(128)):
-            rollout = self._generate(batch, random_state(seed, index, "evaluate"))
-            prompts += rollout.prompts.texts
-            responses += rollout.texts
-            lengths.append(rollout.response_mask.sum(-1).cpu())
-            scores = shared_rollout.score(partial(score_all, self.objectives), rollout)
-            for name, row in zip(self.names, scores, strict=True):
-                proxy[name].append(row)
-            for objective in self.objectives:
-                if objective.gold is not None:
-                    gold[objective.name].append(shared_rollout.score(objective.gold_scores, rollout))
-        return Evaluation(
-            proxy={name: torch.cat(rows) for name, rows in proxy.items()},
-            gold={name: torch.cat(rows) for name, rows in gold.items()},
-            lengths=torch.cat(lengths),
-            prompts=prompts,
-            responses=responses,
+        rollouts = (
+            self._generate(batch, random_state(seed, index, "evaluate"))
+            for index, batch in enumerate(stream.slices(128))
         )
+        with located(f"Evaluation at step {self.step}"):
+            return evaluate(self.objectives, rollouts)
 
     def configure_model(self) -> None:
         """Split the parameters among the processes where that is the strategy."""
@@ -322,19 +290,8 @@ class Alignment(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW over policy and value heads, with a schedule stepped once per alignment step."""
-        s = self.optimizer_settings
-        groups: list[dict[str, Any]] = [
-            {"params": trainable(self.policy.model)},
-            {"params": trainable(self.policy.value_heads), "lr": s.value_learning_rate},
-        ]
-        if self.policy.preference_map is not None:
-            rate = s.learning_rate if s.map_learning_rate is None else s.map_learning_rate
-            groups.append({"params": trainable(self.policy.preference_map), "lr": rate})
-        optimizer = torch.optim.AdamW(
-            groups, lr=s.learning_rate, weight_decay=s.weight_decay, betas=(0.9, 0.95), fused=True
-        )
-        name = "constant_with_warmup" if s.schedule == "constant" else s.schedule
-        return {"optimizer": optimizer, "lr_scheduler": get_scheduler(name, optimizer, s.warmup_steps, s.steps)}
+        optimizer = build_optimizer(self.policy, self.optimizer_settings)
+        return {"optimizer": optimizer, "lr_scheduler": build_schedule(optimizer, self.optimizer_settings)}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Nothing of the step has been done yet."""
@@ -359,7 +316,7 @@ class Alignment(LightningModule):
             checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained()}
         checkpoint["alignment"] = {
             "step": self.step,
-            "bill": asdict(self.bill),
+            "bill": asdict(self.cost),
             "solver": self.solver.state_dict(),
             "kl": self.kl.state_dict(),
             "normalisers": {o.name: o.normaliser.state_dict() for o in self.objectives},
@@ -375,7 +332,7 @@ class Alignment(LightningModule):
         """The inverse of `on_save_checkpoint`."""
         self.strict_loading = self.policy.adapter is None  # the frozen base is not in it
         state = checkpoint["alignment"]
-        self.step, self.bill = state["step"], Bill(**state["bill"])
+        self.step, self.cost = state["step"], Cost(**state["bill"])
         self.solver.load_state_dict(state["solver"])
         self.kl.load_state_dict(state["kl"])
         for objective in self.objectives:

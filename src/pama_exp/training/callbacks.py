@@ -22,7 +22,7 @@ from pama_exp.tracking.console import Progress
 from pama_exp.tracking.record import RunRecord
 from pama_exp.tracking.run_wandb import log_generations
 from pama_exp.training.alignment import Alignment
-from pama_exp.training.experience import Evaluation
+from pama_exp.training.evaluation import Evaluation
 
 
 class Tracker(Logger):

@@ -20,7 +20,8 @@ from pama_exp.policy.policy import Policy, select, trim
 from pama_exp.rl.kl import kl_estimate
 from pama_exp.rl.losses import clipped_surrogate, clipped_value_loss
 from pama_exp.solvers.solver import Gramian, Solver
-from pama_exp.training.experience import Bill, Experience
+from pama_exp.training.cost import Cost
+from pama_exp.training.experience import Experience
 from pama_exp.training.gramian import (
     GramianSettings,
     MicroBatches,
@@ -69,7 +70,7 @@ class MiniBatchLoss:
         self.names, self.needs_critic = names, needs_critic
 
     def backward(
-        self, batch: Experience, kl_coefficient: float, bill: Bill, apply: Callable[[Tensor], None], seed: int = 0
+        self, batch: Experience, kl_coefficient: float, cost: Cost, apply: Callable[[Tensor], None], seed: int = 0
     ) -> dict[str, Tensor]:
         """Accumulate the gradient of one mini-batch; `apply` is called on each micro-batch's scalar loss.
 
@@ -82,14 +83,14 @@ class MiniBatchLoss:
             UserError: if a loss, the Gramian or a weight of the solver is not finite, or the losses depend on nothing
                 that is trained.
         """
-        terms = self._terms_of(batch, kl_coefficient, bill)
+        terms = self._terms_of(batch, kl_coefficient, cost)
         if len(batch.combined) == 1:  # a single loss has nothing to weigh
             weights = torch.ones(1, device=batch.combined.device)
         else:
             with torch.set_grad_enabled(terms.is_single):
                 losses = collectives.total(torch.stack([part.surrogates.detach() for part in terms()]).sum(0))
             require_finite(named("The loss", self.names, losses), _HINT)
-            gramian = self.gramian(terms, len(losses), seed, bill, len(batch.rollout))
+            gramian = self.gramian(terms, len(losses), seed, cost, len(batch.rollout))
             weights = self.solver.on_losses(losses, gramian).to(losses)
             require_finite(named("The solver's weight", self.names, weights), _HINT)
         logs: dict[str, Tensor] = {}
@@ -102,13 +103,13 @@ class MiniBatchLoss:
             apply(weights @ part.surrogates + part.rest)
             for name, value in part.logs.items():
                 logs[name] = logs.get(name, torch.zeros_like(value)) + value
-        bill.backwards += len(batch.rollout)
+        cost.backwards += len(batch.rollout)
         collectives.sum_gradients(trainable(self.policy))
         return collectives.totals(logs)
 
     def diagnose(self, batch: Experience) -> dict[str, float]:
         """Gradient cosines, norms and ‖Σ w^i g^i‖ of the objectives' own surrogates: the same for every solver."""
-        unbilled = Bill()
+        unbilled = Cost()
         terms = self._terms_of(batch, 0.0, unbilled, per_objective=True)
         gramian = self.gramian(terms, len(self.names), 0, unbilled, 0)("parameters")
         cosines = diagnostics.gradient_cosines(gramian)
@@ -121,7 +122,7 @@ class MiniBatchLoss:
         metrics["solver/stationarity_residual"] = diagnostics.stationarity_residual(gramian, weights).item()
         return metrics
 
-    def gramian(self, terms: MicroBatches, count: int, seed: int, bill: Bill, sequences: int) -> Gramian:
+    def gramian(self, terms: MicroBatches, count: int, seed: int, cost: Cost, sequences: int) -> Gramian:
         """G_kl = ⟨∇L^k, ∇L^l⟩ of the `count` surrogates alone, computed only if the solver asks for it."""
 
         def compute(target: Literal["parameters", "hidden"] = "parameters") -> Tensor:
@@ -129,7 +130,7 @@ class MiniBatchLoss:
             if "hidden" in (target, settings.target):
                 found = hidden_gramian(terms)
             else:
-                bill.backwards += sequences * billed_passes(count, settings)
+                cost.backwards += sequences * billed_passes(count, settings)
                 found = parameter_gramian(terms, self.policy, count, settings, seed)
             require_finite(named("The Gramian's row", self.names, found), _HINT)
             return found
@@ -137,14 +138,14 @@ class MiniBatchLoss:
         return compute
 
     def _terms_of(
-        self, batch: Experience, kl_coefficient: float, bill: Bill, per_objective: bool = False
+        self, batch: Experience, kl_coefficient: float, cost: Cost, per_objective: bool = False
     ) -> MicroBatches:
         parts = parts_of(batch.rollout, self.settings.micro_batch_tokens)
         tokens = batch.rollout.response_mask.sum().clamp(min=1)
 
         def terms(index: Tensor) -> Terms:
             rows = batch if len(index) == len(batch.rollout) else batch.rows(index)
-            bill.forwards += len(index) * collectives.size()
+            cost.forwards += len(index) * collectives.size()
             return self._terms(rows, tokens, kl_coefficient, rows.per_objective() if per_objective else rows.combined)
 
         return MicroBatches(parts, terms, keep=not collectives.is_sharded(self.policy.parameters()))

@@ -27,8 +27,9 @@ from pama_exp.rollout.engine import RolloutEngine, Sampling
 from pama_exp.solvers.solver import Solver
 from pama_exp.tracking.console import note
 from pama_exp.training import shared_rollout
-from pama_exp.training.alignment import Alignment, OptimizerSettings
+from pama_exp.training.alignment import Alignment
 from pama_exp.training.gramian import GramianSettings
+from pama_exp.training.optimizer import OptimizerSettings
 from pama_exp.training.strategies import sharding_of
 from pama_exp.training.update import UpdateSettings
 
