@@ -21,17 +21,17 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PACKAGE = "src/pama_exp"
 # Modules, as paths or patterns under the package, and the tests that are to notice: the one place that names them.
-STEP = "tests/alignment/test_whole_step.py"
+STEP = "tests/training/test_whole_step.py"
 MODULES = {
-    "moo/*.py": f"tests/moo tests/contracts/test_solvers.py {STEP}",
+    "solvers/*.py": f"tests/solvers tests/contracts/test_solvers.py {STEP}",
     "rl/*.py": f"tests/rl {STEP}",
-    "update.py": f"{STEP} tests/alignment",
-    "alignment.py": f"{STEP} tests/alignment tests/end_to_end/test_every_solver.py",
+    "training/update.py": f"{STEP} tests/training",
+    "training/alignment.py": f"{STEP} tests/training tests/end_to_end/test_every_solver.py",
     "policy/log_probs.py": f"tests/policy/test_log_probs.py tests/policy/test_policy.py {STEP}",
     "policy/packing.py": "tests/policy/test_packing.py tests/policy/test_policy.py",
     "comparison/statistics.py": "tests/comparison",
-    "comparison/compare.py": "tests/comparison",
-    "comparison/yardstick.py": "tests/comparison",
+    "comparison/seedwise.py": "tests/comparison",
+    "comparison/reference.py": "tests/comparison",
 }
 SECONDS_PER_MUTANT = 900.0
 # Nobody writes a shift for a sum by mistake; and `int | None` is a type, which nothing computes.

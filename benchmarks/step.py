@@ -112,7 +112,7 @@ def run_ours(size: str, folder: Path, steps: int) -> None:
     from pama_exp.rollout.fast import FastEngine
     from pama_exp.solvers.pama import PAMA
     from pama_exp.training.alignment import Alignment
-from pama_exp.training.optimizer import OptimizerSettings
+    from pama_exp.training.optimizer import OptimizerSettings
     from pama_exp.training.update import UpdateSettings
 
     responses = SIZES[size]["responses"]

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from commands import ROOT
-from pama_exp.cli import app
+from pama_exp.cli import command_line
 from pama_exp.config import resolvers
 from pama_exp.sweeping import search_path
 
@@ -24,10 +24,10 @@ COMMANDS = sorted(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes(command):
     words = [word for word in shlex.split(command)[2:] if word not in ("--multirun", "--help", "--cfg", "job")]
-    read = app.as_hydra_reads(words, words)
+    read = command_line.as_hydra_reads(words, words)
     resolvers.register()
     search_path.register()
-    app.check_command_line(read, multirun="--multirun" in command)
+    command_line.check_command_line(read, multirun="--multirun" in command)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from alignment import test_whole_step
-from moo import (
+
+from comparison import test_yardstick
+from conformance import Recipe, recipes
+from contracts import test_solvers
+from metrics import test_diagnostics, test_fronts
+from rl import test_advantages, test_kl, test_losses, test_masks
+from solvers import (
     test_adaptive,
     test_balancing,
-    test_diagnostics,
-    test_fronts,
     test_gradient,
     test_group,
     test_loss_scalarizers,
@@ -24,12 +27,8 @@ from moo import (
     test_tchebycheff,
     test_weighted,
 )
-from stages import test_supervised
-
-from comparison import test_yardstick
-from conformance import Recipe, recipes
-from contracts import test_solvers
-from rl import test_advantages, test_kl, test_losses, test_masks
+from supervised import test_supervised
+from training import test_whole_step
 
 
 class Mutant(NamedTuple):
@@ -47,7 +46,7 @@ def solver_contract(name: str) -> Recipe:
 
 
 SURROGATE, VALUE_LOSS = "rl.losses:clipped_surrogate", "rl.losses:clipped_value_loss"
-GAE, COMBINE, LINE = "rl.advantages:gae", "moo.pama:combine", "moo.pama:min_norm_weights_on_line"
+GAE, COMBINE, LINE = "rl.advantages:gae", "solvers.pama:combine", "solvers.pama:min_norm_weights_on_line"
 is_ppo = test_losses.test_surrogate_is_ppos_in_value_and_gradient
 double_sum = test_advantages.test_gae_is_the_double_sum_over_later_tokens
 value_loss = test_losses.test_value_loss_is_half_the_worse_of_two_squared_errors
@@ -63,7 +62,11 @@ def whole_step(case: str) -> Callable[[], None]:
     return lambda: test_whole_step.test_a_step_is_that_of_the_equations(case)
 
 
-COLLECT, LEARN, TERMS = "alignment:Alignment._collect", "alignment:Alignment._learn", "update:MiniBatchLoss._terms"
+COLLECT, LEARN, TERMS = (
+    "training.alignment:Alignment._collect",
+    "training.alignment:Alignment._learn",
+    "training.update:MiniBatchLoss._terms",
+)
 step_reward, step_loss = whole_step("KL in the reward"), whole_step("KL k3 in the loss, losses weighed")
 
 
@@ -173,7 +176,7 @@ MUTANTS = [
     Mutant("solve for the maximum", LINE, "low, high = values.amin(0), values.amax(0)", "high, low = values.amin(0), values.amax(0)", test_pama.test_theorem_one_by_cases),
     Mutant("swap the two-point weights", LINE, "above / straddle", "below / straddle", test_pama.test_theorem_one_by_cases),
     Mutant("count ties twice", LINE, " / at_low.sum(0)", "", test_pama.test_theorem_one_by_cases),
-    Mutant("project onto the far end", "moo.pama:s_star", "low.clamp(min=0) + high.clamp(max=0)", "high.clamp(min=0) + low.clamp(max=0)", test_pama.test_theorem_one_by_cases),
+    Mutant("project onto the far end", "solvers.pama:s_star", "low.clamp(min=0) + high.clamp(max=0)", "high.clamp(min=0) + low.clamp(max=0)", test_pama.test_theorem_one_by_cases),
     Mutant("multiply by the preference", COMBINE, "kept / _relative", "kept * _relative", test_pama.test_preference_solves_over_scaled_advantages_and_weighs_unscaled_ones),
     Mutant("combine the scaled advantages", COMBINE, "(weights * kept)", "(weights * values)", test_pama.test_preference_solves_over_scaled_advantages_and_weighs_unscaled_ones),
     Mutant(
@@ -192,80 +195,80 @@ MUTANTS = [
     ),
     Mutant(
         "forget the solver's preference",
-        "moo.pama:PAMA.on_advantages",
+        "solvers.pama:PAMA.on_advantages",
         "self.weights if self.preferences is None",
         "None if self.preferences is None",
         lambda: test_pama.test_the_solver_applies_its_own_settings("token", True),
     ),
     Mutant(
         "favour the first objective",
-        "moo.pama:PAMA.on_advantages",
+        "solvers.pama:PAMA.on_advantages",
         "return combined[None]",
         "return combined[None] + 0.1 * advantages[:1]",
         lambda: test_solvers.test_permutation_equivariant(solver_contract("pama"), "normal"),
     ),
     # scalarization and gradients
-    Mutant("forget the weights", "moo.solver:Solver.weighted_sum", "self.weights.to(values)", "torch.ones(len(values))", test_solver.test_linear_weighs_rewards_or_advantages_and_never_both),
-    Mutant("weigh all responses alike", "moo.solver:Solver.weights_of", "if self.preferences is None", "if True", lambda: test_solvers.test_each_response_is_weighed_by_its_own_preference(solver_contract("tchebycheff"))),
-    Mutant("bind all responses alike", "moo.pama:PAMA.on_advantages", "self.weights if self.preferences is None", "self.weights if True", lambda: test_solvers.test_each_response_is_weighed_by_its_own_preference(solver_contract("pama"))),
-    Mutant("what has no weight decides", "moo.group:RVPO.on_advantages", "advantages = torch.where(weights > 0, advantages, torch.inf)", "pass", test_group.test_an_objective_without_weight_has_no_say_in_rvpo),
-    Mutant("weigh in both places", "moo.scalarizers:Linear.on_rewards", 'self.space == "advantage"', "False", test_solver.test_linear_weighs_rewards_or_advantages_and_never_both),
-    Mutant("do not normalise weights", "moo.solver:on_simplex", "given / given.sum()", "given", test_solver.test_weights_are_normalised_to_the_simplex),
-    Mutant("swap the two gradients", "moo.gradient:_closed_form_of_two", "second - cross", "first - cross", optimal_on("normal", 2)),
-    Mutant("leave the simplex", "moo.gradient:_closed_form_of_two", ".clamp(0, 1)", "", optimal_on("all positive", 2)),
-    Mutant("stop at the shortest gradient", "moo.gradient:_wolfe", "-OPTIMALITY_TOLERANCE", "-1e9", optimal_on("normal", 5)),
-    Mutant("never drop an objective", "moo.gradient:_minimise_within", "(affine <= 0)", "(affine < -1e9)", optimal_on("rank deficient", 5)),
-    Mutant("ignore norms", "moo.gradient:_minimise_within", "inverse = 1 / norms[support]", "inverse = torch.ones_like(norms[support])", optimal_on("normal", 5)),
-    Mutant("do not share among twins", "moo.gradient:_positive_definite", "min=CURVATURE_FLOOR", "min=0", test_gradient.test_ties_share),
-    Mutant("divide by squared norms", "moo.gradient:normalise_gramian", "gramian.diagonal().clamp(min=0).sqrt()", "gramian.diagonal()", lambda: test_gradient.test_normalised_gramian_is_the_gramian_of_normalised_gradients("l2")),
-    Mutant("keep the loss's sign", "moo.gradient:normalise_gramian", ".abs()", "", lambda: test_gradient.test_normalised_gramian_is_the_gramian_of_normalised_gradients("loss")),
-    Mutant("wrong gradients", "moo.gradient:MGDA.on_losses", "gramian(self.target)", "gramian()", lambda: test_gradient.test_each_method_asks_for_its_own_gradients(test_gradient.gradient.MGDAUB, "hidden")),
-    Mutant("pay for one objective's gradient", "moo.gradient:MGDA.on_losses", "len(losses) == 1", "False", lambda: test_solvers.test_single_objective_is_ppo(solver_contract("mgda"), 0)),
+    Mutant("forget the weights", "solvers.solver:Solver.weighted_sum", "self.weights.to(values)", "torch.ones(len(values))", test_solver.test_linear_weighs_rewards_or_advantages_and_never_both),
+    Mutant("weigh all responses alike", "solvers.solver:Solver.weights_of", "if self.preferences is None", "if True", lambda: test_solvers.test_each_response_is_weighed_by_its_own_preference(solver_contract("tchebycheff"))),
+    Mutant("bind all responses alike", "solvers.pama:PAMA.on_advantages", "self.weights if self.preferences is None", "self.weights if True", lambda: test_solvers.test_each_response_is_weighed_by_its_own_preference(solver_contract("pama"))),
+    Mutant("what has no weight decides", "solvers.group:RVPO.on_advantages", "advantages = torch.where(weights > 0, advantages, torch.inf)", "pass", test_group.test_an_objective_without_weight_has_no_say_in_rvpo),
+    Mutant("weigh in both places", "solvers.scalarizers:Linear.on_rewards", 'self.space == "advantage"', "False", test_solver.test_linear_weighs_rewards_or_advantages_and_never_both),
+    Mutant("do not normalise weights", "solvers.solver:on_simplex", "given / given.sum()", "given", test_solver.test_weights_are_normalised_to_the_simplex),
+    Mutant("swap the two gradients", "solvers.gradient:_closed_form_of_two", "second - cross", "first - cross", optimal_on("normal", 2)),
+    Mutant("leave the simplex", "solvers.gradient:_closed_form_of_two", ".clamp(0, 1)", "", optimal_on("all positive", 2)),
+    Mutant("stop at the shortest gradient", "solvers.gradient:_wolfe", "-OPTIMALITY_TOLERANCE", "-1e9", optimal_on("normal", 5)),
+    Mutant("never drop an objective", "solvers.gradient:_minimise_within", "(affine <= 0)", "(affine < -1e9)", optimal_on("rank deficient", 5)),
+    Mutant("ignore norms", "solvers.gradient:_minimise_within", "inverse = 1 / norms[support]", "inverse = torch.ones_like(norms[support])", optimal_on("normal", 5)),
+    Mutant("do not share among twins", "solvers.gradient:_positive_definite", "min=CURVATURE_FLOOR", "min=0", test_gradient.test_ties_share),
+    Mutant("divide by squared norms", "solvers.gradient:normalise_gramian", "gramian.diagonal().clamp(min=0).sqrt()", "gramian.diagonal()", lambda: test_gradient.test_normalised_gramian_is_the_gramian_of_normalised_gradients("l2")),
+    Mutant("keep the loss's sign", "solvers.gradient:normalise_gramian", ".abs()", "", lambda: test_gradient.test_normalised_gramian_is_the_gramian_of_normalised_gradients("loss")),
+    Mutant("wrong gradients", "solvers.gradient:MGDA.on_losses", "gramian(self.target)", "gramian()", lambda: test_gradient.test_each_method_asks_for_its_own_gradients(test_gradient.gradient.MGDAUB, "hidden")),
+    Mutant("pay for one objective's gradient", "solvers.gradient:MGDA.on_losses", "len(losses) == 1", "False", lambda: test_solvers.test_single_objective_is_ppo(solver_contract("mgda"), 0)),
     # solvers by family
-    Mutant("reward the distance", "moo.tchebycheff:Tchebycheff.on_rewards", "-shortfall.amax(0)", "shortfall.amax(0)", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.0)),
-    Mutant("the best objective counts", "moo.tchebycheff:Tchebycheff.on_rewards", "(-shortfall.amax(0)", "(-shortfall.amin(0)", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.0)),
-    Mutant("forget the augmentation", "moo.tchebycheff:Tchebycheff.on_rewards", "self.rho * ", "0 * ", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.05)),
-    Mutant("forget to multiply by the smoothness", "moo.tchebycheff:SmoothTchebycheff.on_rewards", "-self.mu * ", "-", test_tchebycheff.test_smooth_is_the_soft_maximum_and_becomes_tchebycheff),
-    Mutant("calibrate on raw scores", "moo.tchebycheff:Tchebycheff.calibrate", "rewards.amax(1)", "scores.amax(1)", lambda: test_tchebycheff.test_the_ideal_point_is_the_calibrations_best_and_then_frozen(test_tchebycheff.Tchebycheff)),
-    Mutant("whiten by tokens", "moo.group:whiten_responses", "torch.where(response_mask, values, 0).sum(1) / response_mask.sum(1).clamp(min=1))[counted]", "values[response_mask])", test_group.test_whitening_counts_responses_not_tokens_and_leaves_out_those_without_any),
-    Mutant("count empty responses", "moo.group:whiten_responses", "response_mask.any(1)", "response_mask.any(1) | True", test_group.test_whitening_counts_responses_not_tokens_and_leaves_out_those_without_any),
-    Mutant("a soft maximum", "moo.group:RVPO.on_advantages", "torch.expm1(-self.k", "torch.expm1(self.k", lambda: test_group.test_rvpo_is_the_soft_minimum(0.5)),
-    Mutant("forget to divide by k", "moo.group:RVPO.on_advantages", " / self.k", "", lambda: test_group.test_rvpo_is_the_soft_minimum(3.0)),
-    Mutant("covariance across prompts", "moo.adaptive:within_group_covariance", "grouped.mean(-1, keepdim=True)", "grouped.mean((1, 2), keepdim=True)", test_adaptive.test_covariance_is_numpys_within_each_group),
-    Mutant("lift what is above its target", "moo.adaptive:CTWA.on_advantages", "(self.target - kept)", "(kept - self.target)", test_adaptive.test_ctwa_lifts_the_objective_that_the_signal_works_against),
-    Mutant("lower what is above its target", "moo.adaptive:CTWA.on_advantages", ".clamp(min=0)).log_softmax", ").log_softmax", test_adaptive.test_ctwa_lifts_the_objective_that_the_signal_works_against),
-    Mutant("do not clip the signal", "moo.adaptive:CTWA.on_advantages", "signal.clamp(-self.bound, self.bound)", "signal", test_adaptive.test_ctwa_clips_the_signal_it_measures),
-    Mutant("do not divide by 1 + Σλ", "moo.adaptive:Lagrangian.on_advantages", " / self.multipliers.sum()", "", test_adaptive.test_multipliers_rise_with_what_is_missed_are_capped_and_fall_to_zero),
-    Mutant("no cap", "moo.adaptive:Lagrangian.observe", "clamp(0, self.cap)", "clamp(min=0)", test_adaptive.test_multipliers_rise_with_what_is_missed_are_capped_and_fall_to_zero),
-    Mutant("negative multipliers", "moo.adaptive:Lagrangian.observe", "clamp(0, self.cap)", "clamp(max=self.cap)", test_adaptive.test_multipliers_rise_with_what_is_missed_are_capped_and_fall_to_zero),
-    Mutant("the whole volume, not what is added", "moo.adaptive:DynamicHypervolume.on_validation", " - hypervolume(self.archive, corner)", "", test_adaptive.test_the_multiplier_follows_what_a_validation_adds_to_the_hypervolume),
-    Mutant("apply the step twice", "moo.balancing:DynamicGradient.on_losses", "self.step_size * products", "self.step_size**2 * products", test_balancing.test_dynamic_weights_multiply_by_the_exponential_of_their_products_once),
-    Mutant("only its own norm", "moo.balancing:DynamicGradient.on_losses", "products.sum(1)", "products.diagonal()", test_balancing.test_dynamic_weights_multiply_by_the_exponential_of_their_products_once),
-    Mutant("favour those ahead", "moo.balancing:GradNorm.on_losses", "(gap / gap.mean())", "(gap.mean() / gap)", lambda: test_balancing.test_gradnorm_takes_a_gradient_step_on_its_own_objective(1.5)),
-    Mutant("ascend", "moo.balancing:GradNorm.on_losses", "self.current - self.step_size", "self.current + self.step_size", lambda: test_balancing.test_gradnorm_takes_a_gradient_step_on_its_own_objective(0.0)),
-    Mutant("weigh rescaled gradients as if they were not", "moo.gapo:GAPO.on_losses", "sizes[None, :]) / sizes", "sizes[None, :])", lambda: test_balancing.test_gapo_is_the_shortest_combination_of_rescaled_gradients(1)),
-    Mutant("ignore the power", "moo.gapo:GAPO.on_losses", " ** self.power", "", lambda: test_balancing.test_gapo_is_the_shortest_combination_of_rescaled_gradients(2)),
-    Mutant("preference over raw gradients", "moo.gapo:PGAPO.on_losses", " / _norms(gramian().detach().cpu().double())", "", test_balancing.test_p_gapo_is_the_preference_over_unit_gradients),
-    Mutant("let torchjd see the size", "moo.weighted:Weighted.on_losses", "exact.double() / size)", "exact.double())", lambda: test_weighted.test_thresholds_inside_torchjd_do_not_see_the_gradients_size(1e-3)),
-    Mutant("add up instead of averaging", "moo.weighted:Weighted.on_losses", "len(losses) if self.scaled", "1 if self.scaled", test_weighted.test_pcgrad_removes_the_conflicting_part_of_each_gradient),
-    Mutant("the same draw every time", "moo.weighted:Weighted._draw", " + self.calls", "", test_weighted.test_random_weights_leave_the_global_stream_alone_and_follow_seed_and_call),
-    Mutant("raw gradients for ConFIG", "moo.conflicts:conflict_free_weights", " * inverse[:, None] * inverse[None, :]", "", lambda: test_weighted.test_config_from_the_gramian_is_torchjds_from_the_gradients("normal")),
-    Mutant("a third of the length", "moo.conflicts:conflict_free_weights", "mean / length * coordinates", "mean * coordinates", lambda: test_weighted.test_config_from_the_gramian_is_torchjds_from_the_gradients("normal")),
-    Mutant("the share that is done", "moo.gap:Gap.values", "self.ideal - self.current", "self.current - self.start", test_loss_scalarizers.test_the_gap_is_the_share_of_the_way_that_is_left),
-    Mutant("ignore what was learned", "moo.losses:Scalarized.observe", "self.steps > 0", "False", test_loss_scalarizers.test_uw_learns_weights_inverse_to_the_losses),
-    Mutant("the losses, not their slopes", "moo.losses:Scalarized.observe", "slopes / total if", "losses.detach() / losses.detach().sum() if", test_loss_scalarizers.test_geometric_mean_weighs_by_the_inverse),
+    Mutant("reward the distance", "solvers.tchebycheff:Tchebycheff.on_rewards", "-shortfall.amax(0)", "shortfall.amax(0)", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.0)),
+    Mutant("the best objective counts", "solvers.tchebycheff:Tchebycheff.on_rewards", "(-shortfall.amax(0)", "(-shortfall.amin(0)", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.0)),
+    Mutant("forget the augmentation", "solvers.tchebycheff:Tchebycheff.on_rewards", "self.rho * ", "0 * ", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.05)),
+    Mutant("forget to multiply by the smoothness", "solvers.tchebycheff:SmoothTchebycheff.on_rewards", "-self.mu * ", "-", test_tchebycheff.test_smooth_is_the_soft_maximum_and_becomes_tchebycheff),
+    Mutant("calibrate on raw scores", "solvers.tchebycheff:Tchebycheff.calibrate", "rewards.amax(1)", "scores.amax(1)", lambda: test_tchebycheff.test_the_ideal_point_is_the_calibrations_best_and_then_frozen(test_tchebycheff.Tchebycheff)),
+    Mutant("whiten by tokens", "solvers.group:whiten_responses", "torch.where(response_mask, values, 0).sum(1) / response_mask.sum(1).clamp(min=1))[counted]", "values[response_mask])", test_group.test_whitening_counts_responses_not_tokens_and_leaves_out_those_without_any),
+    Mutant("count empty responses", "solvers.group:whiten_responses", "response_mask.any(1)", "response_mask.any(1) | True", test_group.test_whitening_counts_responses_not_tokens_and_leaves_out_those_without_any),
+    Mutant("a soft maximum", "solvers.group:RVPO.on_advantages", "torch.expm1(-self.k", "torch.expm1(self.k", lambda: test_group.test_rvpo_is_the_soft_minimum(0.5)),
+    Mutant("forget to divide by k", "solvers.group:RVPO.on_advantages", " / self.k", "", lambda: test_group.test_rvpo_is_the_soft_minimum(3.0)),
+    Mutant("covariance across prompts", "solvers.adaptive:within_group_covariance", "grouped.mean(-1, keepdim=True)", "grouped.mean((1, 2), keepdim=True)", test_adaptive.test_covariance_is_numpys_within_each_group),
+    Mutant("lift what is above its target", "solvers.adaptive:CTWA.on_advantages", "(self.target - kept)", "(kept - self.target)", test_adaptive.test_ctwa_lifts_the_objective_that_the_signal_works_against),
+    Mutant("lower what is above its target", "solvers.adaptive:CTWA.on_advantages", ".clamp(min=0)).log_softmax", ").log_softmax", test_adaptive.test_ctwa_lifts_the_objective_that_the_signal_works_against),
+    Mutant("do not clip the signal", "solvers.adaptive:CTWA.on_advantages", "signal.clamp(-self.bound, self.bound)", "signal", test_adaptive.test_ctwa_clips_the_signal_it_measures),
+    Mutant("do not divide by 1 + Σλ", "solvers.adaptive:Lagrangian.on_advantages", " / self.multipliers.sum()", "", test_adaptive.test_multipliers_rise_with_what_is_missed_are_capped_and_fall_to_zero),
+    Mutant("no cap", "solvers.adaptive:Lagrangian.observe", "clamp(0, self.cap)", "clamp(min=0)", test_adaptive.test_multipliers_rise_with_what_is_missed_are_capped_and_fall_to_zero),
+    Mutant("negative multipliers", "solvers.adaptive:Lagrangian.observe", "clamp(0, self.cap)", "clamp(max=self.cap)", test_adaptive.test_multipliers_rise_with_what_is_missed_are_capped_and_fall_to_zero),
+    Mutant("the whole volume, not what is added", "solvers.adaptive:DynamicHypervolume.on_validation", " - hypervolume(self.archive, corner)", "", test_adaptive.test_the_multiplier_follows_what_a_validation_adds_to_the_hypervolume),
+    Mutant("apply the step twice", "solvers.balancing:DynamicGradient.on_losses", "self.step_size * products", "self.step_size**2 * products", test_balancing.test_dynamic_weights_multiply_by_the_exponential_of_their_products_once),
+    Mutant("only its own norm", "solvers.balancing:DynamicGradient.on_losses", "products.sum(1)", "products.diagonal()", test_balancing.test_dynamic_weights_multiply_by_the_exponential_of_their_products_once),
+    Mutant("favour those ahead", "solvers.balancing:GradNorm.on_losses", "(gap / gap.mean())", "(gap.mean() / gap)", lambda: test_balancing.test_gradnorm_takes_a_gradient_step_on_its_own_objective(1.5)),
+    Mutant("ascend", "solvers.balancing:GradNorm.on_losses", "self.current - self.step_size", "self.current + self.step_size", lambda: test_balancing.test_gradnorm_takes_a_gradient_step_on_its_own_objective(0.0)),
+    Mutant("weigh rescaled gradients as if they were not", "solvers.gapo:GAPO.on_losses", "sizes[None, :]) / sizes", "sizes[None, :])", lambda: test_balancing.test_gapo_is_the_shortest_combination_of_rescaled_gradients(1)),
+    Mutant("ignore the power", "solvers.gapo:GAPO.on_losses", " ** self.power", "", lambda: test_balancing.test_gapo_is_the_shortest_combination_of_rescaled_gradients(2)),
+    Mutant("preference over raw gradients", "solvers.gapo:PGAPO.on_losses", " / _norms(gramian().detach().cpu().double())", "", test_balancing.test_p_gapo_is_the_preference_over_unit_gradients),
+    Mutant("let torchjd see the size", "solvers.weighted:Weighted.on_losses", "exact.double() / size)", "exact.double())", lambda: test_weighted.test_thresholds_inside_torchjd_do_not_see_the_gradients_size(1e-3)),
+    Mutant("add up instead of averaging", "solvers.weighted:Weighted.on_losses", "len(losses) if self.scaled", "1 if self.scaled", test_weighted.test_pcgrad_removes_the_conflicting_part_of_each_gradient),
+    Mutant("the same draw every time", "solvers.weighted:Weighted._draw", " + self.calls", "", test_weighted.test_random_weights_leave_the_global_stream_alone_and_follow_seed_and_call),
+    Mutant("raw gradients for ConFIG", "solvers.conflicts:conflict_free_weights", " * inverse[:, None] * inverse[None, :]", "", lambda: test_weighted.test_config_from_the_gramian_is_torchjds_from_the_gradients("normal")),
+    Mutant("a third of the length", "solvers.conflicts:conflict_free_weights", "mean / length * coordinates", "mean * coordinates", lambda: test_weighted.test_config_from_the_gramian_is_torchjds_from_the_gradients("normal")),
+    Mutant("the share that is done", "solvers.ideal_gap:Gap.values", "self.ideal - self.current", "self.current - self.start", test_loss_scalarizers.test_the_gap_is_the_share_of_the_way_that_is_left),
+    Mutant("ignore what was learned", "solvers.loss_scalarizers:Scalarized.observe", "self.steps > 0", "False", test_loss_scalarizers.test_uw_learns_weights_inverse_to_the_losses),
+    Mutant("the losses, not their slopes", "solvers.loss_scalarizers:Scalarized.observe", "slopes / total if", "losses.detach() / losses.detach().sum() if", test_loss_scalarizers.test_geometric_mean_weighs_by_the_inverse),
     # diagnostics and fronts
-    Mutant("who binds least", "moo.diagnostics:binding_share", "positive.amin(0)", "positive.amax(0)", binding),
-    Mutant("count ties in full", "moo.diagnostics:binding_share", "binds / binds.sum(0)", "binds", binding),
-    Mutant("look at raw advantages", "moo.diagnostics:binding_share", "advantages.clamp(min=0)", "advantages", binding),
-    Mutant("clip regardless of sign", "moo.diagnostics:clip_fraction", "(advantages < 0) & ", "", clipping),
-    Mutant("count padding as clipped", "moo.diagnostics:_token_mean", "torch.where(response_mask, values, 0)", "values", binding),
-    Mutant("do not centre", "moo.diagnostics:reward_signal_covariance", " - seen.sum(1, keepdim=True) / count", "", test_diagnostics.test_covariance_is_numpys_over_responses_that_have_tokens),
-    Mutant("square the residual", "moo.diagnostics:stationarity_residual", ".sqrt()", "", test_diagnostics.test_stationarity_residual_is_the_norm_of_the_combined_gradient),
-    Mutant("products, not cosines", "moo.diagnostics:gradient_cosines", " * inverse[None, :]", "", test_diagnostics.test_cosines_are_those_of_the_gradients),
-    Mutant("minimise", "moo.fronts:hypervolume", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
-    Mutant("minimise the distance", "moo.fronts:igd_plus", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
-    Mutant("minimise the lift", "moo.fronts:epsilon", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
+    Mutant("who binds least", "metrics.diagnostics:binding_share", "positive.amin(0)", "positive.amax(0)", binding),
+    Mutant("count ties in full", "metrics.diagnostics:binding_share", "binds / binds.sum(0)", "binds", binding),
+    Mutant("look at raw advantages", "metrics.diagnostics:binding_share", "advantages.clamp(min=0)", "advantages", binding),
+    Mutant("clip regardless of sign", "metrics.diagnostics:clip_fraction", "(advantages < 0) & ", "", clipping),
+    Mutant("count padding as clipped", "metrics.diagnostics:_token_mean", "torch.where(response_mask, values, 0)", "values", binding),
+    Mutant("do not centre", "metrics.diagnostics:reward_signal_covariance", " - seen.sum(1, keepdim=True) / count", "", test_diagnostics.test_covariance_is_numpys_over_responses_that_have_tokens),
+    Mutant("square the residual", "metrics.diagnostics:stationarity_residual", ".sqrt()", "", test_diagnostics.test_stationarity_residual_is_the_norm_of_the_combined_gradient),
+    Mutant("products, not cosines", "metrics.diagnostics:gradient_cosines", " * inverse[None, :]", "", test_diagnostics.test_cosines_are_those_of_the_gradients),
+    Mutant("minimise", "metrics.fronts:hypervolume", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
+    Mutant("minimise the distance", "metrics.fronts:igd_plus", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
+    Mutant("minimise the lift", "metrics.fronts:epsilon", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
     # what connects them: a whole step
     Mutant("swap γ and λ", "rl.estimators:GAE.estimate", "self.gamma, self.lam", "self.lam, self.gamma", step_reward),
     Mutant("value targets from whitened advantages", "rl.estimators:GAE.estimate", "return advantages, returns", "return advantages, advantages + values * response_mask", step_reward),
@@ -279,10 +282,10 @@ MUTANTS = [
     Mutant("adapt the KL by the mini-batch", LEARN, '"kl/response"], len(experience.rollout)', '"kl/response"], len(batch.rollout)', step_reward),
     Mutant("add up gradients of mini-batches", LEARN, "optimizer.zero_grad(set_to_none=True)", "pass", step_reward),
     Mutant("leave the heads' gradient unclipped", LEARN, "self._clip(trainable(self.policy.value_heads))", "pass", step_reward),
-    Mutant("the heads at the model's rate", "alignment:Alignment.configure_optimizers", '"lr": s.value_learning_rate', '"lr": s.learning_rate', step_reward),
+    Mutant("the heads at the model's rate", "training.alignment:Alignment.configure_optimizers", '"lr": s.value_learning_rate', '"lr": s.learning_rate', step_reward),
     Mutant("the update at temperature 1", TERMS, "batch.rollout, settings.temperature", "batch.rollout", step_reward),
-    Mutant("the sampling policy at temperature 1", "alignment:Alignment._old", "part, self.sampling.temperature", "part", step_reward),
-    Mutant("the reference at temperature 1", "alignment:Alignment._reference_log_probs", "(reference, part, temperature)", "(reference, part)", step_reward),
+    Mutant("the sampling policy at temperature 1", "training.alignment:Alignment._old", "part, self.sampling.temperature", "part", step_reward),
+    Mutant("the reference at temperature 1", "training.alignment:Alignment._reference_log_probs", "(reference, part, temperature)", "(reference, part)", step_reward),
     Mutant("punish entropy", TERMS, "rest - settings.entropy_coefficient", "rest + settings.entropy_coefficient", step_reward),
     Mutant("entropy per micro-batch", TERMS, "(output.entropy * mask).sum() / tokens", "(output.entropy * mask).sum() / mask.sum()", step_reward),
     Mutant("flee the reference", TERMS, "rest + kl_coefficient", "rest - kl_coefficient", step_loss),
@@ -293,13 +296,13 @@ MUTANTS = [
     Mutant("value losses per micro-batch", TERMS, "settings.value_clip, token_count=tokens", "settings.value_clip", step_reward),
     Mutant("surrogates per micro-batch", TERMS, "settings.clip, token_count=tokens", "settings.clip", step_reward),
     Mutant("clip values as the policy", TERMS, "settings.value_clip", "settings.clip", step_reward),
-    Mutant("losses weighed alike", "update:MiniBatchLoss.backward", "weights @ part.surrogates", "part.surrogates.mean()", step_loss),
-    Mutant("the run's order for the yardstick's", "comparison.yardstick:yardstick_of", "tuple(by_name[name] for name in names)", "run.programs", test_yardstick.test_the_true_front_is_in_the_order_that_is_asked_for),
-    Mutant("the recorded order for the yardstick's", "comparison.yardstick:yardstick_of", "recorded[name][\"proxy\"] for name in names", "row[\"proxy\"] for row in recorded.values()", test_yardstick.test_a_calibration_is_in_the_order_that_is_asked_for),
-    Mutant("prefer the rejected", "stages.supervised:preference_loss", "chosen - rejected", "rejected - chosen", test_supervised.test_the_loss_of_pairs_is_bradley_and_terrys),
-    Mutant("take the chosen for the rejected", "stages.supervised:pair_scores", "rewards[: len(pairs)], rewards[len(pairs) :]", "rewards[len(pairs) :], rewards[: len(pairs)]", test_supervised.test_the_loss_of_pairs_is_bradley_and_terrys),
-    Mutant("forget the power of the rates", "moo.balancing:GradNorm.on_losses", " ** self.alpha", "", lambda: test_balancing.test_gradnorm_takes_a_gradient_step_on_its_own_objective(3.0)),
-    Mutant("keep the dominated", "moo.fronts:nondominated", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
+    Mutant("losses weighed alike", "training.update:MiniBatchLoss.backward", "weights @ part.surrogates", "part.surrogates.mean()", step_loss),
+    Mutant("the run's order for the yardstick's", "comparison.reference:yardstick_of", "tuple(by_name[name] for name in names)", "run.programs", test_yardstick.test_the_true_front_is_in_the_order_that_is_asked_for),
+    Mutant("the recorded order for the yardstick's", "comparison.reference:yardstick_of", "recorded[name][\"proxy\"] for name in names", "row[\"proxy\"] for row in recorded.values()", test_yardstick.test_a_calibration_is_in_the_order_that_is_asked_for),
+    Mutant("prefer the rejected", "supervised.batch_losses:preference_loss", "chosen - rejected", "rejected - chosen", test_supervised.test_the_loss_of_pairs_is_bradley_and_terrys),
+    Mutant("take the chosen for the rejected", "supervised.batch_losses:pair_scores", "rewards[: len(pairs)], rewards[len(pairs) :]", "rewards[len(pairs) :], rewards[: len(pairs)]", test_supervised.test_the_loss_of_pairs_is_bradley_and_terrys),
+    Mutant("forget the power of the rates", "solvers.balancing:GradNorm.on_losses", " ** self.alpha", "", lambda: test_balancing.test_gradnorm_takes_a_gradient_step_on_its_own_objective(3.0)),
+    Mutant("keep the dominated", "metrics.fronts:nondominated", "maximise=True", "maximise=False", test_fronts.test_one_objective_is_a_line),
 ]  # fmt: skip
 
 

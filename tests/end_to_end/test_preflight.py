@@ -180,5 +180,5 @@ def test_the_hubs_folder_is_used_where_it_is_cached(tmp_path, monkeypatch, share
 def test_what_the_run_would_refuse_preflight_refuses(overrides, said, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError) as caught:
-        app.run(composed(*overrides, "preflight=true"))
+        run_config(composed(*overrides, "preflight=true"))
     assert said in str(caught.value)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import command, composed, environment
-from pama_exp.cli import app
+from commands import command, composed, environment, run_config
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.tracking.folder import is_run
@@ -54,7 +53,7 @@ def here(tmp_path, monkeypatch):
 
 def late(*overrides, end="result"):
     Path("end").write_text(end)
-    return app.run(composed(*LATE, "output=run", *overrides))
+    return run_config(composed(*LATE, "output=run", *overrides))
 
 
 def killed(*overrides, end):
@@ -72,7 +71,7 @@ def test_nothing_is_written_to_or_deleted_from_a_folder_of_somebody_elses(output
     thesis(here / "thesis")
     before = contents(here)
     with pytest.raises(UserError, match="output="):
-        app.run(composed(*TOY, f"output={output}", *words))
+        run_config(composed(*TOY, f"output={output}", *words))
     assert contents(here) == before
 
 

@@ -5,27 +5,28 @@ import torch
 from torch.utils.data import DataLoader
 
 from commands import FAST, composed
-from pama_exp.build.task import make_task
-from pama_exp.cli import app
+from pama_exp.build.module import build_alignment
+from pama_exp.build.setup import resolve
+from pama_exp.cli import execute
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_model
-from pama_exp.stages.align import build_alignment, make_trainer
-from pama_exp.supervised.testbed import sft_policy
-from pama_exp.training.callbacks import Checkpoints, newest_checkpoint
+from pama_exp.tracking import checkpoints
+from pama_exp.training.callbacks import Checkpoints
+from pama_exp.training.fitting import make_trainer
 
 NAN, INF = float("nan"), float("inf")
 
 
 @pytest.fixture(autouse=True)
 def quiet():
-    app.quieten()  # as the command does: Lightning warns of what no user can act on
+    execute.quieten()  # as the command does: Lightning warns of what no user can act on
 
 
 def built(cache, *overrides):
     config = schema.typed(composed(*FAST, "reward=gold", f"cache_dir={cache}", "output=unused", *overrides))
-    task = make_task(config)
-    return config, build_alignment(config, task, str(sft_policy(config, task.world)))
+    setup = resolve(config)
+    return config, build_alignment(setup, setup.task.start_policy())
 
 
 def fill(parameters, value):
@@ -81,10 +82,11 @@ def test_what_is_not_finite_is_named_and_the_steps_before_it_are_kept(what, tmp_
         return collect()
 
     module._collect = breaking
-    trainer = make_trainer(config, [Checkpoints(tmp_path, 1, 3)], [])
+    trainer = make_trainer(config.trainer, [Checkpoints(tmp_path, 1, 3)], [])
     with pytest.raises(UserError, match=f"^Step 2: .*{said}"):
         trainer.fit(module, DataLoader(range(3), batch_size=None))
-    path, step = newest_checkpoint(tmp_path)
+    newest, _ = checkpoints.newest(tmp_path)
+    path, step = newest.path, newest.step
     assert step == 1
     state = torch.load(path, weights_only=False)["state_dict"]
     assert all(values.isfinite().all() for values in state.values())
@@ -93,7 +95,7 @@ def test_what_is_not_finite_is_named_and_the_steps_before_it_are_kept(what, tmp_
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_an_update_too_large_is_found_in_its_own_step(epochs, tmp_path, shared_cache):
     config, module = built(shared_cache, "training.learning_rate=1e6", f"training.epochs={epochs}")
-    trainer = make_trainer(config, [Checkpoints(tmp_path, 1, 3)], [])
+    trainer = make_trainer(config.trainer, [Checkpoints(tmp_path, 1, 3)], [])
     with pytest.raises(UserError, match=r"(?s)^Step 1: .*training\.learning_rate=1e\+06"):
         trainer.fit(module, DataLoader(range(3), batch_size=None))
     assert not list(tmp_path.iterdir())
@@ -138,6 +140,6 @@ def test_a_policy_none_of_whose_parameters_gets_a_gradient_is_refused(tmp_path, 
     for parameter in module.policy.model.parameters():
         parameter.requires_grad_(False)
     module.policy.model.unused = torch.nn.Parameter(torch.ones(2))
-    trainer = make_trainer(config, [Checkpoints(tmp_path, 1, 3)], [])
+    trainer = make_trainer(config.trainer, [Checkpoints(tmp_path, 1, 3)], [])
     with pytest.raises(UserError, match="no trained parameter a gradient"):
         trainer.fit(module, DataLoader(range(3), batch_size=None))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import step_by_hand as by_hand
 import tiny
-from pama_exp.cli import app
+from pama_exp.cli import execute
 from pama_exp.policy.policy import Policy, freeze
 from pama_exp.rewards.normalise import Running
 from pama_exp.rewards.objective import Objective
@@ -174,7 +174,7 @@ def take(settings):
         enable_model_summary=False,
     )  # fmt: skip
     with warnings.catch_warnings():
-        app.quieten()
+        execute.quieten()
         trainer.fit(module, DataLoader(range(1), batch_size=None))
     return SimpleNamespace(
         module=module, hand=hand, responses=responses, batches=batches, response_kl=response_kl, settings=settings

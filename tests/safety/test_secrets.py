@@ -6,7 +6,7 @@ import os
 import pytest
 
 from commands import FAST, composed, run_command, run_here
-from pama_exp.cli import app
+from pama_exp.cli import command_line
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.safety.secrets import is_secret_name, redact, redacted, secrets_in
@@ -153,7 +153,7 @@ def test_one_in_a_file_of_settings_is_found_too():
 @pytest.mark.parametrize("plant", [PLANTS[0], PLANTS[3]])
 def test_nor_in_a_sweep(plant):
     with pytest.raises(UserError, match="in plain") as caught:
-        app.check_command_line([f"{plant},other", "seed=0,1"], multirun=True)
+        command_line.check_command_line([f"{plant},other", "seed=0,1"], multirun=True)
     assert PLANTED not in str(caught.value)
 
 
