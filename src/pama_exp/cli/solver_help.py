@@ -51,7 +51,7 @@ IMTL-L is UW. `solver=cagrad`, `upgrad` and `dualproj` need `pip install 'pama-e
 
 ## Where they end on problems with known answers
 
-From `tests/moo/test_problems.py`: a narrow normal policy in the plane, 16 answers to one prompt, 100 to 400 updates.
+From `tests/solvers/test_problems.py`: a narrow normal policy in the plane, 16 answers to one prompt, 100 to 400 updates.
 On two quadratics linear ends at the weighted mean of the optima, Tchebycheff where weighted distances are equal,
 CAGrad at the minimum of the mean, the Lagrangian at the edge of its target, and the min-norm methods on the segment
 between the optima, wherever they meet it. P-GAPO ends at the optimum of the preferred objective, as between the
@@ -106,6 +106,7 @@ def entry(path: Path) -> Entry:
     blocks = _blocks(lines, r"(\w+): ?(.*)")
     documented_settings = lines[lines.index("Args:") + 1 :] if "Args:" in lines else []
     arguments = _blocks([line[4:] for line in itertools.takewhile(bool, documented_settings)], r"(\w+): (.*)")
+    arguments.pop("group_size", None)  # given by the run, and no setting
     shown = {key: value for key, value in settings.items() if key != "name"}
     return Entry(
         path.stem,
