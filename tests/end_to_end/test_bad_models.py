@@ -180,6 +180,7 @@ def test_pickles_in_the_cache_are_refused_at_once_and_preflight_says_so(
         run_config(composed(*chosen))
     assert f"{setting}=true" in caught.value.hint
     assert not (tmp_path / "run").exists()
-    run_config(composed(*chosen, "preflight=true"))
+    with pytest.raises(UserError, match="pickled"):
+        run_config(composed(*chosen, "preflight=true"))
     # The table breaks its lines.
     assert f"add{setting}=true" in "".join(capsys.readouterr().out.replace("│", "").split())

@@ -3,12 +3,13 @@
 import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from commands import command, composed, environment, run_config
-from pama_exp.config import schema
+from pama_exp.config import naming
 from pama_exp.errors import UserError
 from pama_exp.tracking.folder import is_run
 from pama_exp.tracking.record import RunRecord
@@ -21,7 +22,8 @@ import os, signal
 from pathlib import Path
 from pama_exp.errors import Interrupted, UserError
 
-def run(config, record):
+def run(setup, record):
+    config = setup.config
     end = Path("end").read_text()
     record.log_metrics(0, {"x": float(config.seed)})
     record.log_generations(0, [{"split": "test", "response": str(config.seed)}])
@@ -48,6 +50,7 @@ def here(tmp_path, monkeypatch):
     prepare(tmp_path, monkeypatch)
     (tmp_path / "my_late_stage.py").write_text(STAGE)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_late_stage", raising=False)  # another test's
     return tmp_path
 
 
@@ -199,4 +202,4 @@ def test_rows_of_the_end_are_written_after_the_last_checkpoint_and_dropped_with_
 
 
 def test_volatile_keys_are_the_ones_that_may_differ():
-    assert {"output", "cache_dir", "force", "preflight", "logger", "trainer"} == set(schema.VOLATILE)
+    assert {"output", "cache_dir", "force", "preflight", "logger", "trainer"} == set(naming.VOLATILE)

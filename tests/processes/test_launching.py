@@ -76,7 +76,7 @@ def test_a_mistake_in_one_process_ends_all_with_its_two_lines(tmp_path, shared_c
     assert capfd.readouterr().err == ""  # nothing but the two lines that the command makes of the error
     record = RunRecord.open(tmp_path / "run")
     assert record.read_status()["state"] == "failed"
-    assert [path.name for path in record.checkpoints.iterdir()] == [f"step-{record.last_step():08d}.ckpt"]
+    assert [path.name for path in record.checkpoints.glob("*.ckpt")] == [f"step-{record.last_step():08d}.ckpt"]
 
 
 def test_a_signal_to_one_worker_interrupts_the_run_and_the_same_command_goes_on(tmp_path, shared_cache):

@@ -217,7 +217,8 @@ def check_learned(policy: Policy, rollout: Rollout, hint: str) -> None:
     """
     check_weights(policy, hint)
     rows = torch.arange(min(2, len(rollout)), device=rollout.response_mask.device)
-    output = policy.score_rollout(trim(select(rollout, rows)))
+    with torch.compiler.set_stance("force_eager"):  # compiled blocks would be compiled once more, for these shapes
+        output = policy.score_rollout(trim(select(rollout, rows)))
     require_finite(
         {
             "A log-probability of the updated policy": output.log_probs,
