@@ -22,7 +22,7 @@ class PromptBatch:
 
     `preferences` are what a conditioned policy is asked to serve, each row on the simplex; None where the policy is
     told none. Where they are written into the prompt, or the prompt into a chat template, `input_ids` hold that and
-    `texts` do not.
+    `texts` do not. `prefills` is what a chat template has begun of each answer: responses as texts begin with it.
     """
 
     input_ids: Int[Tensor, "B P"]
@@ -30,6 +30,7 @@ class PromptBatch:
     texts: Sequence[str]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     preferences: Float[Tensor, "B N"] | None = None
+    prefills: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pyarrow
 import pyarrow.parquet
@@ -151,3 +152,42 @@ def test_what_cannot_be_read_is_named_by_its_line(name, text, said, tmp_path):
         tables.read([tmp_path / name], tmp_path / "cache")
     assert said in caught.value.message
     assert " row " not in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_values_are_as_the_file_has_them(kind, tmp_path):
+    """Words that pandas takes for missing are words; a missing whole number makes no other a fraction."""
+    rows = [
+        {"prompt": "None", "count": 1, "share": 0.5, "code": "007"},
+        {"prompt": "NA", "count": None, "share": 2.0, "code": "1e3"},
+        {"prompt": "nan", "count": 3, "share": None, "code": None},
+        {"prompt": "null", "count": -4, "share": 1.25, "code": "x"},
+    ]
+    path = tmp_path / f"t.{kind}"
+    if kind == "jsonl":
+        write_jsonl(path, rows)
+    else:
+        mark = {"csv": ",", "tsv": "\t"}[kind]
+        lines = [mark.join("" if value is None else str(value) for value in row.values()) for row in rows]
+        path.write_text("\n".join([mark.join(rows[0]), *lines]) + "\n")
+    found = tables.read([path], tmp_path / "cache")
+    assert found == as_columns(rows)
+    assert [type(value) for value in found["count"]] == [int, type(None), int, int]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_file_that_changes_but_not_in_time_is_read_again(kind, tmp_path):
+    path = written(tmp_path, kind)
+    before = path.stat()
+    tables.read([path], tmp_path / "cache")
+    first = tables.digest(path)
+    later = [{"prompt": f"another {i}", "score": i} for i in range(3)]
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table(as_columns(later)), path)
+    elif kind == "csv":
+        path.write_text("\n".join(["prompt,score", *(f"{r['prompt']},{r['score']}" for r in later)]))
+    else:
+        write_jsonl(path, later)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert tables.read([path], tmp_path / "cache") == as_columns(later)
+    assert tables.digest(path) != first

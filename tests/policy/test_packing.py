@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import tiny
-from pama_exp.policy.loading import build_model
-from pama_exp.policy.packing import can_pack, is_packed, pack, use_packed_attention
+from pama_exp.policy.attention import arrange, is_arranged
+from pama_exp.policy.packing import pack
 from pama_exp.policy.policy import response_states
 
 EQUAL = ("a b <eos>", "c d e", "f g h", "p o n")  # to prompts of unequal length
@@ -26,9 +26,9 @@ def rollout(responses, prompts=("a b c", "d", "a b c", "d")):
 def models(request):
     """The same weights, packed and not."""
     packed, padded = (tiny.language_model(request.param) for _ in range(2))
-    use_packed_attention(packed)
-    assert is_packed(packed)
-    assert not is_packed(padded)
+    arrange(packed)
+    assert is_arranged(packed)
+    assert not is_arranged(padded)
     return packed, padded
 
 
@@ -60,11 +60,3 @@ def test_a_model_used_without_a_layout_is_unchanged(models):
     given = {"input_ids": prompts.input_ids, "attention_mask": prompts.mask.long()}
     packed, padded = (model(**given).logits[:, -1] for model in models)
     torch.testing.assert_close(packed, padded)
-
-
-def test_windowed_attention_is_not_packed():
-    config = {**tiny.CONFIGS["llama"], "sliding_window": 4}
-    model = use_packed_attention(build_model("mistral", config, tiny.tokenizer()))
-    assert not can_pack(model)
-    assert not is_packed(model)
-    assert is_packed(use_packed_attention(build_model("mistral", {**config, "sliding_window": None}, tiny.tokenizer())))

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from torch.distributions import Categorical
 
 import tiny
-from pama_exp.errors import UserError
-from pama_exp.policy.loading import build_model
 from pama_exp.policy.policy import Policy, freeze, micro_batches, reference_log_probs, select, trim
 
 
@@ -142,20 +140,6 @@ def test_freezing_stops_gradients_and_dropout():
     model = freeze(tiny.language_model().train())
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("architecture", "config"),
-    [
-        ("gemma2", {"head_dim": 8, "final_logit_softcapping": 1.0}),
-        ("granite", {"logits_scaling": 8.0}),
-        ("cohere", {"logit_scale": 0.1}),
-    ],
-)
-def test_logits_that_are_changed_after_the_head_are_refused(architecture, config):
-    model = build_model(architecture, {**tiny.CONFIGS["llama"], **config}, tiny.tokenizer())
-    with pytest.raises(UserError, match=architecture):
-        Policy(tiny.sharpen(model), num_values=1)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

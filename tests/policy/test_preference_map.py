@@ -8,8 +8,9 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from pama_exp.errors import UserError
+from pama_exp.policy.attention import is_arranged
 from pama_exp.policy.export import export, load_preference_map, told
-from pama_exp.policy.packing import is_packed, pack
+from pama_exp.policy.packing import pack
 from pama_exp.policy.policy import Policy, reference_log_probs, response_states, select
 from pama_exp.rollout.engine import Sampling
 from pama_exp.rollout.fast import FastEngine
@@ -73,7 +74,7 @@ def test_each_row_is_computed_with_its_own_preference(architecture, packed):
     policy, made = conditioned(architecture), rollout()
     if not packed:
         policy.model.set_attn_implementation("sdpa")
-    assert is_packed(policy.model) is packed
+    assert is_arranged(policy.model) is packed
     found = policy.score_rollout(made).log_probs
     for row in range(len(made)):
         wanted = embedded_by_hand(policy, made, row)

@@ -263,3 +263,23 @@ def test_a_tokenizer_that_cannot_pad_is_refused():
 def test_a_template_has_to_place_the_response(template):
     with pytest.raises(UserError, match="template="):
         ClassifierScorer(classifier(), WORDS, template=template)
+
+
+@pytest.mark.parametrize("architecture", ["opt", "gpt2", "llama", "distilbert"])
+def test_a_text_that_ends_in_the_token_that_pads_is_read_to_its_end(architecture):
+    """As with a tokenizer that pads with its end token, and a template that ends in it."""
+    words, model = tiny.tokenizer(), classifier(architecture)
+    words.pad_token = words.eos_token
+    scorer = ClassifierScorer(model, words, template="{prompt} {response} <eos>")
+    found = scorer.score(tiny.prompts(), RESPONSES)
+    for prompt, response, score in zip(tiny.prompts().texts, RESPONSES, found, strict=True):
+        ids = torch.tensor([words(f"{prompt} {response} <eos>")["input_ids"]])
+        model.config.pad_token_id = None  # the last token is then the last
+        torch.testing.assert_close(model(ids).logits[0, 0], score, atol=1e-5, rtol=0)
+
+
+def test_marks_nested_in_marks_are_no_marks():
+    scorer = ClassifierScorer(classifier(), WORDS)
+    plain = scorer.score(tiny.prompts(), RESPONSES)
+    nested = scorer.score(tiny.prompts(), [f"<e<eos>os> {response}" for response in RESPONSES])
+    assert torch.equal(nested, plain)

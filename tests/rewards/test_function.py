@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -117,3 +118,18 @@ def test_a_module_that_raises_when_imported_names_its_line(text, said, tmp_path,
         FunctionScorer("broken_module:reward")
     assert said in caught.value.message
     assert f"{path}:2" in caught.value.message
+
+
+@pytest.mark.parametrize("column", ["prompts", "completions"])
+def test_a_column_named_as_an_argument_gives_way_to_it(my_rewards, column):
+    my_rewards.reward = lambda prompts, completions, **rest: [len(p) + len(rest) for p in completions]
+    asked = replace(tiny.prompts(), columns={column: ["other"] * 4, "row": [0, 1, 2, 3]})
+    assert FunctionScorer("my_rewards:reward").score(asked, RESPONSES).tolist() == [2.0, 4.0, 6.0, 8.0]
+
+
+def test_a_function_is_given_what_it_has_parameters_for(my_rewards):
+    my_rewards.reward = lambda completions, row: row
+    assert FunctionScorer("my_rewards:reward").score(tiny.prompts(), RESPONSES).tolist() == [0.0, 1.0, 2.0, 3.0]
+    my_rewards.reward = lambda completions, solution: solution
+    with pytest.raises(UserError, match="asks for 'solution'"):
+        FunctionScorer("my_rewards:reward").score(tiny.prompts(), RESPONSES)

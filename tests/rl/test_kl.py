@@ -7,6 +7,7 @@ import torch
 import oracles
 from pama_exp.errors import UserError
 from pama_exp.rl import kl
+from pama_exp.rl.kl import check_placement, kl_estimate
 from rounding import rounding
 
 
@@ -97,3 +98,39 @@ def test_a_restored_coefficient_goes_on_as_before(make):
 def test_impossible_settings_are_refused(make):
     with pytest.raises(UserError):
         make()
+
+
+def test_gradients_of_a_term_of_the_loss_are_those_of_the_divergences():
+    """Exactly, over a vocabulary of five: Σ_a p_a ∂k(a)/∂θ is 0 for k1, ∇KL(π‖ref) for k2, ∇KL(ref‖π) for k3."""
+    generator = torch.Generator().manual_seed(3)
+    theta, reference = torch.randn(2, 5, dtype=torch.double, generator=generator)
+    theta.requires_grad_()
+
+    def expected(estimator):
+        log_p, log_q = theta.log_softmax(0), reference.log_softmax(0)
+        weighed = log_p.exp().detach() * kl_estimate(log_p[None], log_q[None], estimator)[0]
+        return torch.autograd.grad(weighed.sum(), theta)[0]
+
+    def forwards(log_p, log_q):
+        return (log_p.exp() * (log_p - log_q)).sum()
+
+    log_p, log_q = theta.log_softmax(0), reference.log_softmax(0)
+    towards = torch.autograd.grad(forwards(log_p, log_q), theta, retain_graph=True)[0]
+    back = torch.autograd.grad(forwards(log_q, log_p), theta)[0]
+    torch.testing.assert_close(expected("k1"), torch.zeros(5, dtype=torch.double), atol=1e-12, rtol=0)
+    torch.testing.assert_close(expected("k2"), towards)
+    torch.testing.assert_close(expected("k3"), back)
+    assert not torch.allclose(towards, back, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "placement"), [("k1", "reward"), ("k2", "loss"), ("k3", "loss"), ("k3", "reward")]
+)
+def test_estimators_that_constrain_are_taken(estimator, placement):
+    check_placement(estimator, placement)
+
+
+def test_k1_as_a_term_of_the_loss_is_refused_with_what_works():
+    with pytest.raises(UserError, match="gradient is zero") as caught:
+        check_placement("k1", "loss")
+    assert "k2" in caught.value.hint

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -7,6 +9,7 @@ import tiny
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import build_model
 from pama_exp.policy.policy import Policy
+from pama_exp.rollout.auto import choose_engine
 from pama_exp.rollout.engine import Sampling, draw, uniform_noise
 from pama_exp.rollout.fast import FastEngine
 from pama_exp.rollout.hf import HFEngine
@@ -132,11 +135,95 @@ def test_in_lower_precision_nothing_is_kept():
     assert rollout.states is None
 
 
-def test_models_with_other_attention_are_left_to_transformers():
-    model = tiny.sharpen(build_model("mistral", {**tiny.CONFIGS["llama"], "sliding_window": 4}, WORDS))
-    with pytest.raises(UserError, match="mistral"):
+@pytest.mark.parametrize("graphs", [False, True])
+def test_windows_are_kept_to_while_decoding(graphs):
+    """A window of four sees none of what comes before; one that holds everything changes nothing."""
+    config = {**tiny.CONFIGS["llama"], "sliding_window": 4}
+    narrow, wide = (
+        tiny.sharpen(build_model("mistral", {**config, "sliding_window": window}, WORDS)) for window in (4, 40)
+    )
+    said = [generate(model, tiny.prompts(), Sampling(12), graphs=graphs) for model in (narrow, wide)]
+    assert not torch.equal(said[0].response_ids, said[1].response_ids)
+    whole = generate(
+        tiny.sharpen(build_model("mistral", {**config, "sliding_window": None}, WORDS)), tiny.prompts(), Sampling(12)
+    )
+    assert torch.equal(said[1].response_ids, whole.response_ids)
+    for row, log_probs in enumerate(tiny.log_probs_by_hand(narrow, said[0])):
+        mask = said[0].response_mask[row]
+        wanted = log_probs.gather(1, said[0].response_ids[row][mask][:, None]).squeeze(1)
+        torch.testing.assert_close(said[0].log_probs[row][mask], wanted, atol=1e-5, rtol=0)
+
+
+def test_what_keeps_a_state_in_place_of_a_cache_is_left_to_transformers():
+    model = build_model("mamba", {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}, WORDS).eval()
+    with pytest.raises(UserError, match="mamba"):
         FastEngine(model, WORDS)
-    assert generate(model, tiny.prompts(), Sampling(4), engine=HFEngine).response_mask.any()
+    engine = choose_engine(model, WORDS)
+    assert isinstance(engine, HFEngine)
+    assert "mamba" in engine.reason
+    assert "\n" not in engine.reason
+
+
+def test_fast_is_chosen_where_it_can_be():
+    engine = choose_engine(tiny.language_model(), WORDS, rows_at_once=2)
+    assert isinstance(engine, FastEngine)
+    assert engine.rows_at_once == 2
+    with pytest.raises(UserError, match="rows_at_once=0"):
+        choose_engine(tiny.language_model(), WORDS, rows_at_once=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 5.0},
+        {"no_repeat_ngram_size": 1},
+        {"min_p": 0.4},
+        {"typical_p": 0.2},
+        {"epsilon_cutoff": 0.2},
+        {"eta_cutoff": 0.2},
+        {"suppress_tokens": [3, 4]},
+        {"begin_suppress_tokens": [3, 4, 5]},
+        {"bad_words_ids": [[3], [4]]},
+        {"sequence_bias": [[[3], -10.0]]},
+        {"min_new_tokens": 5},
+        {"exponential_decay_length_penalty": [1, 9.0]},
+        {"forced_bos_token_id": 5, "forced_eos_token_id": 5},
+        {"num_beams": 2},
+        {"stop_strings": ["a"]},
+        {"temperature": 3.0, "top_k": 1, "top_p": 0.1},
+        {"max_length": 3, "max_time": 0.0},
+        {"num_return_sequences": 2, "do_sample": True},
+        {"use_cache": False, "cache_implementation": "static"},
+        {"guidance_scale": 3.0},
+    ],
+    ids=lambda settings: "+".join(settings),
+)
+def test_the_models_own_generation_settings_do_not_act(settings, engine):
+    """What is sampled is the policy."""
+    model = tiny.language_model("llama")
+    wanted = generate(model, tiny.prompts(), Sampling(8), 3, engine).response_ids
+    model.generation_config = GenerationConfig(**settings)
+    assert torch.equal(generate(model, tiny.prompts(), Sampling(8), 3, engine).response_ids, wanted)
+    assert next(iter(settings)) in model.generation_config.to_diff_dict()  # it is the model's, and saved with it
+
+
+@pytest.mark.parametrize("named", [[EOS, 3], [3], 3])
+def test_every_end_that_the_model_names_ends_a_response(named, engine):
+    model = tiny.constant_model({"a": 0.3, "b": 0.4, "<eos>": 0.3})
+    assert WORDS.convert_tokens_to_ids("a") == 3
+    model.generation_config.eos_token_id = named
+    rollout = generate(model, same_prompts(64), Sampling(6), 2, engine)
+    ends = set()
+    for ids, mask, finished, text in zip(
+        rollout.response_ids.tolist(), rollout.response_mask.tolist(), rollout.finished.tolist(), rollout.texts,
+        strict=True,
+    ):  # fmt: skip
+        length = next((i + 1 for i, token in enumerate(ids) if token in (EOS, 3)), len(ids))
+        assert mask == [i < length for i in range(len(ids))]
+        assert finished == (ids[length - 1] in (EOS, 3))
+        assert text == " ".join(["b"] * (length - finished))
+        ends |= {ids[length - 1]} if finished else set()
+    assert ends == {EOS, 3}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
@@ -276,3 +363,11 @@ def test_training_refuses_filters_and_takes_temperature():
     for filters in ({"top_k": 50}, {"top_p": 0.9}):
         with pytest.raises(UserError, match="filter"):
             Sampling(4, **filters).for_training()
+
+
+def test_texts_begin_with_what_the_template_has_begun_of_the_answer(engine):
+    prompts = replace(tiny.prompts(), prefills=["<think>", "", "x ", ""])
+    plain = generate(tiny.language_model(), tiny.prompts(), Sampling(4), engine=engine)
+    begun = generate(tiny.language_model(), prompts, Sampling(4), engine=engine)
+    assert list(begun.texts) == [p + text for p, text in zip(prompts.prefills, plain.texts, strict=True)]
+    assert torch.equal(begun.response_ids, plain.response_ids)

@@ -16,9 +16,11 @@ from pama_exp.config.instantiate import check_settings, locate, parameters
 from pama_exp.config.naming import solver_label
 from pama_exp.config.schema import CONF, Config
 from pama_exp.data.preferences import shares
+from pama_exp.data.tokens import encode
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import max_positions
 from pama_exp.rl.estimators import Estimator
+from pama_exp.rl.kl import check_placement
 from pama_exp.solvers.solver import Solver
 from pama_exp.tracking import backends
 from pama_exp.training.strategies import check_trainer
@@ -64,6 +66,7 @@ def check_training(config: Config, estimator: Estimator, is_here: bool = True) -
         )
     if not 0.0 < t.clip < 1.0:
         raise UserError(f"training.clip={t.clip}.", "The clip range ε lies between 0 and 1; 0.2 is usual.")
+    check_placement(t.kl.estimator, t.kl.placement)
     check_trainer(config, is_here)
     if t.gramian.sketch_dimension < 1:
         raise UserError(f"training.gramian.sketch_dimension={t.gramian.sketch_dimension}.", "It is at least 1.")
@@ -181,7 +184,7 @@ def _check_positions(
     """The longest prompt and the longest response fit into the model's positions."""
     if positions is None or not prompts:
         return
-    longest = max(len(ids) for ids in tokenizer(prompts)["input_ids"])
+    longest = max(len(ids) for ids in encode(tokenizer, prompts))
     if longest >= positions:
         raise UserError(
             f"The longest prompt has {longest} tokens; the model '{config.model.name}' has {positions} positions.",

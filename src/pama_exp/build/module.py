@@ -151,6 +151,9 @@ def _engine(setup: Setup, policy: Policy, tokenizer: Any) -> RolloutEngine:
     settings = setup.config.rollout.engine
     given = {"shift_of": policy.shift_of} if policy.preference_map is not None else {}
     engine: RolloutEngine = build(settings, "rollout.engine", model=policy.model, tokenizer=tokenizer, **given)
+    reason = getattr(engine, "reason", None)
+    if reason is not None:
+        note(f"rollout=hf: {reason}.")
     return engine
 
 

@@ -17,6 +17,7 @@ from pama_exp.build.objective_plans import check_sources
 from pama_exp.build.setup import Setup, build_method, resolve
 from pama_exp.config.domains import scorer_node
 from pama_exp.config.schema import Config
+from pama_exp.data.tokens import encode
 from pama_exp.hub import repositories
 from pama_exp.policy.adapters import Adapter
 from pama_exp.policy.loading import max_positions
@@ -114,7 +115,7 @@ def sizes_of(setup: Setup) -> Sizes:
     """The sizes of a run whose models are all there."""
     skeleton, sources = setup.start.skeleton, {plan.name: plan.source for plan in setup.objectives}
     if setup.config.data.domain == "factworld":
-        prompt = max(len(ids) for ids in setup.start.tokenizer(setup.task.longest())["input_ids"])
+        prompt = max(len(ids) for ids in encode(setup.start.tokenizer, setup.task.longest()))
     else:
         prompt = _prompt_limit(setup.config, skeleton)
     return Sizes(skeleton, setup.start.lora_targets, setup.solver.num_channels, prompt, sources)

@@ -210,14 +210,14 @@ def _read_text(config: Config, start: StartModel) -> TextData:
     d = config.data
     patterns = [pattern.replace("{subset}", subset) for pattern in d.files for subset in d.subsets or [""]]
     found = tables.find(d.path, d.id, d.revision, list(dict.fromkeys(patterns)))
-    files = tuple((str(file), file.stat().st_mtime_ns) for file in found)
+    files = tuple((str(file), tables.digest(file)) for file in found)
     source = str(start.folder or config.model.tokenizer)
     cache = private_folder(private_folder(Path(config.cache_dir)) / "datasets")
     return _cached_text(files, str(cache), source, _reading(config))
 
 
 @lru_cache(maxsize=1)
-def _cached_text(files: tuple[tuple[str, int], ...], cache: str, tokenizer: str, reading: Reading) -> TextData:
+def _cached_text(files: tuple[tuple[str, str], ...], cache: str, tokenizer: str, reading: Reading) -> TextData:
     """Read once for all jobs of a sweep that read the same."""
     table = tables.read([Path(file) for file, _ in files], Path(cache))
     return TextData(table, byte_tokenizer() if tokenizer == BYTES else load_tokenizer(tokenizer), reading)

@@ -51,7 +51,8 @@ IMTL-L is UW. `solver=cagrad`, `upgrad` and `dualproj` need `pip install 'pama-e
 
 ## Where they end on problems with known answers
 
-From `tests/solvers/test_problems.py`: a narrow normal policy in the plane, 16 answers to one prompt, 100 to 400 updates.
+From `tests/solvers/test_problems.py`: a narrow normal policy in the plane, 16 answers to one prompt, 100 to 400
+updates.
 On two quadratics linear ends at the weighted mean of the optima, Tchebycheff where weighted distances are equal,
 CAGrad at the minimum of the mean, the Lagrangian at the edge of its target, and the min-norm methods on the segment
 between the optima, wherever they meet it. P-GAPO ends at the optimum of the preferred objective, as between the

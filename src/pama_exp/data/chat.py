@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from pama_exp.data.tokens import Typed, added
 from pama_exp.errors import UserError
 
 ASSISTANT = "\n\nAssistant:"  # ends a prompt of HH-RLHF (Bai et al. 2022)
@@ -16,6 +17,8 @@ _SPEAKERS = {"user": "Human", "assistant": "Assistant", "human": "Human"}
 def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, by_template: bool = True) -> str:
     """The conversation so far, up to where the assistant's next turn begins.
 
+    What messages say is text, whatever control tokens it names; the template's own are marks.
+
     Args:
         messages: role and content each.
         tokenizer: the policy's.
@@ -24,16 +27,20 @@ def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
     Raises:
         UserError: for a message without role and content, or a conversation that the template refuses.
     """
-    for message in messages:
-        content_of(message)
+    typed = Typed(tokenizer)
+    hidden = [{**message, "content": typed.hide(content_of(message))} for message in messages]
     if tokenizer.chat_template is None or not by_template:
         return "".join(_turn(message["role"], message["content"]) for message in messages) + ASSISTANT
     try:
-        text = str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        text = str(tokenizer.apply_chat_template(hidden, tokenize=False, add_generation_prompt=True))
     except Exception as error:  # templates are programs, and refuse in their own words
         reason = str(error).splitlines()[0]
         raise UserError(f"The chat template refuses a conversation ({reason}).", "Mend or leave out its row.") from None
-    return text.removeprefix(tokenizer.bos_token) if _adds_bos(tokenizer) else text
+    # A template writes the token that begins a text itself; where the tokenizer adds it too, it is the tokenizer's.
+    before, _ = added(tokenizer)
+    adds = tokenizer.bos_token_id in before and text.startswith(str(tokenizer.bos_token))
+    prefill = _prefill(hidden, text, tokenizer)
+    return typed.show(text.removeprefix(tokenizer.bos_token) if adds else text, prefill, begins=adds)
 
 
 def content_of(message: Mapping[str, Any]) -> str:
@@ -64,6 +71,15 @@ def _turn(role: str, content: str) -> str:
     return content if role == "system" else f"\n\n{_SPEAKERS.get(role, role.title())}: {content}"
 
 
-def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Templates write the token that begins a text themselves; it may not come twice."""
-    return tokenizer.bos_token is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+def _prefill(messages: Sequence[Mapping[str, Any]], prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the template has begun of the answer for the assistant, such as the mark that opens its thoughts.
+
+    It is what the prompt has beyond the place where a given answer would begin.
+    """
+    sign = "\ue002"
+    try:
+        told = str(tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": sign}], tokenize=False))
+    except Exception:  # the template takes no answer after these messages
+        return ""
+    head, found, _ = told.rpartition(sign)
+    return prompt.removeprefix(head) if found and prompt.startswith(head) else ""

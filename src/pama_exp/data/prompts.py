@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pama_exp.data.preferences import Given, Preferences, Writer
 from pama_exp.data.streams import random_state
+from pama_exp.data.tokens import Marked, encode
 from pama_exp.errors import UserError
 from pama_exp.types import PromptBatch
 
@@ -29,7 +30,7 @@ def collate(
     Raises:
         UserError: if a prompt has no tokens.
     """
-    rows = tokenizer(list(texts))["input_ids"]
+    rows = encode(tokenizer, texts)
     for text, row in zip(texts, rows, strict=True):
         if not row:
             raise UserError(f"The prompt {text!r} has no tokens.", "Remove empty prompts from the data.")
@@ -37,7 +38,8 @@ def collate(
     ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(row)) + row for row in rows])
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(longest) >= (longest - lengths)[:, None]
-    return PromptBatch(input_ids=ids, mask=mask, texts=list(texts), columns=dict(columns or {}))
+    begun = [text.prefill if isinstance(text, Marked) else "" for text in texts]
+    return PromptBatch(ids, mask, list(texts), dict(columns or {}), prefills=begun if any(begun) else None)
 
 
 class PromptStream:

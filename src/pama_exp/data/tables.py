@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import json
 import logging
 import lzma
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,16 @@ def read(files: Sequence[Path], cache: Path) -> Table:
     import datasets  # which takes a second, and FactWorld does without
 
     suffix = next(iter(kinds.values()))
-    extra = {"sep": "\t"} if suffix == ".tsv" else {}
+    if _BUILDERS[suffix] == "csv":
+        return _separated(files)
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it would log is the error below
     try:
         rows = datasets.load_dataset(
-            _BUILDERS[suffix], data_files=[str(file) for file in files], split="train", cache_dir=str(cache), **extra
+            _BUILDERS[suffix],
+            data_files=[str(file) for file in files],
+            split="train",
+            cache_dir=str(cache / hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()[:16]),
         )
         table: Table = rows.to_dict()
     except Exception as error:  # each format fails in its own way
@@ -96,6 +101,12 @@ def read(files: Sequence[Path], cache: Path) -> Table:
     return table
 
 
+def digest(file: Path) -> str:
+    """Of its content: a file may change without its time."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def column(table: Table, name: str, setting: str) -> list[Any]:
     """One column.
 
@@ -105,6 +116,45 @@ def column(table: Table, name: str, setting: str) -> list[Any]:
     if name not in table:
         raise UserError(f"{setting}={name}: the data has no such column.", f"It has: {', '.join(sorted(table))}.")
     return table[name]
+
+
+def _separated(files: Sequence[Path]) -> Table:
+    """CSV or TSV: cells as they stand, numbers where all of a column's are; an empty cell is None, and nothing else."""
+    import pandas  # type: ignore[import-untyped]
+
+    try:
+        parts = [
+            pandas.read_csv(file, sep="\t" if _suffix(file) == ".tsv" else ",", dtype=str, keep_default_na=False)
+            for file in files
+        ]
+    except pandas.errors.EmptyDataError:
+        parts = []
+    except Exception as error:  # of encodings, compression, lines of other lengths
+        raise UserError(
+            f"{_some(files)} cannot be read as csv ({str(error).splitlines()[0]}).", "Is each file whole?"
+        ) from None
+    names = list(dict.fromkeys(name for part in parts for name in part.columns))
+    table = {
+        name: _cells([cell for part in parts for cell in (part[name] if name in part else [""] * len(part))])
+        for name in names
+    }
+    if not any(table.values()):
+        raise UserError(f"{_some(files)} holds no rows.", "Give a file with at least one row.")
+    return table
+
+
+def _cells(cells: Sequence[str]) -> list[Any]:
+    """Whole numbers, numbers, or true and false, where every cell that is not empty is one, written as usual."""
+    given = [cell for cell in cells if cell != ""]
+    kinds: list[tuple[Callable[[str], Any], re.Pattern[str]]] = [
+        (int, re.compile(r"-?(0|[1-9]\d*)")),
+        (float, re.compile(r"-?(0|[1-9]\d*)?\.?\d+([eE][-+]?\d+)?|-?(0|[1-9]\d*)\.")),
+        (lambda cell: cell.lower() == "true", re.compile("true|false|True|False")),
+    ]
+    for read_as, form in kinds:
+        if given and all(form.fullmatch(cell) for cell in given):
+            return [None if cell == "" else read_as(cell) for cell in cells]
+    return [None if cell == "" else cell for cell in cells]
 
 
 def _suffix(file: Path) -> str:

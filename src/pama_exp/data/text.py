@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pama_exp.data import chat
 from pama_exp.data.tables import Table, column
+from pama_exp.data.tokens import Marked, encode
 from pama_exp.errors import UserError, suggest
 
 Rows = list[tuple[str, int]]  # (prompt, row of the table)
@@ -140,7 +141,9 @@ class TextData:
             if value and not all(isinstance(message, Mapping) for message in value):
                 raise self._wrong_kind(value, "a list of messages")
             before, answer = chat.split_conversation(value or [])
-            yield (self._render(before) if before else None), answer
+            prompt = self._render(before) if before else None
+            # As in a history: "Assistant: " and what was said. A template ends where an answer begins.
+            yield prompt, answer if not answer or isinstance(prompt, Marked) else f" {answer}"
 
     def read_transcripts(self) -> Iterator[tuple[str | None, str | None]]:
         """A dialogue in one text, as HH-RLHF has them."""
@@ -151,7 +154,12 @@ class TextData:
         """The first tokens of a text, their number drawn for each; the rest of it is the response."""
         low, high = self.reading.prefix_tokens
         texts = [self._text(value) for value in column(self.table, self.reading.column, "data.column")]
-        encoded = self.tokenizer([text or "" for text in texts], add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self.tokenizer(
+            [text or "" for text in texts],
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+        )
         for text, spans in zip(texts, encoded["offset_mapping"], strict=True):
             if text is None or len(text) < self.reading.min_characters or len(spans) <= high:
                 yield None, None
@@ -180,7 +188,7 @@ class TextData:
     def _filtered(self, prompts: Sequence[str | None]) -> Rows:
         r = self.reading
         present = [(p, i) for i, p in enumerate(prompts) if p is not None and p.strip() and len(p) >= self._least]
-        counts = [len(ids) for ids in self.tokenizer([p for p, _ in present])["input_ids"]] if present else []
+        counts = [len(ids) for ids in encode(self.tokenizer, [p for p, _ in present])]
         kept = [
             (row, count)
             for row, count in zip(present, counts, strict=True)

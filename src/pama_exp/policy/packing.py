@@ -9,21 +9,19 @@ H hidden width, E width of the input embeddings, d width of a head.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import PreTrainedModel
 
+from pama_exp.policy.attention import ARRANGED, Attention, windows_of
 from pama_exp.policy.input_shift import distinct_prompts, row_of_each, shifted
 from pama_exp.types import Rollout
-
-PACKED = "pama_exp_packed"
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,37 @@ class Layout:
     prompts: Slots
     responses: Slots | None  # None where no response feeds a token: all are of one token
     prompt_of: Int[Tensor, " B"]
-    mask: Float[Tensor, "_ 1 R PR"] | None  # what a response's tokens may look at; added to the scores
+    # By window: what a prompt's and a response's tokens may look at; added to the scores. None: all before them.
+    prompt_masks: Mapping[int | None, Float[Tensor, "1 1 P P"] | None]
+    masks: Mapping[int | None, Float[Tensor, "_ 1 R PR"] | None]
     predictor: Int[Tensor, "B T"]  # the token from whose state each response token is predicted; any on padding
 
+    def attend(
+        self, attention: Attention, states: tuple[Tensor, Tensor, Tensor], mask: Tensor | None, window: int | None
+    ) -> Float[Tensor, "1 N heads d"]:
+        """See `pama_exp.policy.attention.Layout`; `mask` is not looked at."""
+        kind = window if window in self.masks else None  # a window that holds every row is none
+        tokens = [state.transpose(1, 2)[0] for state in states]
+        whole = [_unpack(state, self.prompts) for state in tokens]
+        out = [_pack(attention(*whole, _like(self.prompt_masks[kind], whole[0])), self.prompts)]
+        if self.responses is not None:
+            own = [_unpack(state, self.responses) for state in tokens]
+            joined = [torch.cat([p[self.prompt_of], r], dim=2) for p, r in zip(whole[1:], own[1:], strict=True)]
+            out.append(_pack(attention(own[0], *joined, _like(self.masks[kind], own[0])), self.responses))
+        return torch.cat(out)[None]
 
-def pack(rollout: Rollout, by_preference: bool = False) -> Layout:
-    """The layout of a rollout; prompts that are alike (and, where it counts, asked to serve alike) are one."""
+
+def pack(
+    rollout: Rollout, by_preference: bool = False, windows: Collection[int] = (), explicit: bool = False
+) -> Layout:
+    """The layout of a rollout; prompts that are alike (and, where it counts, asked to serve alike) are one.
+
+    Args:
+        rollout: of B responses.
+        by_preference: whether preferences count.
+        windows: how far the model's layers look that do not look at everything.
+        explicit: whether the attention has to be told that it is causal.
+    """
     prompts, device = rollout.prompts, rollout.response_ids.device
     preferences = prompts.preferences if by_preference else None
     distinct, prompt_of = distinct_prompts(prompts.input_ids, prompts.mask, preferences)
@@ -75,15 +98,11 @@ def pack(rollout: Rollout, by_preference: bool = False) -> Layout:
     offsets = total + fed.flatten().cumsum(0).view_as(fed) - 1  # of the fed tokens; others are masked
     predictor = torch.cat([last_of_prompt[:, None], torch.where(fed, offsets, 0)], dim=1)
 
-    mask = None
-    if response_slots is not None:
-        longest = response_slots.shape[1]
-        visible = torch.arange(prompt_slots.shape[1], device=device) < starts
-        visible = visible[:1] if bool((starts == starts[0]).all()) else visible
-        causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-        allowed = torch.cat([visible[:, None].expand(-1, longest, -1), causal.expand(len(visible), -1, -1)], -1)
-        mask = torch.zeros(allowed.shape, device=device).masked_fill_(~allowed, -torch.inf)[:, None]
-    return Layout(ids[None], positions[None], prompt_slots, response_slots, prompt_of, mask, predictor)
+    longest = int((prompt_lengths[prompt_of] + fed.sum(1)).max())
+    kinds: list[int | None] = [None, *(window for window in windows if window < longest)]
+    prompt_masks = {k: _causal(prompt_slots.shape[1], k, device) if explicit or k else None for k in kinds}
+    masks = {k: None if response_slots is None else _visible(prompt_slots, response_slots, starts, k) for k in kinds}
+    return Layout(ids[None], positions[None], prompt_slots, response_slots, prompt_of, prompt_masks, masks, predictor)
 
 
 def packed_states(
@@ -93,7 +112,8 @@ def packed_states(
 
     `shift` is added to the embedding of each row's tokens; it is a function of the rollout's preferences.
     """
-    layout = pack(rollout, by_preference=shift is not None)
+    is_eager = model.config._attn_implementation != ARRANGED
+    layout = pack(rollout, shift is not None, windows_of(model), is_eager)
     unused = layout.ids.new_zeros(
         1, 1, 1, 1, dtype=torch.bool
     )  # a mask of four dimensions keeps the model from making one
@@ -111,45 +131,37 @@ def rows_of_tokens(rollout: Rollout, layout: Layout) -> Int[Tensor, " N"]:
     return torch.cat([rows.repeat_interleave(lengths), rollout.response_mask[:, 1:].nonzero()[:, 0]])
 
 
-def can_pack(model: PreTrainedModel) -> bool:
-    """Whether the architecture lets its attention be replaced, and attends to everything before a token."""
-    windows = getattr(model.config, "use_sliding_window", True) and getattr(model.config, "sliding_window", None)
-    return bool(model._supports_attention_backend) and not windows
+def _causal(length: int, window: int | None, device: torch.device) -> Float[Tensor, "1 1 P P"]:
+    """Each token looks at itself and those before it, within the window."""
+    places = torch.arange(length, device=device)
+    return _bias(_within(places[:, None] - places, window))[None, None]
 
 
-def use_packed_attention(model: PreTrainedModel) -> PreTrainedModel:
-    """Let `packed_states` work on this model, where it can; calls without a layout are transformers' own sdpa."""
-    if can_pack(model) and model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(PACKED)
-    return model
+def _visible(
+    prompts: Slots, responses: Slots, starts: Int[Tensor, "B 1"], window: int | None
+) -> Float[Tensor, "_ 1 R PR"]:
+    """Each token of a response looks at its prompt, at itself and at those before it, within the window.
+
+    One row serves all where the prompts are of one length.
+    """
+    starts = starts[:1] if bool((starts == starts[0]).all()) else starts
+    steps = torch.arange(responses.shape[1], device=starts.device)
+    places = torch.arange(prompts.shape[1], device=starts.device)
+    of_prompt = _within((starts + steps)[:, :, None] - places, window) & (places < starts)[:, None]
+    own = _within(steps[:, None] - steps, window).expand(len(starts), -1, -1)
+    return _bias(torch.cat([of_prompt, own], dim=-1))[:, None]
 
 
-def is_packed(model: PreTrainedModel) -> bool:
-    """Whether `use_packed_attention` took effect."""
-    return bool(model.config._attn_implementation == PACKED)
+def _within(distance: Int[Tensor, ...], window: int | None) -> Bool[Tensor, ...]:
+    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
 
-def _attend(
-    module: nn.Module,
-    query: Float[Tensor, "b heads n d"],
-    key: Float[Tensor, "b kv_heads keys d"],
-    value: Float[Tensor, "b kv_heads keys d"],
-    attention_mask: Tensor | None,
-    layout: Layout | None = None,
-    **rest: Any,
-) -> tuple[Tensor, None]:
-    """Attention as transformers calls it: (b, heads, n, d) in, (b, n, heads, d) out."""
-    if layout is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)[0], None
-    tokens = [states.transpose(1, 2)[0] for states in (query, key, value)]
-    whole = [_unpack(states, layout.prompts) for states in tokens]
-    out = [_pack(sdpa_attention_forward(module, *whole, None, **rest)[0], layout.prompts)]
-    if layout.responses is not None and layout.mask is not None:
-        own = [_unpack(states, layout.responses) for states in tokens]
-        joined = [torch.cat([p[layout.prompt_of], r], dim=2) for p, r in zip(whole[1:], own[1:], strict=True)]
-        attended = sdpa_attention_forward(module, own[0], *joined, layout.mask.to(query.dtype), **rest)[0]
-        out.append(_pack(attended, layout.responses))
-    return torch.cat(out)[None], None
+def _bias(allowed: Bool[Tensor, ...]) -> Float[Tensor, ...]:
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, -torch.inf)
+
+
+def _like(mask: Tensor | None, states: Tensor) -> Tensor | None:
+    return None if mask is None else mask.to(states.dtype)
 
 
 def _slots(lengths: Int[Tensor, " rows"], first: int) -> Slots:
@@ -201,7 +213,3 @@ class _ToTokens(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         whole = gradient.new_zeros(ctx.places, *gradient.shape[1:])
         return whole.index_copy_(0, ctx.saved_tensors[0], gradient), None
-
-
-AttentionInterface.register(PACKED, _attend)
-AttentionMaskInterface.register(PACKED, sdpa_mask)

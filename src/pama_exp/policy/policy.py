@@ -16,9 +16,11 @@ from transformers import PreTrainedModel
 
 from pama_exp.errors import UserError
 from pama_exp.policy.adapters import Adapter
+from pama_exp.policy.attention import arrange, is_arranged
 from pama_exp.policy.input_shift import shifted
 from pama_exp.policy.log_probs import token_statistics
-from pama_exp.policy.packing import is_packed, packed_states, use_packed_attention
+from pama_exp.policy.logits import head_of
+from pama_exp.policy.packing import packed_states
 from pama_exp.types import Rollout
 
 
@@ -51,8 +53,8 @@ class Policy(nn.Module):
         told: N, the objectives whose preference the policy is told; None: of none.
 
     Raises:
-        UserError: if the model's logits are more than its head's output (capped or scaled after it): the update would
-            compute log-probabilities of another distribution than the one that generates.
+        UserError: if the model's logits depend on more than its last hidden states: the update would compute
+            log-probabilities of another distribution than the one that generates.
     """
 
     def __init__(
@@ -65,8 +67,8 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.adapter = adapter
-        _check_head(model)
-        use_packed_attention(model)
+        _check_finite(model)
+        head_of(arrange(model))
         self.model, self.critic_shapes_trunk = model, critic_shapes_trunk
         weight = model.get_output_embeddings().weight
         self.value_heads = nn.Linear(weight.shape[1], num_values, device=weight.device, dtype=weight.dtype)
@@ -119,7 +121,7 @@ def response_states(
 
     `shift` is added to the input embedding of each row's tokens.
     """
-    if is_packed(model):
+    if is_arranged(model):
         return packed_states(model, rollout, shift)
     mask = torch.cat([rollout.prompts.mask, rollout.response_mask], dim=1)
     ids = torch.cat([rollout.prompts.input_ids, rollout.response_ids], dim=1)[:, :-1]
@@ -133,7 +135,7 @@ def response_states(
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
     """Evaluation mode, no gradients."""
-    return use_packed_attention(model.eval().requires_grad_(False))
+    return arrange(model.eval().requires_grad_(False))
 
 
 def select(rollout: Rollout, rows: Int[Tensor, " b"]) -> Rollout:
@@ -146,6 +148,7 @@ def select(rollout: Rollout, rows: Int[Tensor, " b"]) -> Rollout:
         texts=[rollout.prompts.texts[i] for i in index],
         columns={name: [values[i] for i in index] for name, values in rollout.prompts.columns.items()},
         preferences=None if rollout.prompts.preferences is None else rollout.prompts.preferences[rows],
+        prefills=None if rollout.prompts.prefills is None else [rollout.prompts.prefills[i] for i in index],
     )
     return Rollout(
         prompts=prompts,
@@ -191,32 +194,13 @@ def _check_finite(model: PreTrainedModel) -> None:
             )
 
 
-@torch.no_grad()
-def _check_head(model: PreTrainedModel) -> None:
-    was_training = model.training
-    model.eval()
-    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-    token = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-    states = model.base_model(**token).last_hidden_state
-    _check_finite(model)
-    agree = torch.allclose(model.get_output_embeddings()(states), model(**token).logits, atol=1e-4)
-    model.train(was_training)
-    if not agree:
-        known = [kind for kind in ("opt", "gpt2", "llama", "qwen2") if kind != model.config.model_type]
-        raise UserError(
-            f"Models of type '{model.config.model_type}' change their logits after the output layer.",
-            f"Use one whose logits are that layer's output, such as {', '.join(known)}.",
-        )
-
-
 def _token_statistics(
     model: PreTrainedModel, hidden: Float[Tensor, "B T H"], rollout: Rollout, temperature: float
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
     """Log-probabilities and entropies of valid tokens alone; zeros on padding."""
     valid = rollout.response_mask.flatten().nonzero().squeeze(1)
-    head = model.get_output_embeddings()
     states, chosen = functional.embedding(valid, hidden.flatten(0, 1)), rollout.response_ids.flatten()[valid]
-    found = token_statistics(head, states, chosen, temperature, head.weight.shape[0])
+    found = token_statistics(head_of(model), states, chosen, temperature, model.get_output_embeddings().weight.shape[0])
     empty = found[0].new_zeros(rollout.response_mask.numel())
     log_probs, entropy = (empty.index_copy(0, valid, values).view_as(rollout.response_mask) for values in found)
     return log_probs, entropy

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pama_exp.data.tokens import Marked, encode_whole, without_names
 from pama_exp.errors import UserError, suggest
 from pama_exp.hub import repositories
 from pama_exp.rewards import classifier_folder
@@ -98,27 +99,23 @@ class ClassifierScorer:
         Raises:
             UserError: for a text longer than the classifier's positions.
         """
-        pairs = zip(prompts.texts, map(self._plain, responses), strict=True)
+        pairs = zip(map(self._plain, prompts.texts), map(self._plain, responses), strict=True)
         texts = [self.template.format(prompt=prompt, response=response) for prompt, response in pairs]
-        texts = [text.strip() for text in texts] if self.strip else texts
-        encoded = self.tokenizer(texts, truncation=self.max_length is not None, max_length=self.max_length)
-        rows = [row or [self.tokenizer.eos_token_id] for row in encoded["input_ids"]]  # a text of no tokens has an end
+        marked = [Marked(text.strip() if self.strip else text) for text in texts]  # what is marked is the template's
+        rows = encode_whole(self.tokenizer, marked, self.max_length)
+        rows = [row or [self.tokenizer.eos_token_id] for row in rows]  # a text of no tokens has an end
         self._check_lengths(rows)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         scores = torch.zeros(len(rows))
         for start in range(0, len(order), self.batch_size):
             index = order[start : start + self.batch_size]
-            batch = self.tokenizer.pad({"input_ids": [rows[i] for i in index]}, return_tensors="pt")
-            ids, mask = batch["input_ids"].to(self.model.device), batch["attention_mask"].to(self.model.device)
-            logits = self.model(input_ids=ids, attention_mask=mask).logits
+            logits = logits_of(self.model, [rows[i] for i in index], self.tokenizer.pad_token_id)
             scores[index] = self.sign * logits[:, self.label_index].float().cpu()
         return scores
 
-    def _plain(self, response: str) -> str:
-        """The response without the classifier's own marks, which would end or divide a text where it does not end."""
-        for mark in self.tokenizer.all_special_tokens:
-            response = response.replace(mark, "")
-        return response
+    def _plain(self, text: str) -> str:
+        """Without the classifier's own marks, which would end or divide a text where it does not end."""
+        return without_names(text, self.tokenizer)
 
     def _check_golden(self, golden: Sequence[Mapping[str, Any]], source: str) -> None:
         if not golden:
@@ -141,6 +138,30 @@ class ClassifierScorer:
                 f"A text of {longest} tokens exceeds the classifier's {self.positions} positions.",
                 f"Set max_length to at most {self.positions}; truncation_side says which end is dropped.",
             )
+
+
+def logits_of(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad: int) -> Float[Tensor, "B labels"]:
+    """The classifier's logits of rows of token ids, each read at its own last token.
+
+    Decoders look for the last token that is not their configuration's padding. Where a row itself ends in that token,
+    as with padding that is the end token, a token that no row holds pads in its place.
+    """
+    if any(row[-1] == pad for row in rows):
+        held = {token for row in rows for token in row}
+        pad = next(token for token in range(model.get_input_embeddings().num_embeddings) if token not in held)
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, pad).to(model.device)
+    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(model.device)
+    configs = (model.config, model.config.get_text_config())
+    own = [config.pad_token_id for config in configs]
+    try:
+        for config in configs:
+            config.pad_token_id = pad
+        logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
+    finally:
+        for config, value in zip(configs, own, strict=True):
+            config.pad_token_id = value
+    return logits
 
 
 def published(

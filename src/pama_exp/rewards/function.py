@@ -5,7 +5,9 @@ Legend: B responses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -43,11 +45,15 @@ class FunctionScorer:
         """(B,) what the function returned; a wrong number of scores is for `checked_score` to refuse.
 
         Raises:
-            UserError: if the function raises or exits, or returned anything but numbers.
+            UserError: if the function asks for a column that is not there, raises or exits, or returned anything but
+                numbers.
         """
-        columns = {name: list(values) for name, values in prompts.columns.items()}
+        # A column may be named as what the function is given anyway, which then stands for it.
+        given = {name: list(values) for name, values in prompts.columns.items()}
+        given |= {"prompts": list(prompts.texts), "completions": list(responses)}
+        arguments = self._taken(given)
         with users_code(f"The reward function '{self.source}'", MEND):
-            scores = self.function(prompts=list(prompts.texts), completions=list(responses), **columns)
+            scores = self.function(**arguments)
         try:
             return torch.as_tensor(scores, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -55,3 +61,19 @@ class FunctionScorer:
             raise UserError(
                 f"The reward function '{self.source}' returned {said}.", "Return one float per response."
             ) from None
+
+    def _taken(self, given: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """What of it the function has parameters for."""
+        try:
+            parameters = signature(self.function).parameters.values()
+        except (TypeError, ValueError):  # of some built in C
+            return dict(given)
+        for p in parameters:
+            if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given:
+                raise UserError(
+                    f"The reward function '{self.source}' asks for '{p.name}', and the data has no such column.",
+                    f"It is given: {', '.join(given)}.",
+                )
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        names = {p.name for p in parameters}
+        return {name: values for name, values in given.items() if takes_any or name in names}

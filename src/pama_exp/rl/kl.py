@@ -37,6 +37,22 @@ def kl_estimate(
     raise UserError(f"estimator={estimator} is not a KL estimator.", suggest(estimator, ESTIMATORS))
 
 
+def check_placement(estimator: str, placement: str) -> None:
+    """The estimator constrains the policy where it is placed.
+
+    As a term of the loss, with tokens drawn from π: E[∇k1] = 0, whatever the policy; E[∇k2] = ∇KL(π‖π_ref);
+    E[∇k3] = ∇KL(π_ref‖π). As a part of the reward any of them does.
+
+    Raises:
+        UserError: for k1 as a term of the loss.
+    """
+    if placement == "loss" and estimator == "k1":
+        raise UserError(
+            "training.kl.placement=loss with estimator=k1 constrains nothing: its expected gradient is zero.",
+            "Set training.kl.estimator=k2 (the gradient of KL(π‖reference)) or k3 (of KL(reference‖π)).",
+        )
+
+
 class FixedKL:
     """A β that stays as it is.
 

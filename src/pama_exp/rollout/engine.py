@@ -164,11 +164,30 @@ def to_device(prompts: PromptBatch, device: torch.device) -> PromptBatch:
     )
 
 
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response: the tokenizer's end token, and those that the model's generation configuration
+    names besides, such as the one that ends a turn of a chat."""
+    own = model.generation_config.eos_token_id if model.generation_config is not None else None
+    named = own if isinstance(own, list) else [] if own is None else [own]
+    return sorted({int(tokenizer.eos_token_id), *named})
+
+
 def responses_of(
-    tokenizer: PreTrainedTokenizerBase, ids: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: PromptBatch,
+    ids: Int[Tensor, "B T"],
+    lengths: Int[Tensor, " B"],
+    ends: Sequence[int],
 ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"], list[str]]:
-    """Ids with padding after each response's length, the mask, and the texts."""
+    """Ids with padding after each response's length, the mask, and the texts.
+
+    Texts begin with what the prompt's template has begun of the answer, and are without the token of `ends` that ends.
+    """
     mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
     ids = torch.where(mask, ids, tokenizer.pad_token_id)
     rows = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
-    return ids, mask, tokenizer.batch_decode(rows, skip_special_tokens=True)
+    rows = [row[:-1] if row and row[-1] in ends else row for row in rows]
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    if prompts.prefills is not None:
+        texts = [begun + text for begun, text in zip(prompts.prefills, texts, strict=True)]
+    return ids, mask, texts

@@ -14,23 +14,36 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.errors import UserError
 from pama_exp.policy.input_shift import distinct_prompts, row_of_each, shifted
+from pama_exp.policy.logits import head_of
 from pama_exp.rollout.engine import (
     Sampling,
     ShiftOf,
     check_drawn,
     check_positions,
     draw,
+    end_tokens,
     evaluation_mode,
     responses_of,
     to_device,
     uniform_noise,
 )
 from pama_exp.rollout.graphs import Replayed
-from pama_exp.rollout.kv_cache import DecodeCache
+from pama_exp.rollout.probe import Reader, why_not_fast
 from pama_exp.types import PromptBatch, Rollout
 
 # Share of rows still speaking at which the others leave the cache; every time, a graph has to be captured anew.
 _COMPACT_AT, _COMPACT_GRAPHS_AT = 0.875, 0.5
+
+
+class CannotDecodeError(UserError):
+    """A model that this engine does not decode, and why."""
+
+    def __init__(self, model_type: str, reason: str) -> None:
+        super().__init__(
+            f"rollout=fast does not decode this model of type '{model_type}': {reason}.",
+            "Set rollout=hf, or rollout=auto, which chooses.",
+        )
+        self.reason = f"models of type '{model_type}' are decoded by transformers itself: {reason}"
 
 
 class FastEngine:
@@ -51,7 +64,8 @@ class FastEngine:
         shift_of: of a policy conditioned by its embeddings; see `RolloutEngine`.
 
     Raises:
-        UserError: if `rows_at_once` is below 1, or the model's attention is not one over everything before a token.
+        UserError: if `rows_at_once` is below 1.
+        CannotDecodeError: if it would not be the model's own distribution (`why_not_fast`).
     """
 
     def __init__(
@@ -64,14 +78,12 @@ class FastEngine:
     ) -> None:
         if rows_at_once is not None and rows_at_once < 1:
             raise UserError(f"rollout.engine.rows_at_once={rows_at_once}.", "It is at least 1, or null for all.")
-        windows = getattr(model.config, "use_sliding_window", True) and getattr(model.config, "sliding_window", None)
-        if windows or not model._supports_attention_backend:
-            raise UserError(
-                f"rollout=fast does not decode models of type '{model.config.model_type}' with this attention.",
-                "Set rollout=hf.",
-            )
         self.model, self.tokenizer, self.rows_at_once, self.graphs = model, tokenizer, rows_at_once, graphs
         self.shift_of = shift_of
+        reason = why_not_fast(model, graphs)
+        if reason is not None:
+            raise CannotDecodeError(model.config.model_type, reason)
+        self.head, self.ends = head_of(model), end_tokens(model, tokenizer)
 
     @torch.no_grad()
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
@@ -93,7 +105,7 @@ class FastEngine:
         length = int(said.lengths.max())
         is_said = torch.arange(length, device=said.ids.device) < said.lengths[:, None]
         check_drawn(torch.where(is_said, said.log_probs[:, :length], 0))
-        ids, mask, texts = responses_of(self.tokenizer, said.ids[:, :length], said.lengths)
+        ids, mask, texts = responses_of(self.tokenizer, prompts, said.ids[:, :length], said.lengths, self.ends)
         log_probs, states = None, None
         if said.states is not None:
             log_probs, states = torch.where(mask, said.log_probs[:, :length], 0), said.states[:, :length]
@@ -109,28 +121,23 @@ class FastEngine:
         said: _Said,
     ) -> None:
         """Answer the prompts at `rows`."""
-        trunk, head, limit = self.model.base_model, self.model.get_output_embeddings(), sampling.max_new_tokens
+        limit = sampling.max_new_tokens
         width = int(prompts.mask[rows].sum(1).max())
         mask = prompts.mask[rows, -width:]
         preferences = None if shift is None or prompts.preferences is None else prompts.preferences[rows]
         distinct, prompt_of = distinct_prompts(prompts.input_ids[rows, -width:], mask, preferences)
         given = distinct >= 0
-        cache = DecodeCache(width + limit)
+        reader = Reader(self.model, width + limit)
         with shifted(self.model, None if shift is None else shift[rows[row_of_each(prompt_of, len(distinct))], None]):
-            states = trunk(
-                input_ids=distinct.clamp(min=0),
-                attention_mask=given.long(),
-                position_ids=(given.cumsum(1) - 1).clamp(min=0),
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
-        cache.repeat(prompt_of)
-        hidden, position = states[prompt_of, -1], mask.sum(1)
+            hidden = reader.prompts(distinct.clamp(min=0), given)[prompt_of]
+        reader.cache.repeat(prompt_of)
+        position = mask.sum(1)
         places = torch.arange(width + limit, device=rows.device)
         bias = hidden.new_full((len(rows), 1, 1, len(places)), -torch.inf)  # what a new token may look at
         bias[..., :width].masked_fill_(mask[:, None, None], 0)
         speaking = torch.ones_like(rows, dtype=torch.bool)
         told = None if shift is None else shift[rows, None]
+        ends = torch.tensor(self.ends, device=rows.device)
 
         def read(
             tokens: Int[Tensor, " b"],
@@ -138,31 +145,22 @@ class FastEngine:
             bias: Float[Tensor, "b 1 1 L"],
             place: Int[Tensor, " 1"] | None = None,
         ) -> Float[Tensor, "b H"]:
-            if place is not None:
-                cache.write_at(place)
             with shifted(self.model, told):
-                states: Float[Tensor, "b 1 H"] = trunk(
-                    input_ids=tokens[:, None],
-                    attention_mask=bias,
-                    position_ids=position[:, None],
-                    past_key_values=cache,
-                    use_cache=True,
-                ).last_hidden_state
-            return states[:, -1]
+                return reader.tokens(tokens, position, bias, place)
 
         replayed, compact_at = Replayed(read), _COMPACT_GRAPHS_AT if self.graphs else _COMPACT_AT
         for step in range(limit):
-            tokens, log_probs = draw(head(hidden).float(), sampling, noise[rows, step])
+            tokens, log_probs = draw(self.head(hidden).float(), sampling, noise[rows, step])
             said.add(rows, speaking, step, tokens, log_probs, hidden)
-            ends = tokens == self.tokenizer.eos_token_id
-            said.finished[rows[speaking & ends]] = True
-            speaking = speaking & ~ends
+            has_ended = torch.isin(tokens, ends)
+            said.finished[rows[speaking & has_ended]] = True
+            speaking = speaking & ~has_ended
             count = int(speaking.sum())
             if count == 0 or step + 1 == limit:
                 return
             if count <= compact_at * len(rows):
                 kept = speaking.nonzero().squeeze(1)
-                cache.keep(kept)
+                reader.cache.keep(kept)
                 rows, tokens, position, bias, speaking = (x[kept] for x in (rows, tokens, position, bias, speaking))
                 told = None if told is None else told[kept]
                 replayed = Replayed(read)

@@ -5,7 +5,8 @@ Legend: B responses, T response tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Int
@@ -18,6 +19,7 @@ from pama_exp.rollout.engine import (
     ShiftOf,
     check_drawn,
     check_positions,
+    end_tokens,
     evaluation_mode,
     responses_of,
     to_device,
@@ -26,12 +28,23 @@ from pama_exp.types import PromptBatch, Rollout
 
 
 class HFEngine:
-    """Every architecture that transformers can generate with; slower than `FastEngine`, keeps no log-probabilities."""
+    """Every architecture that transformers can generate with; slower than `FastEngine`, keeps no log-probabilities.
+
+    Args:
+        model: the policy.
+        tokenizer: the policy's.
+        shift_of: of a policy conditioned by its embeddings; see `RolloutEngine`.
+        reason: why it was chosen, where it was not asked for.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shift_of: ShiftOf | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        shift_of: ShiftOf | None = None,
+        reason: str | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.shift_of = model, tokenizer, shift_of
+        self.model, self.tokenizer, self.shift_of, self.reason = model, tokenizer, shift_of, reason
 
     @torch.no_grad()
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
@@ -43,19 +56,20 @@ class HFEngine:
         check_positions(self.model, prompts, sampling)
         device = self.model.device
         prompts = to_device(prompts, device)
+        ends = end_tokens(self.model, self.tokenizer)
         config = GenerationConfig(
             do_sample=True,
             temperature=sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
             max_new_tokens=sampling.max_new_tokens,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=ends,
             pad_token_id=self.tokenizer.pad_token_id,
         )
         with evaluation_mode(self.model), torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed if isinstance(seed, int) else seed[0])  # `generate` draws from the global stream
             shift = None if self.shift_of is None else self.shift_of(prompts.preferences)
-            with shifted(self.model, None if shift is None else shift[:, None]):
+            with shifted(self.model, None if shift is None else shift[:, None]), sampling_alone(self.model):
                 whole = self.model.generate(
                     input_ids=prompts.input_ids,
                     attention_mask=prompts.mask.long(),
@@ -63,8 +77,8 @@ class HFEngine:
                     logits_processor=[_Checked()],
                 )
         said = whole[:, prompts.input_ids.shape[1] :]
-        lengths, finished = lengths_until(said, self.tokenizer.eos_token_id)
-        ids, mask, texts = responses_of(self.tokenizer, said, lengths)
+        lengths, finished = lengths_until(said, ends)
+        ids, mask, texts = responses_of(self.tokenizer, prompts, said, lengths, ends)
         return Rollout(prompts, ids, mask, finished, texts)
 
 
@@ -77,8 +91,22 @@ class _Checked(LogitsProcessor):  # type: ignore[misc]  # transformers ships no 
         return scores
 
 
-def lengths_until(ids: Int[Tensor, "B T"], end: int) -> tuple[Int[Tensor, " B"], Tensor]:
-    """Tokens up to and including the first end token, T where there is none, and whether there is one."""
-    is_end = ids == end
+@contextmanager
+def sampling_alone(model: PreTrainedModel) -> Iterator[None]:
+    """Without the model's own generation settings, which `generate` would take wherever it is given none.
+
+    Penalties, other filters, suppressed tokens or beams would make what is sampled other than the policy.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def lengths_until(ids: Int[Tensor, "B T"], ends: Sequence[int]) -> tuple[Int[Tensor, " B"], Tensor]:
+    """Tokens up to and including the first of `ends`, T where there is none, and whether there is one."""
+    is_end = torch.isin(ids, torch.tensor(ends, device=ids.device))
     finished = is_end.any(1)
     return torch.where(finished, is_end.int().argmax(1) + 1, ids.shape[1]), finished

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.errors import UserError
-from pama_exp.rollout.engine import Sampling, check_positions, responses_of, to_device
+from pama_exp.rollout.engine import Sampling, check_positions, end_tokens, responses_of, to_device
 from pama_exp.types import PromptBatch, Rollout
 
 
@@ -59,6 +59,7 @@ class VLLMEngine:
         check_positions(self.model, prompts, sampling)
         prompts = to_device(prompts, self.model.device)
         engine = self._awake()
+        ends = end_tokens(self.model, self.tokenizer)
         rows = [row[mask].tolist() for row, mask in zip(prompts.input_ids.cpu(), prompts.mask.cpu(), strict=True)]
         settings = [
             self.vllm.SamplingParams(
@@ -67,7 +68,7 @@ class VLLMEngine:
                 top_p=sampling.top_p,
                 top_k=sampling.top_k,
                 seed=seed + row if isinstance(seed, int) else seed[row],
-                stop_token_ids=[self.tokenizer.eos_token_id],
+                stop_token_ids=ends,
                 detokenize=False,
             )
             for row in range(len(rows))
@@ -77,8 +78,8 @@ class VLLMEngine:
         said = [list(output.outputs[0].token_ids) for output in outputs]
         lengths = torch.tensor([len(row) for row in said], device=self.model.device)
         padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in said], batch_first=True)
-        ids, mask, texts = responses_of(self.tokenizer, padded.to(self.model.device), lengths)
-        finished = torch.tensor([row[-1] == self.tokenizer.eos_token_id for row in said], device=self.model.device)
+        ids, mask, texts = responses_of(self.tokenizer, prompts, padded.to(self.model.device), lengths, ends)
+        finished = torch.tensor([row[-1] in ends for row in said], device=self.model.device)
         return Rollout(prompts, ids, mask, finished, texts)
 
     def _awake(self) -> Any:

@@ -28,7 +28,7 @@ class GDPO(Solver):
     Stays: own.
     Advantage: advantage=group advantage.baseline=standardise, which computes Zⁱ.
     Source: arXiv 2601.05242, decoupled normalisation and the batch-wise one after it. There the KL term is in the loss:
-        training.kl.placement=loss.
+        training.kl.placement=loss (with estimator=k2 or k3).
     Use: as the linear baseline of group-relative training; GRPO on a weighted sum is solver=linear solver.space=reward.
 
     Args:

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pama_exp.data.tokens import encode_pair, encode_whole
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import max_positions
+from pama_exp.rewards.classifier import logits_of
 from pama_exp.supervised.fit import pad_right
 
 Example = tuple[int, list[int]]  # tokens of the prompt, then ids of prompt, response and end
@@ -24,9 +26,8 @@ def encode(
     Raises:
         UserError: if all are.
     """
-    prompts = tokenizer([prompt for prompt, _ in demonstrations])["input_ids"]
-    responses = tokenizer([response for _, response in demonstrations], add_special_tokens=False)["input_ids"]
-    whole = [(len(p), [*p, *r, tokenizer.eos_token_id]) for p, r in zip(prompts, responses, strict=True)]
+    pairs = [encode_pair(tokenizer, prompt, response) for prompt, response in demonstrations]
+    whole = [(len(p), [*p, *r, tokenizer.eos_token_id]) for p, r in pairs]
     kept = [example for example in whole if len(example[1]) <= max_length]
     if not kept:
         shortest = min(len(ids) for _, ids in whole)
@@ -99,9 +100,7 @@ def pair_scores(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str, str]]
 ) -> tuple[Tensor, Tensor]:
     """(B,) the classifier's rewards of the chosen responses, and of the rejected ones."""
-    ids, mask = pad_right([tokenizer(text)["input_ids"] for text in pair_texts(pairs)], tokenizer)
-    ids, mask = ids.to(model.device), mask.to(model.device)
-    rewards = model(input_ids=ids, attention_mask=mask.long()).logits[:, 0]
+    rewards = logits_of(model, encode_whole(tokenizer, pair_texts(pairs)), tokenizer.pad_token_id)[:, 0]
     return rewards[: len(pairs)], rewards[len(pairs) :]
 
 

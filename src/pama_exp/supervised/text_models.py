@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.config.schema import FitConfig
 from pama_exp.data.streams import random_state
+from pama_exp.data.tokens import encode_whole
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import build_classifier, load_model, load_tokenizer, save
 from pama_exp.supervised import batch_losses
@@ -166,7 +167,7 @@ def _accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs:
 
 def _short(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, limit: int) -> tuple[list[Pair], list[int]]:
     """The pairs whose texts both have at most `limit` tokens, and the tokens of the longer of the two."""
-    counts = [len(ids) for ids in tokenizer(batch_losses.pair_texts(pairs))["input_ids"]]
+    counts = [len(ids) for ids in encode_whole(tokenizer, batch_losses.pair_texts(pairs))]
     longer = [max(both) for both in zip(counts[: len(pairs)], counts[len(pairs) :], strict=True)]
     kept = [i for i, length in enumerate(longer) if length <= limit]
     if not kept:

@@ -81,6 +81,7 @@ def of_rows(prompts: PromptBatch, rows: Sequence[int]) -> PromptBatch:
         texts=[prompts.texts[row] for row in rows],
         columns={name: [values[row] for row in rows] for name, values in prompts.columns.items()},
         preferences=None if prompts.preferences is None else prompts.preferences[list(rows)],
+        prefills=None if prompts.prefills is None else [prompts.prefills[row] for row in rows],
     )
 
 
