@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.distributions import Categorical
 
 import tiny
+from pama_exp.errors import UserError
 from pama_exp.policy.policy import Policy, freeze, micro_batches, reference_log_probs, select, trim
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pama_exp.build.conditioned import make_drawn, make_writer, restore_map
 from pama_exp.build.setup import Setup
 from pama_exp.config.instantiate import build
+from pama_exp.config.schema import TrainerConfig
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError, located
@@ -45,6 +47,7 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
     tokenizer = load_tokenizer(folder)
     policy, reference = _policy_and_reference(setup, folder)
     engine = _engine(setup, policy, tokenizer)
+    _arrange_blocks(config.trainer, policy, reference)
     objectives = [plan.build() for plan in setup.objectives]
     if config.trainer.uses_gpu and config.trainer.strategy == "single":
         # Calibration and stage=evaluate come without Lightning, which would move it all.
@@ -137,14 +140,21 @@ def _policy_and_reference(setup: Setup, folder: Path) -> tuple[Policy, Any]:
             "Give an adapter (adapter=lora), or a model whose weights are not frozen.",
         )
     reference = None if adapter is not None else freeze(load_model(folder, m.dtype, None, m.allow_pickle))
-    if config.trainer.compile:
+    return policy, reference
+
+
+def _arrange_blocks(settings: TrainerConfig, policy: Policy, reference: nn.Module | None) -> None:
+    """Compile the transformer blocks, or have them computed twice, where the trainer says so.
+
+    After the engine is built: its check of the model is a pass of another kind, which would be compiled too.
+    """
+    if settings.compile:
         note("Compiling transformer blocks: the first step takes longer.")
         compile_blocks(policy.model)
         if reference is not None:
             compile_blocks(reference)
-    if config.trainer.activation_checkpointing:
+    if settings.activation_checkpointing:
         checkpoint_activations(policy.model)
-    return policy, reference
 
 
 def _engine(setup: Setup, policy: Policy, tokenizer: Any) -> RolloutEngine:

@@ -130,9 +130,8 @@ def _separated(files: Sequence[Path]) -> Table:
     except pandas.errors.EmptyDataError:
         parts = []
     except Exception as error:  # of encodings, compression, lines of other lengths
-        raise UserError(
-            f"{_some(files)} cannot be read as csv ({str(error).splitlines()[0]}).", "Is each file whole?"
-        ) from None
+        reason = _in_lines(str(error).splitlines()[0], files)
+        raise UserError(f"{_some(files)} cannot be read as csv ({reason}).", "Is each file whole?") from None
     names = list(dict.fromkeys(name for part in parts for name in part.columns))
     table = {
         name: _cells([cell for part in parts for cell in (part[name] if name in part else [""] * len(part))])

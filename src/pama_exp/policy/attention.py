@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,7 @@ _KINDS = {"full_attention", "sliding_attention"}  # of layers; others keep a sta
 Attention = Callable[..., Tensor]  # of queries, keys, values, and a mask that is added to the scores
 
 
+@runtime_checkable
 class Layout(Protocol):
     """How a pass arranges its tokens."""
 

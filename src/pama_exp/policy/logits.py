@@ -77,11 +77,12 @@ def _find(model: PreTrainedModel) -> Head:
     was_training, layer = model.training, model.get_output_embeddings()
     model.eval()
     try:
-        if _agrees(layer, model, partial(_reading, layer)):
-            return cast(Head, layer)
-        own = _own_head(model)
-        if _hears(model) and _agrees(own, model, partial(_saying, model.base_model)):
-            return own
+        with torch.compiler.set_stance("force_eager"):  # compiled blocks would be compiled once more, for these passes
+            if _agrees(layer, model, partial(_reading, layer)):
+                return cast(Head, layer)
+            own = _own_head(model)
+            if _hears(model) and _agrees(own, model, partial(_saying, model.base_model)):
+                return own
     finally:
         model.train(was_training)
     raise UserError(
