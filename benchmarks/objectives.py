@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 from turns import Contender, median_ratio, medians, report, take_turns, wait_for_turn
 
-from pama_exp.build.module import build_alignment
-from pama_exp.build.setup import resolve
+from pama_exp.assembly.module import build_alignment
+from pama_exp.assembly.setup import resolve
 from pama_exp.config import resolvers, schema
 from pama_exp.training.fitting import make_trainer
 

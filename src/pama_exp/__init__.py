@@ -29,7 +29,7 @@ if sys.argv[:1] == ["-m"]:  # so it reads while Python looks for the module that
     put_last()
 
 if TYPE_CHECKING:
-    from pama_exp.build.setup import Setup, resolve
+    from pama_exp.assembly.setup import Setup, resolve
     from pama_exp.cli.compose import configure
     from pama_exp.cli.execute import align
     from pama_exp.comparison import compare, load_runs
@@ -59,7 +59,7 @@ __all__ = [
 _HOME = {
     "Config": "config.schema",
     "FactWorld": "world",
-    "Setup": "build.setup",
+    "Setup": "assembly.setup",
     "UserError": "errors",
     "align": "cli.execute",
     "combine": "solvers.pama",
@@ -67,7 +67,7 @@ _HOME = {
     "configure": "cli.compose",
     "gae": "rl.advantages",
     "load_runs": "comparison",
-    "resolve": "build.setup",
+    "resolve": "assembly.setup",
 }
 
 

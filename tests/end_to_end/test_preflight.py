@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification
 import classifiers
 import folders
 from commands import composed, run_command, run_config, run_here
-from pama_exp.build import preflight
+from pama_exp.assembly import preflight
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import classifiers
 import folders
 from commands import composed, run_here
-from pama_exp.build.setup import resolve
+from pama_exp.assembly.setup import resolve
 from pama_exp.config.schema import typed
 from pama_exp.data.prompts import collate
 from pama_exp.errors import UserError

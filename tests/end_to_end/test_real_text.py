@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from commands import composed, learning, run_here
-from pama_exp.build.task import build_task
+from pama_exp.assembly.task import build_task
 from pama_exp.config.schema import typed
 from pama_exp.data.prompts import collate
 from pama_exp.errors import UserError

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from pama_exp.build.module import build_alignment
-from pama_exp.build.setup import Setup, resolve
+from pama_exp.assembly.module import build_alignment
+from pama_exp.assembly.setup import Setup, resolve
 from pama_exp.config.schema import Config
 from pama_exp.parallel import collectives
 from pama_exp.policy.sharding import whole

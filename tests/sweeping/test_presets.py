@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from commands import ROOT, composed
-from pama_exp.build.setup import resolve
+from pama_exp.assembly.setup import resolve
 from pama_exp.config import resolvers, schema
 from pama_exp.errors import UserError
 from pama_exp.sweeping import search_path

@@ -5,8 +5,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from commands import FAST, composed
-from pama_exp.build.module import build_alignment
-from pama_exp.build.setup import resolve
+from pama_exp.assembly.module import build_alignment
+from pama_exp.assembly.setup import resolve
 from pama_exp.cli import execute
 from pama_exp.config import schema
 from pama_exp.errors import UserError

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from commands import FAST, composed
-from pama_exp.build.module import build_alignment
-from pama_exp.build.setup import resolve
+from pama_exp.assembly.module import build_alignment
+from pama_exp.assembly.setup import resolve
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.training.cost import Cost

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from commands import FAST, composed
-from pama_exp.build.module import build_alignment
-from pama_exp.build.setup import resolve
+from pama_exp.assembly.module import build_alignment
+from pama_exp.assembly.setup import resolve
 from pama_exp.config import schema
 from pama_exp.policy.policy import reference_log_probs
 from pama_exp.training.cost import Cost

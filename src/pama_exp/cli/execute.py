@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
-from pama_exp.build.assets import check_assets
-from pama_exp.build.evaluated_run import as_the_run_had_it
+from pama_exp.assembly.assets import check_assets
+from pama_exp.assembly.evaluated_run import as_the_run_had_it
 from pama_exp.config import schema
 from pama_exp.config.naming import VOLATILE, recorded
 from pama_exp.errors import Interrupted, UserError
@@ -22,7 +22,7 @@ from pama_exp.safety import failing, import_path
 from pama_exp.tracking import folder as folders
 
 if TYPE_CHECKING:
-    from pama_exp.build.setup import Setup
+    from pama_exp.assembly.setup import Setup
     from pama_exp.tracking.record import RunRecord
 
 Stage = Callable[["Setup", "RunRecord"], dict[str, Any]]
@@ -63,8 +63,8 @@ def run(config: schema.Config, given: Sequence[str] | None = None) -> dict[str, 
     if not config.preflight:
         check_assets(config)  # at once: what follows imports for seconds
     stage = load_stage(config)
-    from pama_exp.build import preflight
-    from pama_exp.build.setup import resolve
+    from pama_exp.assembly import preflight
+    from pama_exp.assembly.setup import resolve
 
     if config.preflight:
         preflight.report(config)
@@ -128,7 +128,7 @@ def work(container: Mapping[str, Any], scratch: Path | None) -> dict[str, Any]:
         values["logger"] = {**values["logger"], "mode": "disabled"}
     config = schema.typed(values)
     stage = load_stage(config)
-    from pama_exp.build.setup import resolve
+    from pama_exp.assembly.setup import resolve
     from pama_exp.tracking.record import RunRecord
 
     use_threads(config.trainer.threads)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pama_exp.build.card import export_run
-from pama_exp.build.module import build_alignment, held_out
-from pama_exp.build.setup import Setup
+from pama_exp.assembly.card import export_run
+from pama_exp.assembly.module import build_alignment, held_out
+from pama_exp.assembly.setup import Setup
 from pama_exp.config.naming import method_label
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import Interrupted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pama_exp.build.setup import Setup
+from pama_exp.assembly.setup import Setup
 from pama_exp.comparison import compare, load_runs, split_by_objectives
 from pama_exp.comparison.load import damaged
 from pama_exp.comparison.pictures import draw

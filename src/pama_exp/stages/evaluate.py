@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pama_exp.build.module import build_alignment, held_out
-from pama_exp.build.setup import Setup
+from pama_exp.assembly.module import build_alignment, held_out
+from pama_exp.assembly.setup import Setup
 from pama_exp.tracking.record import RunRecord
 from pama_exp.training.operating_points import EVALUATION_SEED, conditioned_points
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pama_exp.build.card import write_supervised_card
-from pama_exp.build.setup import Setup
-from pama_exp.build.task import TextTask
+from pama_exp.assembly.card import write_supervised_card
+from pama_exp.assembly.setup import Setup
+from pama_exp.assembly.task import TextTask
 from pama_exp.supervised.text_models import Learner, train_reward_model
 from pama_exp.tracking.console import note
 from pama_exp.tracking.record import RunRecord

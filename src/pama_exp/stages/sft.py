@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pama_exp.build.card import write_supervised_card
-from pama_exp.build.setup import Setup
-from pama_exp.build.task import TextTask
+from pama_exp.assembly.card import write_supervised_card
+from pama_exp.assembly.setup import Setup
+from pama_exp.assembly.task import TextTask
 from pama_exp.stages import evaluate
 from pama_exp.supervised.text_models import Learner, train_policy
 from pama_exp.tracking.record import RunRecord

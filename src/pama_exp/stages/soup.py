@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pama_exp.build import strangers
-from pama_exp.build.module import build_alignment, held_out
-from pama_exp.build.setup import Setup, resolve
+from pama_exp.assembly import strangers
+from pama_exp.assembly.module import build_alignment, held_out
+from pama_exp.assembly.setup import Setup, resolve
 from pama_exp.comparison import Run, load_runs
 from pama_exp.config.schema import Config, typed
 from pama_exp.data.preferences import shares

@@ -14,8 +14,8 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pama_exp.build.evaluated_run import as_the_run_had_it
-from pama_exp.build.setup import resolve
+from pama_exp.assembly.evaluated_run import as_the_run_had_it
+from pama_exp.assembly.setup import resolve
 from pama_exp.config import schema
 from pama_exp.config.naming import VOLATILE, recorded
 from pama_exp.errors import UserError, suggest

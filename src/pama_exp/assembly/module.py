@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pama_exp.build.conditioned import make_drawn, make_writer, restore_map
-from pama_exp.build.setup import Setup
+from pama_exp.assembly.conditioned import make_drawn, make_writer, restore_map
+from pama_exp.assembly.setup import Setup
 from pama_exp.config.instantiate import build
 from pama_exp.config.schema import TrainerConfig
 from pama_exp.data.prompts import PromptStream

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pama_exp.build.task import Task
+from pama_exp.assembly.task import Task
 from pama_exp.config.domains import objectives_of, scorer_key, scorer_node
 from pama_exp.config.instantiate import build, locate
 from pama_exp.config.schema import ObjectiveConfig

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from commands import FAST, composed
-from pama_exp.build.evaluated_run import as_the_run_had_it
+from pama_exp.assembly.evaluated_run import as_the_run_had_it
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 from records import write_run

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pama_exp.build.setup import Setup
+from pama_exp.assembly.setup import Setup
 from pama_exp.config.naming import markdown_text, method_label
 from pama_exp.config.schema import Config
 from pama_exp.data.preferences import Writer

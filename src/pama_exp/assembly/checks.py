@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from transformers import PreTrainedTokenizerBase
 
-from pama_exp.build.conditioned import make_writer
-from pama_exp.build.task import Task
+from pama_exp.assembly.conditioned import make_writer
+from pama_exp.assembly.task import Task
 from pama_exp.config.instantiate import check_settings, locate, parameters
 from pama_exp.config.naming import solver_label
 from pama_exp.config.schema import CONF, Config

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from commands import FAST, composed
-from pama_exp.build import strangers
+from pama_exp.assembly import strangers
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.stages.soup import experts_config

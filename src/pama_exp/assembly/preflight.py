@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from pama_exp.build.assets import assets_of, check_named, whereabouts
-from pama_exp.build.checks import check_inputs
-from pama_exp.build.objective_plans import check_sources
-from pama_exp.build.setup import Setup, build_method, resolve
+from pama_exp.assembly.assets import assets_of, check_named, whereabouts
+from pama_exp.assembly.checks import check_inputs
+from pama_exp.assembly.objective_plans import check_sources
+from pama_exp.assembly.setup import Setup, build_method, resolve
 from pama_exp.config.domains import scorer_node
 from pama_exp.config.schema import Config
 from pama_exp.data.tokens import encode

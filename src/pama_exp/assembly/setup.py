@@ -8,10 +8,10 @@ from functools import cached_property
 
 import torch
 
-from pama_exp.build.checks import check_conditioning, check_engine, check_inputs, check_start, check_training
-from pama_exp.build.method import build_estimator, build_solver
-from pama_exp.build.objective_plans import ObjectivePlan, plan_objectives
-from pama_exp.build.task import Task, build_task
+from pama_exp.assembly.checks import check_conditioning, check_engine, check_inputs, check_start, check_training
+from pama_exp.assembly.method import build_estimator, build_solver
+from pama_exp.assembly.objective_plans import ObjectivePlan, plan_objectives
+from pama_exp.assembly.task import Task, build_task
 from pama_exp.comparison.reference import NoFront, TrueFront
 from pama_exp.config.schema import Config, ObjectiveConfig
 from pama_exp.rl.estimators import Estimator
