@@ -11,6 +11,7 @@ from pama_exp.assembly.module import build_alignment
 from pama_exp.assembly.setup import resolve
 from pama_exp.config import schema
 from pama_exp.errors import UserError
+from pama_exp.training import update
 from pama_exp.training.cost import Cost
 from pama_exp.training.gramian import CountSketch, GramianSettings, parameter_gramian, selected, trainable
 
@@ -137,3 +138,32 @@ def test_the_bill_counts_every_backward_pass_of_the_gramian(stepped, hold):
     module.loss.gramian(terms_in(module, experience, 100_000), OBJECTIVES, 0, bill, 16)("parameters")
     assert bill.backwards == 16 * (3 if hold == "all" else 6)
     object.__setattr__(module.loss.settings, "gramian", GramianSettings())
+
+
+@pytest.mark.parametrize(
+    ("target", "trained", "rows", "inputs_of"),
+    [
+        ("auto", 5_000_000, 16, lambda policy: trainable(policy.model)),
+        ("auto", 0, 4, lambda policy: trainable(policy.model.model.decoder.layers[-1])),
+        ("full", 0, 16, lambda policy: trainable(policy.model)),
+        ("last-layer", 5_000_000, 16, lambda policy: trainable(policy.model.model.decoder.layers[-1])),
+    ],
+)
+def test_diagnostics_of_a_large_model_look_at_its_last_block_and_few_responses(
+    stepped, monkeypatch, target, trained, rows, inputs_of
+):
+    module, experience = stepped
+    monkeypatch.setattr(update, "_OF_A_SMALL_MODEL", trained)
+    monkeypatch.setattr(update, "_LOOKED_AT", 4)
+    object.__setattr__(module.loss.settings, "diagnostics_target", target)
+    signals = replace(experience, advantages=experience.combined)
+    seen = signals.rows(torch.arange(rows))
+    gramian = by_hand(module, seen, lambda _: inputs_of(module.policy))
+    found = module.loss.diagnose(signals)
+    norms = gramian.diagonal().sqrt()
+    assert len(experience.rollout) == 16
+    for i, name in enumerate(module.names):
+        assert found[f"solver/gradient_norm/{name}"] == pytest.approx(norms[i].item(), rel=1e-3)
+        for j, other in enumerate(module.names[:i]):
+            cosine = (gramian[i, j] / norms[i] / norms[j]).item()
+            assert found[f"solver/cosine/{other}~{name}"] == pytest.approx(cosine, abs=1e-3)

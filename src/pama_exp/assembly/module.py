@@ -94,6 +94,7 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
             kl_estimator=t.kl.estimator,
             temperature=setup.sampling.temperature,
             gramian=GramianSettings(**asdict(t.gramian)),
+            diagnostics_target=t.diagnostics_target,
         ),
         optimizer=OptimizerSettings(
             learning_rate=t.learning_rate,

@@ -170,6 +170,7 @@ class TrainingConfig:
     evaluate_every: int = 20
     checkpoint_every: int = 10
     diagnostics_every: int = 10
+    diagnostics_target: str = "auto"
     calibration_prompts: int = 256
 
 
@@ -290,6 +291,7 @@ CHOICES = {
     "training.kl.estimator": ("k1", "k2", "k3"),
     "training.gramian.target": ("full", "adapter", "last-layer", "sketch", "hidden"),
     "training.gramian.hold": ("all", "host", "one"),
+    "training.diagnostics_target": ("auto", "full", "adapter", "last-layer", "sketch", "hidden"),
     "trainer.strategy": ("single", "ddp", "fsdp"),
     "logger.mode": ("auto", "online", "offline", "disabled"),
     "evaluate.split": ("train", "validation", "test"),

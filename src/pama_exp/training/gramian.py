@@ -21,6 +21,7 @@ from pama_exp.parallel import collectives
 from pama_exp.policy.policy import Policy
 from pama_exp.policy.sharding import blocks_of
 
+Target = Literal["full", "adapter", "last-layer", "sketch", "hidden"]
 _CHUNK = 2**22  # coordinates sketched at a time, so that their random places take little memory
 
 
@@ -37,7 +38,7 @@ class GramianSettings:
     gradient at a time, for K(K+1)/2 backward passes instead of K.
     """
 
-    target: Literal["full", "adapter", "last-layer", "sketch", "hidden"] = "full"
+    target: Target = "full"
     hold: Literal["all", "host", "one"] = "all"
     sketch_dimension: int = 4096
 
@@ -147,7 +148,7 @@ def selected(policy: Policy, target: str) -> list[nn.Parameter]:
         UserError: if there are none.
     """
     if target == "last-layer":
-        chosen = trainable(blocks_of(policy.model)[-1])
+        chosen = [parameter for block in blocks_of(policy.model)[-1:] for parameter in trainable(block)]
     elif target == "adapter":
         chosen = [p for name, p in policy.model.named_parameters() if "lora_" in name and p.requires_grad]
     else:

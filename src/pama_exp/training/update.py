@@ -6,7 +6,7 @@ Legend: N objectives, K' surrogate losses, B responses, T response tokens, H hid
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from pama_exp.metrics import diagnostics
 from pama_exp.parallel import collectives
 from pama_exp.parallel.finite import named, norm, require_finite
 from pama_exp.policy.policy import Policy, select, trim
+from pama_exp.policy.sharding import blocks_of
 from pama_exp.rl.kl import kl_estimate
 from pama_exp.rl.losses import clipped_surrogate, clipped_value_loss
 from pama_exp.solvers.solver import Gramian, Solver
@@ -25,6 +26,7 @@ from pama_exp.training.experience import Experience
 from pama_exp.training.gramian import (
     GramianSettings,
     MicroBatches,
+    Target,
     Terms,
     billed_passes,
     hidden_gramian,
@@ -33,6 +35,9 @@ from pama_exp.training.gramian import (
 )
 from pama_exp.training.shared_rollout import parts_of
 from pama_exp.types import Rollout
+
+_OF_A_SMALL_MODEL = 5_000_000  # trained parameters up to which diagnostics=auto looks at all of them, and all responses
+_LOOKED_AT = 16  # responses of a larger model
 
 _HINT = "Lower training.learning_rate, or the size of the rewards; of this step nothing is kept."
 
@@ -54,6 +59,7 @@ class UpdateSettings:
     kl_estimator: str
     temperature: float
     gramian: GramianSettings = field(default_factory=GramianSettings)
+    diagnostics_target: Literal["auto"] | Target = "auto"
 
 
 class MiniBatchLoss:
@@ -110,8 +116,9 @@ class MiniBatchLoss:
     def diagnose(self, batch: Experience) -> dict[str, float]:
         """Gradient cosines, norms and ‖Σ w^i g^i‖ of the objectives' own surrogates: the same for every solver."""
         unbilled = Cost()
-        terms = self._terms_of(batch, 0.0, unbilled, per_objective=True)
-        gramian = self.gramian(terms, len(self.names), 0, unbilled, 0)("parameters")
+        rows, settings = self._looked_at(batch)
+        terms = self._terms_of(rows, 0.0, unbilled, per_objective=True)
+        gramian = self.gramian(terms, len(self.names), 0, unbilled, 0, settings)("parameters")
         cosines = diagnostics.gradient_cosines(gramian)
         metrics: dict[str, float] = {}
         for i, name in enumerate(self.names):
@@ -122,11 +129,36 @@ class MiniBatchLoss:
         metrics["solver/stationarity_residual"] = diagnostics.stationarity_residual(gramian, weights).item()
         return metrics
 
-    def gramian(self, terms: MicroBatches, count: int, seed: int, cost: Cost, sequences: int) -> Gramian:
-        """G_kl = ⟨∇L^k, ∇L^l⟩ of the `count` surrogates alone, computed only if the solver asks for it."""
+    def _looked_at(self, batch: Experience) -> tuple[Experience, GramianSettings]:
+        """The responses and the gradients that diagnostics are of: bounded, unless all are cheap or asked for."""
+        given, wanted = self.settings.gramian, self.settings.diagnostics_target
+        if wanted != "auto":
+            return batch, replace(given, target=wanted)
+        trained = sum(parameter.numel() for parameter in self.policy.actor_parameters())
+        if trained <= _OF_A_SMALL_MODEL:
+            return batch, given
+        share = max(1, _LOOKED_AT // collectives.size()) * collectives.size()  # as many for each process
+        rows = torch.arange(min(share, len(batch.rollout)), device=batch.rewards.device)  # they come shuffled
+        last = blocks_of(self.policy.model)[-1:]
+        target: Target = "last-layer" if last and trainable(last[0]) else "hidden"
+        return batch.rows(rows), replace(given, target=target, hold="all")
+
+    def gramian(
+        self,
+        terms: MicroBatches,
+        count: int,
+        seed: int,
+        cost: Cost,
+        sequences: int,
+        settings: GramianSettings | None = None,
+    ) -> Gramian:
+        """G_kl = ⟨∇L^k, ∇L^l⟩ of the `count` surrogates alone, computed only if the solver asks for it.
+
+        `settings` are `training.gramian` unless others are given.
+        """
+        settings = self.settings.gramian if settings is None else settings
 
         def compute(target: Literal["parameters", "hidden"] = "parameters") -> Tensor:
-            settings = self.settings.gramian
             if "hidden" in (target, settings.target):
                 found = hidden_gramian(terms)
             else:
