@@ -68,9 +68,8 @@ def main() -> None:
     }
     (ROOT / "results" / "diagnostics.json").write_text(json.dumps(result, indent=1) + "\n")
     for name, row in result.items():
-        print(
-            f"{name}: r = {row['correlation_with_full']:.3f}, |Δ| {row['mean_absolute_difference']:.3f}, {row['seconds']:.1f} s"
-        )
+        correlation, difference = row["correlation_with_full"], row["mean_absolute_difference"]
+        print(f"{name}: r = {correlation:.3f}, |Δ| {difference:.3f}, {row['seconds']:.1f} s")
 
 
 if __name__ == "__main__":
