@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 import pama_exp
-from pama_exp.build.module import build_alignment
-from pama_exp.build.setup import resolve
+from pama_exp.assembly.module import build_alignment
+from pama_exp.assembly.setup import resolve
+from pama_exp.training.gramian import GramianSettings
 
 ROOT = Path(__file__).parent
 COMMAND = ["model=hf", "data=file", "solver=linear", "data.max_prompt_tokens=48", "rollout.sampling.max_new_tokens=32"]
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--prompts", required=True)
     parser.add_argument("--batches", type=int, default=4)
     given = parser.parse_args()
-    config = pama_exp.configure([*COMMAND, f"model.path={given.model}", f"data.path={given.prompts}"])
+    config = pama_exp.configure(*COMMAND, f"model.path={given.model}", f"data.path={given.prompts}")
     setup = resolve(config)
     module = build_alignment(setup, setup.task.start_policy())
     module.policy.eval()
@@ -50,7 +51,8 @@ def main() -> None:
         module.step = step
         experience = module._collect()
         for name, (target, rows) in LOOKS.items():
-            module.loss.settings = replace(module.loss.settings, diagnostics_target=target)
+            wanted = None if target == "auto" else GramianSettings(target)
+            module.loss.settings = replace(module.loss.settings, diagnostics=wanted)
             started = time.perf_counter()
             found = module.loss.diagnose(experience.rows(torch.arange(rows)))
             seconds[name].append(time.perf_counter() - started)

@@ -155,7 +155,8 @@ def test_diagnostics_of_a_large_model_look_at_its_last_block_and_few_responses(
     module, experience = stepped
     monkeypatch.setattr(update, "_OF_A_SMALL_MODEL", trained)
     monkeypatch.setattr(update, "_LOOKED_AT", 4)
-    object.__setattr__(module.loss.settings, "diagnostics_target", target)
+    wanted = None if target == "auto" else GramianSettings(target)
+    object.__setattr__(module.loss.settings, "diagnostics", wanted)
     signals = replace(experience, advantages=experience.combined)
     seen = signals.rows(torch.arange(rows))
     gramian = by_hand(module, seen, lambda _: inputs_of(module.policy))

@@ -27,7 +27,7 @@ from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.rl.kl import AdaptiveKL, FixedKL
 from pama_exp.rollout.engine import RolloutEngine, Sampling
 from pama_exp.solvers.solver import Solver
-from pama_exp.tracking.console import note
+from pama_exp.tracking.console import note, phase
 from pama_exp.training import shared_rollout
 from pama_exp.training.alignment import Alignment
 from pama_exp.training.gramian import GramianSettings
@@ -45,10 +45,15 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
     config, t = setup.config, setup.config.training
     torch.manual_seed(random_state(config.seed, 0, "run"))  # in every process, whatever each has done before
     tokenizer = load_tokenizer(folder)
-    policy, reference = _policy_and_reference(setup, folder)
+    with phase(f"Loading the model {config.model.name}"):
+        policy, reference = _policy_and_reference(setup, folder)
     engine = _engine(setup, policy, tokenizer)
     _arrange_blocks(config.trainer, policy, reference)
-    objectives = [plan.build() for plan in setup.objectives]
+    with phase("Loading reward models", len(setup.objectives)) as loading:
+        objectives = []
+        for plan in setup.objectives:
+            objectives.append(plan.build())
+            loading.advance()
     if config.trainer.uses_gpu and config.trainer.strategy == "single":
         # Calibration and stage=evaluate come without Lightning, which would move it all.
         for part in (policy, reference, *objectives):
@@ -94,7 +99,9 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
             kl_estimator=t.kl.estimator,
             temperature=setup.sampling.temperature,
             gramian=GramianSettings(**asdict(t.gramian)),
-            diagnostics_target=t.diagnostics_target,
+            diagnostics=None
+            if t.diagnostics_target == "auto"
+            else GramianSettings(**{**asdict(t.gramian), "target": t.diagnostics_target}),
         ),
         optimizer=OptimizerSettings(
             learning_rate=t.learning_rate,
@@ -183,11 +190,13 @@ def _calibrate(
         return
     collected: list[torch.Tensor] = []
     step = 0
-    while sum(scores.shape[1] for scores in collected) < count:
-        stream = random_state(seed, step, "calibrate")
-        rollout = shared_rollout.generate(engine, prompts.batch(step), sampling, stream, engine.model.device)
-        collected.append(shared_rollout.score(partial(score_all, objectives), rollout))
-        step += 1
+    with phase("Calibrating on the model's own responses", count) as calibrating:
+        while calibrating.done < count:
+            stream = random_state(seed, step, "calibrate")
+            rollout = shared_rollout.generate(engine, prompts.batch(step), sampling, stream, engine.model.device)
+            collected.append(shared_rollout.score(partial(score_all, objectives), rollout))
+            calibrating.advance(len(rollout))
+            step += 1
     scores_of_all = torch.cat(collected, dim=1)
     for objective, scores in zip(objectives, scores_of_all, strict=True):
         if isinstance(objective.normaliser, Frozen):

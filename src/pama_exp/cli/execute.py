@@ -62,16 +62,20 @@ def run(config: schema.Config, given: Sequence[str] | None = None) -> dict[str, 
     config = as_the_run_had_it(config, given)
     if not config.preflight:
         check_assets(config)  # at once: what follows imports for seconds
-    stage = load_stage(config)
-    from pama_exp.assembly import preflight
-    from pama_exp.assembly.setup import resolve
+    from pama_exp.tracking.console import phase
+
+    with phase("Loading libraries"):
+        stage = load_stage(config)
+        from pama_exp.assembly import preflight
+        from pama_exp.assembly.setup import resolve
 
     if config.preflight:
         preflight.report(config)
         return {}
     use_threads(config.trainer.threads)
-    setup = resolve(config)
-    preflight.warn(setup)
+    with phase("Reading the data and what the model is"):
+        setup = resolve(config)
+        preflight.warn(setup)
     return _recorded(stage, setup)
 
 

@@ -15,7 +15,7 @@ from pama_exp.errors import Interrupted
 from pama_exp.parallel import collectives
 from pama_exp.policy.sharding import put_together
 from pama_exp.tracking import checkpoints, plots, run_wandb
-from pama_exp.tracking.console import note, progress
+from pama_exp.tracking.console import note, phase, progress
 from pama_exp.tracking.record import RunRecord
 from pama_exp.training.alignment import Alignment
 from pama_exp.training.callbacks import Checkpoints, Evaluator, RandomStates, Recorder
@@ -64,7 +64,8 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
     result = _conclude(setup, record, module, evaluator, test)
     put_together(module.policy)
     if collectives.is_main():
-        export_run(setup, record, module, result)
+        with phase("Saving the policy"):
+            export_run(setup, record, module, result)
     finish_logging(config, record, wandb_run, result, setup.front("test").support)
     return result
 

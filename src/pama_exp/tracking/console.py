@@ -1,71 +1,20 @@
-"""What a person watching sees: a live line, notes, the summary, and errors in two lines."""
+"""What a person reads: notes, the summary, tables, and errors in two lines."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from pama_exp.config.naming import shown
 from pama_exp.errors import UserError
+from pama_exp.tracking.watching import Progress, phase, progress
 
-
-@runtime_checkable
-class Progress(Protocol):
-    """Something that is told of each step."""
-
-    def advance(self, values: Mapping[str, float]) -> None:
-        """One more step is done; `values` are worth seeing."""
-        ...
-
-
-class _Live:
-    """A bar on a terminal."""
-
-    def __init__(self, bar: RichProgress, task: Any) -> None:
-        self.bar, self.task = bar, task
-
-    def advance(self, values: Mapping[str, float]) -> None:
-        self.bar.update(self.task, advance=1, values=_show(values))
-
-
-class _Plain:
-    """A line every tenth of the way, where there is no terminal."""
-
-    def __init__(self, title: str, total: int, done: int) -> None:
-        self.title, self.total, self.done = title, total, done
-
-    def advance(self, values: Mapping[str, float]) -> None:
-        self.done += 1
-        if self.done == self.total or self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
-            print(f"{self.title}: {self.done}/{self.total}  {_show(values)}", flush=True)  # noqa: T201
-
-
-@contextmanager
-def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
-    """A live line with bar, steps, elapsed time, time left and a few values; plain lines off a terminal."""
-    console = Console()
-    if not console.is_terminal:
-        yield _Plain(title, total, done)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[cyan]{task.fields[values]}"),
-    )
-    with RichProgress(*columns, console=console) as bar:
-        yield _Live(bar, bar.add_task(escape(title), total=total, completed=done, values=""))
+__all__ = ["Progress", "note", "phase", "print_error", "progress", "summary", "table"]
 
 
 def note(text: str) -> None:
@@ -126,10 +75,6 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 def print_error(error: UserError) -> None:
     """Two lines on standard error."""
     print(f"{error.message}\n{error.hint}", file=sys.stderr)  # noqa: T201
-
-
-def _show(values: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.3g}" for name, value in values.items())
 
 
 def _number(value: float | None) -> str:

@@ -22,19 +22,19 @@ from torch.nn.utils import clip_grad_norm_
 from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError, located
-from pama_exp.metrics import diagnostics
 from pama_exp.parallel import collectives, finite
 from pama_exp.policy.policy import Policy, reference_log_probs, select, trim
 from pama_exp.policy.sharding import whole
 from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.rl.estimators import Estimator
 from pama_exp.rl.kl import AdaptiveKL, FixedKL, kl_estimate
-from pama_exp.rl.losses import explained_variance
 from pama_exp.rl.masks import masked_mean
 from pama_exp.rollout.engine import RolloutEngine, Sampling
 from pama_exp.solvers.solver import Solver
+from pama_exp.tracking.console import phase
 from pama_exp.training import shared_rollout
 from pama_exp.training.cost import Cost, peak_memory_bytes
+from pama_exp.training.description import described
 from pama_exp.training.evaluation import Evaluation, distribution, evaluate
 from pama_exp.training.experience import Experience
 from pama_exp.training.gramian import trainable
@@ -93,7 +93,7 @@ class Alignment(LightningModule):
             with self._timed("update"):
                 self._learn(experience)
                 check_learned(self.policy, experience.rollout, self._remedy)
-            self._describe(experience)
+            self.metrics |= described(experience, self.solver, self.names, self.estimator.needs_critic)
         self.step += 1
         seconds = time.perf_counter() - started
         self.cost.seconds += seconds
@@ -210,7 +210,8 @@ class Alignment(LightningModule):
             seed = random_state(self.seed, self.step, f"sketch-{index}")
             logs = self.loss.backward(batch, self.kl.coefficient, self.cost, self.manual_backward, seed)
             if diagnose and not observed:
-                self.metrics |= self.loss.diagnose(batch)
+                with self._timed("diagnose"):
+                    self.metrics |= self.loss.diagnose(batch)
             logs["policy/grad_norm"] = self._clip(self.policy.actor_parameters())
             value_norm = self._clip(trainable(self.policy.value_heads))
             self._require_finite(
@@ -247,25 +248,6 @@ class Alignment(LightningModule):
             generator = torch.Generator().manual_seed(random_state(self.seed, self.step, f"order-{epoch}"))
             yield from torch.split(torch.randperm(count, generator=generator), self.update.mini_batch_size)
 
-    def _describe(self, experience: Experience) -> None:
-        """The solver's diagnostics that cost no pass, the same for every solver, and the critic's."""
-        mask, per_objective = experience.rollout.response_mask, experience.per_objective()
-        weights = self.solver.latest_weights.to(per_objective)
-        # Where the losses were weighed rather than the advantages, the signal is the advantages under those weights.
-        is_combined = len(experience.combined) == 1
-        signal = experience.combined[0] if is_combined else torch.einsum("n,nbt->bt", weights, per_objective)
-        tables = {
-            "weight": weights,
-            "binding_share": diagnostics.binding_share(per_objective, mask),
-            "covariance": diagnostics.reward_signal_covariance(experience.rewards, signal, mask),
-        }
-        for kind, values in tables.items():
-            self.metrics |= {f"solver/{kind}/{n}": v.item() for n, v in zip(self.names, values, strict=True)}
-        if self.estimator.needs_critic:
-            channels = self.names if len(experience.advantages) == len(self.names) else ["scalarised"]
-            shares = explained_variance(experience.old_values, experience.returns, mask)
-            self.metrics |= {f"value/explained_variance/{n}": v.item() for n, v in zip(channels, shares, strict=True)}
-
     def _generate(self, prompts: PromptBatch, seed: int) -> Rollout:
         """A response to each prompt, every process answering its share."""
         with whole(self.policy):
@@ -275,12 +257,15 @@ class Alignment(LightningModule):
     def evaluate_policy(self, stream: PromptStream, seed: int) -> Evaluation:
         """Sample one response for every prompt of the stream and score it by every objective, learned and gold."""
         self.policy.eval()
-        rollouts = (
-            self._generate(batch, random_state(seed, index, "evaluate"))
-            for index, batch in enumerate(stream.slices(128))
-        )
-        with located(f"Evaluation at step {self.step}"):
-            return evaluate(self.objectives, rollouts)
+
+        def rollouts() -> Iterator[Rollout]:
+            for index, batch in enumerate(stream.slices(128)):
+                yield self._generate(batch, random_state(seed, index, "evaluate"))
+                evaluating.advance(len(batch))
+
+        what = f"Evaluation at step {self.step}"
+        with located(what), phase(what, len(stream.texts)) as evaluating:
+            return evaluate(self.objectives, rollouts())
 
     def configure_model(self) -> None:
         """Split the parameters among the processes where that is the strategy."""
@@ -313,7 +298,8 @@ class Alignment(LightningModule):
         with located(f"The checkpoint of step {self.step}"):
             check_weights(self.policy, self._remedy)
         if self.policy.adapter is not None:
-            checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._trained()}
+            trained = {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
+            checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
         checkpoint["alignment"] = {
             "step": self.step,
             "bill": asdict(self.cost),
@@ -338,11 +324,9 @@ class Alignment(LightningModule):
         for objective in self.objectives:
             objective.normaliser.load_state_dict(state["normalisers"][objective.name])
 
-    def _trained(self) -> set[str]:
-        return {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
-
     @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
+    def _timed(self, part: str) -> Iterator[None]:
         started = time.perf_counter()
-        yield
-        self.metrics[f"time/{phase}"] = time.perf_counter() - started
+        with phase(part):
+            yield
+        self.metrics[f"time/{part}"] = time.perf_counter() - started

@@ -18,7 +18,7 @@ from pama_exp.errors import Interrupted, UserError
 from pama_exp.parallel import collectives
 from pama_exp.tracking import checkpoints
 from pama_exp.tracking.backends import survive
-from pama_exp.tracking.console import Progress
+from pama_exp.tracking.console import Progress, phase
 from pama_exp.tracking.record import RunRecord
 from pama_exp.tracking.run_wandb import log_generations
 from pama_exp.training.alignment import Alignment
@@ -197,7 +197,8 @@ class Checkpoints(Callback):
         """Write step-<n>.ckpt by way of a temporary file, then drop all but the newest two."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / "unfinished.tmp"
-        trainer.save_checkpoint(temporary)  # every process's part; the main one writes
+        with phase("Saving a checkpoint"):
+            trainer.save_checkpoint(temporary)  # every process's part; the main one writes
         if not collectives.is_main():
             return
         checkpoints.seal(temporary, self.folder, step)

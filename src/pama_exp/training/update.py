@@ -59,7 +59,7 @@ class UpdateSettings:
     kl_estimator: str
     temperature: float
     gramian: GramianSettings = field(default_factory=GramianSettings)
-    diagnostics_target: Literal["auto"] | Target = "auto"
+    diagnostics: GramianSettings | None = None  # of all responses; None: as the size of what is trained allows
 
 
 class MiniBatchLoss:
@@ -131,9 +131,9 @@ class MiniBatchLoss:
 
     def _looked_at(self, batch: Experience) -> tuple[Experience, GramianSettings]:
         """The responses and the gradients that diagnostics are of: bounded, unless all are cheap or asked for."""
-        given, wanted = self.settings.gramian, self.settings.diagnostics_target
-        if wanted != "auto":
-            return batch, replace(given, target=wanted)
+        given = self.settings.gramian
+        if self.settings.diagnostics is not None:
+            return batch, self.settings.diagnostics
         trained = sum(parameter.numel() for parameter in self.policy.actor_parameters())
         if trained <= _OF_A_SMALL_MODEL:
             return batch, given

@@ -1,0 +1,36 @@
+"""What of a step is measured at no cost of a pass: the solver's doing, the same for every solver, and the critic's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pama_exp.metrics import diagnostics
+from pama_exp.rl.losses import explained_variance
+from pama_exp.solvers.solver import Solver
+from pama_exp.training.experience import Experience
+
+
+def described(experience: Experience, solver: Solver, names: Sequence[str], needs_critic: bool) -> dict[str, float]:
+    """Metrics of a step by name; `names` are the objectives'."""
+    mask, per_objective = experience.rollout.response_mask, experience.per_objective()
+    weights = solver.latest_weights.to(per_objective)
+    # Where the losses were weighed rather than the advantages, the signal is the advantages under those weights.
+    is_combined = len(experience.combined) == 1
+    signal = experience.combined[0] if is_combined else torch.einsum("n,nbt->bt", weights, per_objective)
+    tables = {
+        "weight": weights,
+        "binding_share": diagnostics.binding_share(per_objective, mask),
+        "covariance": diagnostics.reward_signal_covariance(experience.rewards, signal, mask),
+    }
+    metrics = {
+        f"solver/{kind}/{name}": value.item()
+        for kind, values in tables.items()
+        for name, value in zip(names, values, strict=True)
+    }
+    if needs_critic:
+        channels = names if len(experience.advantages) == len(names) else ["scalarised"]
+        shares = explained_variance(experience.old_values, experience.returns, mask)
+        metrics |= {f"value/explained_variance/{n}": v.item() for n, v in zip(channels, shares, strict=True)}
+    return metrics
