@@ -32,6 +32,8 @@ class Settings:
     kl_coefficient: float = 0.2
     kl_estimator: str = "k1"
     kl_in_loss: bool = False
+    kl_combined: bool = False
+    scale_combined: bool = False
     max_grad_norm: float = 0.5
     rule: str = "linear"
     weights: tuple[float, ...] = (0.3, 0.7)
@@ -118,7 +120,7 @@ def collect(policy: Said, reference: Said, rewards: Sequence[Sequence[float]], s
         raw: Tokens = []
         for b, reward in enumerate(row):
             last = len(kl[b]) - 1
-            charge = 0.0 if settings.kl_in_loss else settings.kl_coefficient
+            charge = 0.0 if settings.kl_in_loss or settings.kl_combined else settings.kl_coefficient
             earned = [(reward if t == last else 0.0) - charge * kl[b][t] for t in range(last + 1)]
             value = [*values[i][b], 0.0]
             deltas = [earned[t] + settings.gamma * value[t + 1] - value[t] for t in range(last + 1)]
@@ -131,6 +133,14 @@ def collect(policy: Said, reference: Said, rewards: Sequence[Sequence[float]], s
     return Collected(log_probs, others, values, kl, advantages, returns, losses)
 
 
+def to_come(kl: Tokens) -> Tokens:
+    """The KL from each token on, less what the responses that have such a token pay on average."""
+    left = [[sum(row[t:]) for t in range(len(row))] for row in kl]
+    longest = max(map(len, left))
+    means = [sum(reach) / len(reach) for t in range(longest) if (reach := [row[t] for row in left if len(row) > t])]
+    return [[value - means[t] for t, value in enumerate(row)] for row in left]
+
+
 def mini_batch_loss(
     said: Said, rows: Iterable[int], seen: Collected, settings: Settings
 ) -> tuple[Tensor, dict[str, float]]:
@@ -138,7 +148,7 @@ def mini_batch_loss(
     rows = list(rows)
     count = sum(len(seen.kl[b]) for b in rows)
     surrogates, value_losses = [0.0] * len(seen.combined), [0.0] * len(seen.returns)
-    entropy, kl, moved = 0.0, 0.0, 0.0
+    entropy, kl, moved, charged, cost = 0.0, 0.0, 0.0, 0.0, to_come(seen.kl)
     for b in rows:
         for t in range(len(seen.kl[b])):
             log_prob, old = said.log_probs[b][t], seen.log_probs[b][t]
@@ -148,6 +158,8 @@ def mini_batch_loss(
                 a = advantages[b][t]
                 # Where the clipped term is the smaller it is a constant; at a tie inside the clip both are the ratio's.
                 surrogates[k] = surrogates[k] - (ratio * a if ratio.item() * a <= held * a else held * a) / count
+            a = -settings.kl_coefficient * cost[b][t]
+            charged = charged - (ratio * a if ratio.item() * a <= held * a else held * a) / count
             for i, returns in enumerate(seen.returns):
                 value, before = said.values[i][b][t], seen.values[i][b][t]
                 near = before + (value - before).clamp(-settings.value_clip, settings.value_clip)
@@ -157,10 +169,19 @@ def mini_batch_loss(
             kl = kl + kl_of(log_prob, seen.reference[b][t], settings.kl_estimator) / count
             moved += (math.exp(log_prob.item() - old) - 1 - (log_prob.item() - old)) / count
     shares = settings.weights if len(surrogates) > 1 else (1.0,)
+    if settings.scale_combined:
+        signal = [
+            sum(w * seen.combined[k][b][t] for k, w in enumerate(shares)) for b in rows for t in range(len(seen.kl[b]))
+        ]
+        mean = sum(signal) / count
+        deviation = math.sqrt(sum((s - mean) ** 2 for s in signal) / count)
+        shares = tuple(w / deviation for w in shares)
     loss = sum(w * surrogate for w, surrogate in zip(shares, surrogates, strict=True))
     loss = loss + settings.value_coefficient * sum(value_losses) - settings.entropy_coefficient * entropy
     if settings.kl_in_loss:
         loss = loss + settings.kl_coefficient * kl
+    if settings.kl_combined:
+        loss = loss + charged
     logs = {
         "policy/loss": sum(s.item() for s in surrogates) / len(surrogates),
         "value/loss": sum(v.item() for v in value_losses),

@@ -81,3 +81,16 @@ def test_clip_fraction_depends_on_the_sign_of_each_advantage():
     advantages = torch.tensor([[[1.0, 1.0]], [[-1.0, -1.0]], [[1.0, -1.0]], [[-1.0, 1.0]]])
     mask = torch.ones(1, 2, dtype=torch.bool)
     assert diagnostics.clip_fraction(log_probs, old, advantages, mask, 0.2).tolist() == [0.5, 0.5, 1.0, 0.0]
+
+
+def test_the_explained_share_is_the_squared_correlation_over_valid_tokens():
+    generator = torch.Generator().manual_seed(4)
+    mask = torch.rand(6, 5, generator=generator) < 0.7
+    cause = torch.randn(6, 5, generator=generator)
+    advantages = torch.stack(
+        [0.5 * cause + torch.randn(6, 5, generator=generator), -3.0 * cause + 1.0, cause * 0 + 2.0]
+    )
+    found = diagnostics.explained_share(torch.where(mask, advantages, 1e6), cause, mask)
+    expected = np.corrcoef(advantages[0][mask].numpy(), cause[mask].numpy())[0, 1] ** 2
+    assert found.tolist() == pytest.approx([expected, 1.0, 0.0], abs=1e-5)
+    assert diagnostics.explained_share(advantages, cause, torch.zeros_like(mask)).tolist() == [0.0, 0.0, 0.0]

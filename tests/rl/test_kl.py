@@ -134,3 +134,10 @@ def test_k1_as_a_term_of_the_loss_is_refused_with_what_works():
     with pytest.raises(UserError, match="gradient is zero") as caught:
         check_placement("k1", "loss")
     assert "k2" in caught.value.hint
+
+
+def test_what_is_to_come_is_the_sum_from_each_token_less_its_mean_at_that_place():
+    charges = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 99.0]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    # From each token on: 6, 5, 3 and 9, 5; at each place the mean is 7.5, 5 and 3.
+    assert kl.kl_to_come(charges, mask).tolist() == [[-1.5, 0.0, 0.0], [1.5, 0.0, 0.0]]

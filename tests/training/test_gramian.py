@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,14 @@ from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.training import update
 from pama_exp.training.cost import Cost
-from pama_exp.training.gramian import CountSketch, GramianSettings, parameter_gramian, selected, trainable
+from pama_exp.training.gramian import (
+    CountSketch,
+    GramianSettings,
+    advantage_gramian,
+    parameter_gramian,
+    selected,
+    trainable,
+)
 
 OBJECTIVES = 3
 
@@ -168,3 +176,34 @@ def test_diagnostics_of_a_large_model_look_at_its_last_block_and_few_responses(
         for j, other in enumerate(module.names[:i]):
             cosine = (gramian[i, j] / norms[i] / norms[j]).item()
             assert found[f"solver/cosine/{other}~{name}"] == pytest.approx(cosine, abs=1e-3)
+
+
+def test_the_products_of_advantages_are_numpys_covariance_over_valid_tokens(stepped):
+    _, experience = stepped
+    mask = experience.rollout.response_mask
+    rows = experience.combined[:, mask].double().numpy()
+    found = advantage_gramian(torch.where(mask, experience.combined, 1e3), mask)
+    np.testing.assert_allclose(found.numpy(), np.cov(rows, ddof=0), rtol=1e-4)
+    assert advantage_gramian(experience.combined, torch.zeros_like(mask)).abs().sum() == 0
+
+
+@pytest.mark.parametrize("solver", ["mgda", "nash-mtl", "pcgrad", "gapo"])
+def test_solvers_find_their_weights_from_advantages_without_a_pass(stepped, shared_cache, solver):
+    """The Gramian that the solver is given is the advantages', and the bill has one backward pass."""
+    _, experience = stepped
+    config = schema.typed(
+        composed(
+            *FAST, "reward=gold", f"solver={solver}", "training.gramian.target=advantages",
+            "objectives=[helpful,concise,polite]", f"cache_dir={shared_cache}", "output=unused",
+        )
+    )  # fmt: skip
+    setup = resolve(config)
+    module = build_alignment(setup, setup.task.start_policy())
+    asked, original = [], module.solver.on_losses
+    module.solver.on_losses = lambda losses, gramian: (asked.append(gramian()), original(losses, gramian))[1]
+    cost = Cost()
+    module.loss.backward(experience, 0.0, cost, lambda loss: loss.backward())
+    torch.testing.assert_close(asked[0], advantage_gramian(experience.combined, experience.rollout.response_mask))
+    assert cost.backwards == len(experience.rollout)
+    gradients = torch.cat([p.grad.flatten() for p in trainable(module.policy) if p.grad is not None])
+    assert gradients.norm() > 0

@@ -49,6 +49,9 @@ RULES = {"linear": Linear, "pama": PAMA, "losses": Weighed}
 CASES = {
     "KL in the reward": Settings(),
     "KL k3 in the loss, losses weighed": Settings(kl_in_loss=True, kl_estimator="k3", rule="losses"),
+    "KL charged once, PAMA at unit deviation": Settings(kl_combined=True, scale_combined=True, rule="pama"),
+    "KL charged once, losses weighed": Settings(kl_combined=True, rule="losses"),
+    "losses weighed to unit deviation": Settings(scale_combined=True, rule="losses"),
     "KL k2 in the loss, PAMA": Settings(kl_in_loss=True, kl_estimator="k2", rule="pama"),
 }
 
@@ -135,6 +138,8 @@ def make(settings, target):
             max_grad_norm=settings.max_grad_norm,
             target_kl=None,
             kl_in_loss=settings.kl_in_loss,
+            kl_combined=settings.kl_combined,
+            scale_combined=settings.scale_combined,
             kl_estimator=settings.kl_estimator,
             temperature=sampling.temperature,
         ),

@@ -96,6 +96,8 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
             max_grad_norm=t.max_grad_norm,
             target_kl=t.target_kl,
             kl_in_loss=t.kl.placement == "loss",
+            kl_combined=t.kl.placement == "combined",
+            scale_combined=t.scale_combined,
             kl_estimator=t.kl.estimator,
             temperature=setup.sampling.temperature,
             gramian=GramianSettings(**asdict(t.gramian)),

@@ -126,7 +126,7 @@ class FitConfig:
 
 @dataclass
 class KLConfig:
-    """How the policy is kept near the reference: in every objective's return, or as a term of the loss."""
+    """How the policy is kept near the reference: in every objective's return, in the loss, or once for all of them."""
 
     placement: str = "reward"
     estimator: str = "k1"
@@ -164,6 +164,7 @@ class TrainingConfig:
     critic_shapes_trunk: bool = False
     entropy_coefficient: float = 0.0
     max_grad_norm: float = 1.0
+    scale_combined: bool = False
     target_kl: float | None = None
     kl: KLConfig = field(default_factory=KLConfig)
     gramian: GramianConfig = field(default_factory=GramianConfig)
@@ -287,9 +288,9 @@ CHOICES = {
     "adapter.export": ("merged", "adapter"),
     "conditioning.name": ("none", "embedding", "prompt"),
     "training.schedule": ("constant", "linear", "cosine"),
-    "training.kl.placement": ("reward", "loss"),
+    "training.kl.placement": ("reward", "loss", "combined"),
     "training.kl.estimator": ("k1", "k2", "k3"),
-    "training.gramian.target": ("full", "adapter", "last-layer", "sketch", "hidden"),
+    "training.gramian.target": ("full", "adapter", "last-layer", "sketch", "hidden", "advantages"),
     "training.gramian.hold": ("all", "host", "one"),
     "training.diagnostics_target": ("auto", "full", "adapter", "last-layer", "sketch", "hidden"),
     "trainer.strategy": ("single", "ddp", "fsdp"),

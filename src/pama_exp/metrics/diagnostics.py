@@ -47,6 +47,21 @@ def reward_signal_covariance(
     return centred @ signal / count  # centring one side is enough
 
 
+def explained_share(
+    advantages: Float[Tensor, "N B T"], cause: Float[Tensor, "B T"], response_mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, " N"]:
+    """Squared correlation of each Aⁱ with `cause` over valid tokens: the share of its variance that goes with it.
+
+    In [0, 1], whatever the scale of either; 0 where one of them does not vary.
+    """
+    seen, other = advantages[:, response_mask].double(), cause[response_mask].double()
+    if other.numel() == 0:
+        return advantages.new_zeros(len(advantages))
+    seen, other = seen - seen.mean(1, keepdim=True), other - other.mean()
+    size = seen.square().sum(1) * other.square().sum()
+    return torch.where(size > 0, (seen @ other).square() / torch.where(size > 0, size, 1), 0).clamp(0, 1).to(advantages)
+
+
 def clip_fraction(
     log_probs: Float[Tensor, "B T"],
     old_log_probs: Float[Tensor, "B T"],

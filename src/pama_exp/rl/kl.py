@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pama_exp.errors import UserError, suggest
@@ -51,6 +51,17 @@ def check_placement(estimator: str, placement: str) -> None:
             "training.kl.placement=loss with estimator=k1 constrains nothing: its expected gradient is zero.",
             "Set training.kl.estimator=k2 (the gradient of KL(π‖reference)) or k3 (of KL(reference‖π)).",
         )
+
+
+def kl_to_come(kl: Float[Tensor, "B T"], response_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """Σ_{s ≥ t} kl_s minus its mean over the responses that have a token t; zero off the mask.
+
+    What token t costs when the KL is charged once, and not in every objective's return. The mean at t is a baseline: it
+    takes away no expected gradient, and most of the variance that comes from how long a response goes on.
+    """
+    to_come = torch.where(response_mask, kl, 0).flip(1).cumsum(1).flip(1)
+    mean = torch.where(response_mask, to_come, 0).sum(0) / response_mask.sum(0).clamp(min=1)
+    return torch.where(response_mask, to_come - mean, 0)
 
 
 class FixedKL:

@@ -27,7 +27,7 @@ from pama_exp.policy.policy import Policy, reference_log_probs, select, trim
 from pama_exp.policy.sharding import whole
 from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.rl.estimators import Estimator
-from pama_exp.rl.kl import AdaptiveKL, FixedKL, kl_estimate
+from pama_exp.rl.kl import AdaptiveKL, FixedKL, kl_estimate, kl_to_come
 from pama_exp.rl.masks import masked_mean
 from pama_exp.rollout.engine import RolloutEngine, Sampling
 from pama_exp.solvers.solver import Solver
@@ -132,7 +132,8 @@ class Alignment(LightningModule):
             | finite.named("A reward", self.names, rewards)
             | {"A reward of the solver": channels}
         )
-        penalty = torch.zeros_like(kl) if self.update.kl_in_loss else self.kl.coefficient * kl
+        is_outside = self.update.kl_in_loss or self.update.kl_combined
+        penalty = torch.zeros_like(kl) if is_outside else self.kl.coefficient * kl
         with self._timed("advantages"):
             advantages, returns = self.estimator.estimate(channels, penalty, old_values, mask)
             self._require_finite(finite.named("An advantage", self.names, advantages * mask))
@@ -153,16 +154,9 @@ class Alignment(LightningModule):
             "response/length": mask.sum(-1).float().mean().item(),
             "response/finished": rollout.finished.float().mean().item(),
         }
+        to_come, mean = kl_to_come(kl, mask), rewards.mean(-1, keepdim=True)
         return Experience(
-            rollout,
-            rewards,
-            old_log_probs,
-            reference,
-            old_values,
-            advantages,
-            returns,
-            combined,
-            mean_rewards=rewards.mean(-1, keepdim=True),
+            rollout, rewards, old_log_probs, reference, old_values, advantages, returns, combined, to_come, mean
         )
 
     def _old(self, rollout: Rollout) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,8 @@ def described(experience: Experience, solver: Solver, names: Sequence[str], need
         for kind, values in tables.items()
         for name, value in zip(names, values, strict=True)
     }
+    kl_shares = diagnostics.explained_share(per_objective, experience.kl_to_come, mask)
+    metrics |= {f"advantage/kl_share/{name}": share.item() for name, share in zip(names, kl_shares, strict=True)}
     if needs_critic:
         channels = names if len(experience.advantages) == len(names) else ["scalarised"]
         shares = explained_variance(experience.old_values, experience.returns, mask)

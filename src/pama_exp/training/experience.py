@@ -26,6 +26,7 @@ class Experience:
     advantages: Tensor  # (K, B, T) one per channel, before the solver
     returns: Tensor  # (K, B, T)
     combined: Tensor  # (K', B, T) after the solver
+    kl_to_come: Tensor  # (B, T) for where the KL is charged once
     mean_rewards: Tensor  # (N, 1) over the whole batch, whichever rows of it these are
 
     def rows(self, index: Tensor) -> Experience:

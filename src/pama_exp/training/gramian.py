@@ -21,7 +21,7 @@ from pama_exp.parallel import collectives
 from pama_exp.policy.policy import Policy
 from pama_exp.policy.sharding import blocks_of
 
-Target = Literal["full", "adapter", "last-layer", "sketch", "hidden"]
+Target = Literal["full", "adapter", "last-layer", "sketch", "hidden", "advantages"]
 _CHUNK = 2**22  # coordinates sketched at a time, so that their random places take little memory
 
 
@@ -32,7 +32,8 @@ class GramianSettings:
     `target`: full, every trained parameter of the policy; adapter, those of its LoRA adapters; last-layer, those of
     the last transformer block (the backward passes end there); sketch, every trained parameter by way of
     `sketch_dimension` random combinations of them, an unbiased estimate with a relative error of about 1/√m; hidden,
-    the last shared hidden state (MGDA-UB, which asks for it whatever is set here).
+    the last shared hidden state (MGDA-UB, which asks for it whatever is set here); advantages, no gradients at all, see
+    `advantage_gramian`: the one backward pass is the update's.
 
     `hold`: all, K gradients on the device; host, K gradients in main memory and one on the device; one, a single
     gradient at a time, for K(K+1)/2 backward passes instead of K.
@@ -96,6 +97,20 @@ def hidden_gramian(terms: MicroBatches) -> Tensor:
             whole = piece if whole is None else whole + piece
     assert whole is not None
     return collectives.total(whole)
+
+
+def advantage_gramian(advantages: Tensor, response_mask: Tensor) -> Tensor:
+    """G_kl = mean over valid tokens of (Aᵏ − Āᵏ)(Aˡ − Āˡ), of (K,B,T) advantages.
+
+    Where the gradients ∇ log π of tokens are orthonormal it is the Gramian of ∇Lᵏ = −mean(Aᵏ ∇ log π) up to a factor;
+    a constant part of an advantage has no expected gradient and is left out. A combination with ⟨Aᵏ, A⟩ ≥ 0 for every
+    k lowers no objective to first order of a step in the distribution over tokens. Free: no pass is made.
+    """
+    valid = advantages[:, response_mask].double()
+    if valid.shape[1] == 0:
+        return advantages.new_zeros(len(advantages), len(advantages))
+    centred = valid - valid.mean(1, keepdim=True)
+    return (centred @ centred.T / valid.shape[1]).to(advantages)
 
 
 def parameter_gramian(terms: MicroBatches, policy: Policy, count: int, settings: GramianSettings, seed: int) -> Tensor:

@@ -20,6 +20,7 @@ from pama_exp.policy.policy import Policy, select, trim
 from pama_exp.policy.sharding import blocks_of
 from pama_exp.rl.kl import kl_estimate
 from pama_exp.rl.losses import clipped_surrogate, clipped_value_loss
+from pama_exp.rl.masks import masked_variance
 from pama_exp.solvers.solver import Gramian, Solver
 from pama_exp.training.cost import Cost
 from pama_exp.training.experience import Experience
@@ -28,6 +29,7 @@ from pama_exp.training.gramian import (
     MicroBatches,
     Target,
     Terms,
+    advantage_gramian,
     billed_passes,
     hidden_gramian,
     parameter_gramian,
@@ -60,6 +62,8 @@ class UpdateSettings:
     temperature: float
     gramian: GramianSettings = field(default_factory=GramianSettings)
     diagnostics: GramianSettings | None = None  # of all responses; None: as the size of what is trained allows
+    kl_combined: bool = False
+    scale_combined: bool = False
 
 
 class MiniBatchLoss:
@@ -96,9 +100,11 @@ class MiniBatchLoss:
             with torch.set_grad_enabled(terms.is_single):
                 losses = collectives.total(torch.stack([part.surrogates.detach() for part in terms()]).sum(0))
             require_finite(named("The loss", self.names, losses), _HINT)
-            gramian = self.gramian(terms, len(losses), seed, cost, len(batch.rollout))
+            gramian = self.gramian(terms, len(losses), seed, cost, len(batch.rollout), batch=batch)
             weights = self.solver.on_losses(losses, gramian).to(losses)
             require_finite(named("The solver's weight", self.names, weights), _HINT)
+        if self.settings.scale_combined:
+            weights = weights * inverse_deviation(weights, batch.combined, batch.rollout.response_mask)
         logs: dict[str, Tensor] = {}
         for part in terms():
             if not part.surrogates.requires_grad:
@@ -151,15 +157,19 @@ class MiniBatchLoss:
         cost: Cost,
         sequences: int,
         settings: GramianSettings | None = None,
+        batch: Experience | None = None,
     ) -> Gramian:
         """G_kl = ⟨∇L^k, ∇L^l⟩ of the `count` surrogates alone, computed only if the solver asks for it.
 
-        `settings` are `training.gramian` unless others are given.
+        `settings` are `training.gramian` unless others are given. With the target `advantages`, and a `batch`, the
+        products of its advantages stand for those of the gradients.
         """
         settings = self.settings.gramian if settings is None else settings
 
         def compute(target: Literal["parameters", "hidden"] = "parameters") -> Tensor:
-            if "hidden" in (target, settings.target):
+            if settings.target == "advantages" and target == "parameters" and batch is not None:
+                found = advantage_gramian(batch.combined, batch.rollout.response_mask)
+            elif "hidden" in (target, settings.target):
                 found = hidden_gramian(terms)
             else:
                 cost.backwards += sequences * billed_passes(count, settings)
@@ -211,6 +221,12 @@ class MiniBatchLoss:
         if settings.kl_in_loss:
             kl = kl_estimate(output.log_probs, batch.reference_log_probs, settings.kl_estimator)
             rest = rest + kl_coefficient * (kl * mask).sum() / tokens
+        if settings.kl_combined:
+            # A surrogate of its own: the KL is charged once, and no solver or Gramian sees it.
+            charge = -kl_coefficient * batch.kl_to_come
+            rest = rest + clipped_surrogate(
+                output.log_probs, batch.old_log_probs, charge, mask, settings.clip, token_count=tokens
+            )
         with torch.no_grad():
             # k3 of the sampling policy against the current one: the tokens are the sampling policy's.
             moved = (kl_estimate(batch.old_log_probs, output.log_probs, "k3") * mask).sum() / tokens
@@ -221,6 +237,14 @@ class MiniBatchLoss:
             share = mask.sum() / tokens
             logs |= {f"policy/clip_fraction/{n}": c * share for n, c in zip(self.names, clipped, strict=True)}
         return Terms(surrogates, rest, output.log_probs, output.hidden, slopes, logs)
+
+
+def inverse_deviation(weights: Tensor, combined: Tensor, response_mask: Tensor) -> Tensor:
+    """1 / σ of Σ_k w_k A_k over the valid tokens of (K,B,T) advantages; 1 where it does not vary."""
+    signal = torch.einsum("k,kbt->bt", weights, combined)
+    deviation = masked_variance(signal, response_mask).sqrt()
+    varies = deviation > 10 * torch.finfo(signal.dtype).eps * signal.abs().amax()
+    return torch.where(varies, 1 / torch.where(varies, deviation, 1), 1)
 
 
 def check_weights(policy: Policy, hint: str) -> None:
