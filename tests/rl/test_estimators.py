@@ -1,10 +1,11 @@
 """The estimators: what is compared with what, and where the KL penalty goes."""
 
+import numpy as np
 import pytest
 import torch
 
 from pama_exp.errors import UserError
-from pama_exp.rl.estimators import GAE, Group
+from pama_exp.rl.estimators import GAE, Group, ReinforcePlusPlus
 
 MASK = torch.tensor([[True, True, True], [True, True, False], [True, False, False], [True, True, True]])
 SCORES = torch.tensor([[1.0, 2.0, 4.0, 8.0], [0.0, 0.0, 1.0, 0.0]])
@@ -63,3 +64,33 @@ def test_standardised_groups_have_no_scale():
 def test_a_setting_out_of_range_is_named(make, said):
     with pytest.raises(UserError, match=said):
         make()
+
+
+def test_reinforce_plus_plus_whitens_what_is_left_of_the_return_over_the_batch():
+    generator = torch.Generator().manual_seed(0)
+    scores, kl = torch.randn(2, 4, generator=generator), torch.rand(4, 3, generator=generator)
+    mask = torch.tensor([[True] * 3, [True, True, False], [True, False, False], [True] * 3])
+    found, values = ReinforcePlusPlus(gamma=0.9).estimate(scores, kl, torch.zeros(2, 4, 3), mask)
+    for i in range(2):
+        left = {}
+        for b in range(4):
+            length = int(mask[b].sum())
+            earned = [(scores[i, b].item() if t == length - 1 else 0.0) - kl[b, t].item() for t in range(length)]
+            left |= {(b, t): sum(0.9 ** (s - t) * earned[s] for s in range(t, length)) for t in range(length)}
+        every = np.array(list(left.values()))
+        for (b, t), value in left.items():
+            assert found[i, b, t].item() == pytest.approx((value - every.mean()) / every.std(), abs=1e-4)
+    assert values.abs().sum() == 0
+
+
+def test_reinforce_plus_plus_takes_off_the_mean_of_a_prompts_answers():
+    scores, mask = torch.tensor([[1.0, 3.0, 10.0, 14.0]]), torch.ones(4, 1, dtype=torch.bool)
+    found = ReinforcePlusPlus(group_size=2).estimate(scores, torch.zeros(4, 1), torch.zeros(1, 4, 1), mask)[0]
+    expected = np.array([-1.0, 1.0, -2.0, 2.0]) / np.sqrt(2.5)
+    np.testing.assert_allclose(found[0, :, 0].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"gamma": 0.0}, {"gamma": 1.1}, {"group_size": 0}])
+def test_reinforce_plus_plus_refuses(settings):
+    with pytest.raises(UserError):
+        ReinforcePlusPlus(**settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -118,3 +119,44 @@ class Group:
         """Advantages of (score − the response's whole KL penalty) within its group; `values` come back untouched."""
         returns = scores - (kl_penalty * response_mask).sum(-1)
         return broadcast_to_tokens(self.baseline(returns, self.group_size), response_mask), values
+
+
+class ReinforcePlusPlus:
+    """The return from every token on, whitened per channel over the batch; no critic (REINFORCE++, Hu 2025).
+
+    Aⁱ_t = whiten(Σ_{s ≥ t} γ^(s−t) rⁱ_s), rⁱ the token rewards with the KL in them
+
+    Where a prompt has several answers, their mean is taken off the scores first (its variant with a baseline).
+
+    Args:
+        gamma: discount factor per token, in (0, 1].
+        group_size: responses per prompt; 1: each prompt has one.
+
+    Raises:
+        UserError: for a setting outside its range.
+    """
+
+    needs_critic = False
+    label = "reinforce-plus-plus"
+
+    def __init__(self, gamma: float = 1.0, group_size: int = 1) -> None:
+        if not 0.0 < gamma <= 1.0:
+            raise UserError(f"advantage.gamma={gamma}.", "gamma lies in (0, 1].")
+        if group_size < 1:
+            raise UserError(f"advantage.group_size={group_size}.", "It is at least 1: one response per prompt.")
+        self.gamma, self.group_size = gamma, group_size
+
+    def estimate(
+        self,
+        scores: Float[Tensor, "K B"],
+        kl_penalty: Float[Tensor, "B T"],
+        values: Float[Tensor, "K B T"],
+        response_mask: Bool[Tensor, "B T"],
+    ) -> tuple[Float[Tensor, "K B T"], Float[Tensor, "K B T"]]:
+        """Whitened returns; `values` come back untouched."""
+        if self.group_size > 1:
+            # R − mean = (R − mean of the others) (S − 1) / S
+            scores = leave_one_out(scores, self.group_size) * ((self.group_size - 1) / self.group_size)
+        rewards = token_rewards(scores, kl_penalty, response_mask)
+        returns = gae(rewards, torch.zeros_like(rewards), response_mask, self.gamma, 1.0)
+        return center_and_scale(returns, response_mask), values
