@@ -43,7 +43,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "mgda-ub": [{"normalisation": "l2", "noon": True}],
     "tchebycheff": [{"ideal_per_objective": 1.5}],
     "gdpo": [{"whiten": False}],
-    "rvpo": [{"k": 0.0}, {"k": 50.0, "whiten": True}],
+    "rvpo": [{"k": 0.0, "k_end": None, "whiten": False}, {"k": 50.0, "k_end": None}],
+    "shifted-pama": [{"share": 0.6, "centre": True}],
+    "soft-noon": [{"tau": 0.05}],
+    "proportional-fairness": [{"alpha": 0.0}, {"alpha": 3.0, "barrier": 2.0}],
+    "gd2po": [{"mode": "hard"}, {"tau": 0.0, "whiten": False}],
+    "dara": [{"asymmetric": False}],
     "lagrangian": [{"initial": 0.5}, {"targets_per_objective": 0.1}],
     "ctwa": [{"target": 0.5}],
     "dynamic-gradient": [{"relative": False}],
@@ -53,7 +58,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "aligned-mtl": [{"scale_mode": mode} for mode in ("median", "rmse")],
 }
 # With one objective these have PPO's advantage centred and scaled over the batch once more.
-WHITENED = {"gdpo", "rvpo k=50.0 whiten=True"}
+WHITENED = {"gdpo", "rvpo", "rvpo k=50.0 k_end=None", "sa-mrpo", "gd2po", "dara"}
+WHITENED |= {"gd2po mode=hard", "dara asymmetric=False"}
 CLIP, BATCH, TOKENS, GROUP = 0.2, 6, 5, 3
 
 
@@ -126,7 +132,7 @@ class Recipe:
 
 def recipes() -> Iterator[Recipe]:
     for path in sorted(FOLDER.glob("*.yaml")):
-        node = OmegaConf.create({"seed": 0, "solver": OmegaConf.load(path)})
+        node = OmegaConf.create({"seed": 0, "training": {"steps": 60}, "solver": OmegaConf.load(path)})
         settings: Any = OmegaConf.to_container(node, resolve=True)["solver"]
         settings = {key: value for key, value in settings.items() if key not in ("name", "weights")}
         target = settings.pop("_target_")

@@ -52,7 +52,7 @@ def whitened_responses(values: Tensor, mask: Tensor) -> Tensor:
     means = np.array([row.mean().item() for _, row in rows])
     result = torch.zeros_like(values)
     for b, row in rows:
-        result[b][mask[b]] = (row - float(means.mean())) / float(means.std())
+        result[b][mask[b]] = (row - float(means.mean())) / float(means.std(ddof=1))
     return result
 
 

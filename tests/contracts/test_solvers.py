@@ -189,7 +189,7 @@ def test_a_preference_of_nothing_but_one_objective_is_finite(make):
 
 def test_those_that_weigh_losses_take_no_preference_per_response():
     assert {recipe.name for recipe in TOLD if recipe.is_shipped} == {
-        "pama", "linear", "tchebycheff", "augmented-tchebycheff", "smooth-tchebycheff", "gdpo", "rvpo"
+        "pama", "linear", "tchebycheff", "augmented-tchebycheff", "smooth-tchebycheff", "gdpo", "mo-grpo", "rvpo"
     }  # fmt: skip
     assert not any("granularity=batch" in recipe.name for recipe in TOLD)
 

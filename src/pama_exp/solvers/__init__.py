@@ -25,28 +25,42 @@ if TYPE_CHECKING:
     from pama_exp.solvers.gapo import GAPO, PGAPO
     from pama_exp.solvers.gradient import MGDA, MGDAUB
     from pama_exp.solvers.group import GDPO, RVPO
+    from pama_exp.solvers.group_weights import DARA, DVAO, GD2PO, RDPO, CorrGRPO
     from pama_exp.solvers.loss_scalarizers import cosmos, dwa, famo, geometric_mean, pbi, stch, uw
+    from pama_exp.solvers.noon import ShiftedPAMA, SoftNoon
     from pama_exp.solvers.pama import PAMA, combine
     from pama_exp.solvers.scalarizers import Linear
     from pama_exp.solvers.solver import Gramian, Solver
+    from pama_exp.solvers.steered import orpg, raco
     from pama_exp.solvers.tchebycheff import SmoothTchebycheff, Tchebycheff
+    from pama_exp.solvers.welfare import FastRL, ProportionalFairness, Saturation
 
 __all__ = [
     "CTWA",
+    "DARA",
+    "DVAO",
     "GAPO",
+    "GD2PO",
     "GDPO",
     "MGDA",
     "MGDAUB",
     "PAMA",
     "PGAPO",
+    "RDPO",
     "RVPO",
+    "CorrGRPO",
     "DynamicGradient",
     "DynamicHypervolume",
+    "FastRL",
     "GradNorm",
     "Gramian",
     "Lagrangian",
     "Linear",
+    "ProportionalFairness",
+    "Saturation",
+    "ShiftedPAMA",
     "SmoothTchebycheff",
+    "SoftNoon",
     "Solver",
     "Tchebycheff",
     "aligned_mtl",
@@ -63,8 +77,10 @@ __all__ = [
     "gradvac",
     "imtl_g",
     "nash_mtl",
+    "orpg",
     "pbi",
     "pcgrad",
+    "raco",
     "rgw",
     "stch",
     "upgrad",
@@ -124,6 +140,26 @@ _HOME = {
         "combine",
     ),
     "scalarizers": ("Linear",),
+    "group_weights": (
+        "CorrGRPO",
+        "DARA",
+        "DVAO",
+        "GD2PO",
+        "RDPO",
+    ),
+    "noon": (
+        "ShiftedPAMA",
+        "SoftNoon",
+    ),
+    "steered": (
+        "orpg",
+        "raco",
+    ),
+    "welfare": (
+        "FastRL",
+        "ProportionalFairness",
+        "Saturation",
+    ),
     "solver": (
         "Gramian",
         "Solver",

@@ -29,7 +29,10 @@ class CTWA(Solver):
     Weights: simplex.
     Stays: own.
     Advantage: advantage=group (either baseline): the covariance is among the answers to one prompt.
-    Source: arXiv 2602.06869, the weight update of covariance-targeted weight adaptation.
+    Source: arXiv 2602.06869, the weight update of covariance-targeted weight adaptation. Its code differs in that it
+        weighs rewards and estimates one advantage; measures the covariance after the update, with the advantage times
+        the ratio where it is not clipped; lets log w grow without renormalising; leaves out signals beyond 100 medians
+        where here they are clipped at b; and has c* 0.05 to 0.15 and η 0.02 to 0.05. `goals` is its gate.
     Use: where linear weights improve some objectives and let others fall.
 
     Args:
@@ -38,6 +41,7 @@ class CTWA(Solver):
         step_size: η.
         decay: of the moving average, in [0, 1).
         bound: b, in units of the advantage.
+        goals: one mean score per objective from which on its weight no longer grows, or null for it; null: no gate.
         group_size: responses per prompt; given by the run.
 
     Raises:
@@ -53,6 +57,7 @@ class CTWA(Solver):
         step_size: float = 1.0,
         decay: float = 0.9,
         bound: float = 5.0,
+        goals: Sequence[float | None] | None = None,
         group_size: int = 1,
     ) -> None:
         super().__init__(weights)
@@ -63,10 +68,18 @@ class CTWA(Solver):
             raise UserError(f"solver.target={target} does not fit {count} objectives.", "Give one number, or one each.")
         if not 0 <= decay < 1:
             raise UserError(f"solver.decay={decay} is not in [0, 1).", "0 forgets at once; 0.9 is usual.")
+        if goals is not None and len(goals) != count:
+            raise UserError(f"solver.goals={list(goals)} for {count} objectives.", "Give one per objective.")
+        self.goals = torch.tensor([torch.inf if goal is None else float(goal) for goal in goals or [None] * count])
+        self.reached = torch.zeros(count, dtype=torch.bool)
         self.step_size, self.decay, self.bound, self.group_size = step_size, decay, bound, group_size
         self.log_weights = self.weights.double().log()
         self.covariance: Float[Tensor, " N"] | None = None
         self._rewards: Float[Tensor, "N B"] | None = None
+
+    def observe(self, scores: Float[Tensor, "N B"]) -> None:
+        """See which goals the step's means have reached."""
+        self.reached = scores.mean(1).float().cpu() >= self.goals
 
     def on_rewards(self, rewards: Float[Tensor, "N B"]) -> Float[Tensor, "N B"]:
         """Unchanged, and remembered for the covariance."""
@@ -85,7 +98,8 @@ class CTWA(Solver):
         seen = within_group_covariance(self._rewards, signal, self.group_size).float().cpu()
         kept = seen if self.covariance is None else self.decay * self.covariance + (1 - self.decay) * seen
         self.covariance = kept
-        self.log_weights = (self.log_weights + self.step_size * (self.target - kept).clamp(min=0)).log_softmax(0)
+        missing = torch.where(self.reached, 0, (self.target - kept).clamp(min=0))
+        self.log_weights = (self.log_weights + self.step_size * missing).log_softmax(0)
         return combined[None]
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,13 +5,14 @@ Legend: N objectives, B responses, T response tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pama_exp.errors import UserError
+from pama_exp.solvers.annealing import Annealed
 from pama_exp.solvers.solver import Solver
 
 STANDARDISED = ("group/standardise",)
@@ -54,58 +55,76 @@ class GDPO(Solver):
 class RVPO(Solver):
     """A soft minimum of the standardised rewards: a response is as good as its worst objective makes it.
 
-    Rule: A = −(1/k) log Σ wⁱ exp(−k Zⁱ); k → 0 is GDPO's Σ wⁱ Zⁱ, k → ∞ the minimum over i.
+    Rule: A = whiten(−(1/k) log Σ wⁱ exp(−k Zⁱ)); k → 0 is GDPO's Σ wⁱ Zⁱ, k → ∞ the minimum over i. k grows in a
+        straight line over the run.
     Cost: one backward pass; no critic.
-    State: none.
+    State: the number of steps, which sets k.
     Scale: invariant.
     Weights: simplex.
-    Stays: no. The minimum of standardised rewards has a mean below 0 that varies with the spread of the answers.
+    Stays: no. Without whitening the soft minimum has a mean below 0 that varies with the spread of the answers.
     Advantage: advantage=group advantage.baseline=standardise, which computes Zⁱ.
-    Source: arXiv 2605.05750, the soft minimum; with equal weights the sum is the paper's mean.
+    Source: arXiv 2605.05750, the soft minimum (with equal weights the sum is the paper's mean), whitened over the
+        batch, k from 0.5 to 2. There the KL term is in the loss: training.kl.placement=loss.
     Use: where no objective may be sacrificed, and a critic is not wanted; the nearest relative of PAMA with Noon.
 
     Args:
         weights: w, one per objective.
-        k: how much the worst objective counts, not negative; 0 is the weighted mean.
+        k: how much the worst objective counts at the first step, not negative; 0 is the weighted mean.
+        k_end: the same after `anneal_steps`; null: k stays.
+        anneal_steps: steps over which k moves; the run's own by default.
         whiten: centre and scale the result over the batch's responses.
 
     Raises:
-        UserError: for a negative or infinite k.
+        UserError: for a k that is negative or infinite.
     """
 
     estimators = STANDARDISED
     takes_preferences = True
 
-    def __init__(self, weights: Sequence[float], k: float = 1.0, whiten: bool = False) -> None:
+    def __init__(
+        self,
+        weights: Sequence[float],
+        k: float = 1.0,
+        whiten: bool = False,
+        k_end: float | None = None,
+        anneal_steps: int = 1,
+    ) -> None:
         super().__init__(weights)
-        if not 0 <= k < float("inf"):
-            raise UserError(f"solver.k={k}.", "0 is the weighted mean; the larger, the nearer to the minimum.")
-        self.k, self.whiten = k, whiten
+        self.k = Annealed("solver.k", k, k_end, anneal_steps, above=0.0, inclusive=True)
+        self.whiten = whiten
 
     def on_advantages(
         self, advantages: Float[Tensor, "N B T"], response_mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "1 B T"]:
         """The combined advantage."""
-        weights = self.weights_of(advantages)
+        weights, k = self.weights_of(advantages), self.k.advance()
         if bool(response_mask.any()):
-            self.latest_weights = (weights.log() - self.k * advantages).softmax(0)[:, response_mask].mean(1)
-        if self.k == 0:
+            self.latest_weights = (weights.log() - k * advantages).softmax(0)[:, response_mask].mean(1)
+        if k == 0:
             combined = (weights * advantages).sum(0)
         else:
             # Σ wⁱ exp(−k Zⁱ) differs from 1 by little where k is small, which the logarithm of a sum would round off.
             advantages = torch.where(weights > 0, advantages, torch.inf)  # what has no weight is not the least one
             low = advantages.amin(0)
-            combined = low - torch.log1p((weights * torch.expm1(-self.k * (advantages - low))).sum(0)) / self.k
+            combined = low - torch.log1p((weights * torch.expm1(-k * (advantages - low))).sum(0)) / k
         return (whiten_responses(combined, response_mask) if self.whiten else combined)[None]
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many steps were made."""
+        return {"steps": self.k.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.k.steps = state["steps"]
 
 
 def whiten_responses(values: Float[Tensor, "B T"], response_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """(A − Ā) / σ, the mean and deviation being those of the responses' means; 0 where they do not vary."""
+    """(A − Ā) / s, the mean and sample deviation being those of the responses' means; 0 where they do not vary."""
     counted = response_mask.any(1)
     means = (torch.where(response_mask, values, 0).sum(1) / response_mask.sum(1).clamp(min=1))[counted]
-    if len(means) == 0:
+    if len(means) < 2:
         return torch.zeros_like(values)
-    deviation = means.std(correction=0)
+    deviation = means.std()
     rounding = 10 * torch.finfo(values.dtype).eps * means.abs().max()
     if not bool(deviation > rounding):
         return torch.zeros_like(values)

@@ -1,0 +1,147 @@
+"""Gradient methods that follow a preference, or split by whether objectives agree.
+
+Legend: N losses, one per objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+from torchjd import aggregation
+
+from pama_exp.errors import UserError
+from pama_exp.solvers.solver import Solver
+from pama_exp.solvers.weighted import Weighted
+
+_TINY = 1e-12
+
+
+def orpg(weights: Sequence[float], q: float = 0.5, blend: float = 0.25, seed: int = 0) -> Weighted:
+    """Where gradients agree the sum is turned a little towards the stronger one; where they conflict, PCGrad.
+
+    Rule: with cos(g¹, g²) = c ≥ 0: S = ‖Σ gⁱ‖, b = S v/‖v‖, v = Σ ‖gⁱ‖^q gⁱ/‖gⁱ‖, z = (1 − λc) Σ gⁱ + λc b, and the
+        update is S z/‖z‖, divided by N; with c < 0 it is PCGrad's. With more than two objectives c is the mean cosine
+        of all pairs, and any pair that conflicts makes it PCGrad.
+    Cost: one backward pass per objective and one for the update.
+    State: the number of calls, which with the seed determines PCGrad's order of projections.
+    Scale: equivariant.
+    Weights: non-negative.
+    Stays: every, with two objectives.
+    Advantage: any.
+    Source: the 2026 paper ORPG, its rule for two objectives without a declared primary, q = 0.5, λ = 0.25; more than
+        two are this project's extension.
+    Use: as gradient surgery that also acts where gradients agree.
+
+    Args:
+        weights: only their number is used.
+        q: the power of the norms; 1 is the sum itself, 0 unit gradients.
+        blend: λ in [0, 1]; 0 is the sum where gradients agree.
+        seed: of the order of projections.
+
+    Raises:
+        UserError: for a value outside its range.
+    """
+    if not 0 <= q < float("inf"):
+        raise UserError(f"solver.q={q} is negative.", "1 is the sum, 0.5 usual.")
+    if not 0 <= blend <= 1:
+        raise UserError(f"solver.blend={blend} is not in [0, 1].", "0 is the sum where gradients agree; 0.25 is usual.")
+    return Weighted(weights, _Orthogonal(q, blend), "mean", seed)
+
+
+class _Orthogonal:
+    def __init__(self, q: float, blend: float) -> None:
+        self.q, self.blend, self.surgery = q, blend, aggregation.PCGradWeighting()
+
+    def __call__(self, gramian: Float[Tensor, "N N"]) -> Float[Tensor, " N"]:
+        exact = gramian.double()
+        norms = exact.diagonal().clamp(min=0).sqrt()
+        safe = torch.where(norms > 0, norms, 1)
+        cosines = exact / safe[:, None] / safe[None, :]
+        pairs = cosines[~torch.eye(len(exact), dtype=torch.bool)]
+        if bool((pairs < 0).any()):
+            weights: Tensor = self.surgery(gramian)
+            return weights
+        alpha = self.blend * pairs.mean().clamp(max=1)
+        stronger = torch.where(norms > 0, safe ** (self.q - 1), 0)
+        size, plain = _norm(exact, torch.ones_like(norms)), torch.ones_like(norms)
+        turned = (1 - alpha) * plain + alpha * size / _norm(exact, stronger).clamp(min=_TINY) * stronger
+        return (turned * size / _norm(exact, turned).clamp(min=_TINY)).to(gramian)
+
+
+def raco(weights: Sequence[float], c: float = 0.4) -> Weighted:
+    """CAGrad about the preferred combination, whose correction may not weigh an objective more than it is preferred.
+
+    Rule: g = g₀ + c ‖g₀‖ G/‖G‖, g₀ = Σ wⁱ gⁱ, G = Σ min(pⁱ, wⁱ) gⁱ, p = argmin over the simplex of
+        ⟨Σ pⁱ gⁱ, g₀⟩ + c ‖g₀‖ ‖Σ pⁱ gⁱ‖, which is CAGrad's; the weights are scaled to sum to 1.
+    Cost: one backward pass per objective, one for the update, and a small convex programme.
+    State: none.
+    Scale: equivariant.
+    Weights: simplex.
+    Stays: own. It converges to the minimum of the weighted loss, for c < 1.
+    Advantage: any.
+    Source: arXiv 2602.02495 (ICML 2026), the clipped correction of conflict-averse gradients, from a summary of it;
+        CAGrad is Liu et al. 2021.
+    Use: in place of CAGrad where objectives are not equally preferred.
+
+    Args:
+        weights: the preference w.
+        c: the radius around g₀; 0 is g₀.
+
+    Raises:
+        UserError: for a negative radius.
+    """
+    if not 0 <= c < float("inf"):
+        raise UserError(f"solver.c={c} is negative.", "0 is the weighted mean; 0.4 is usual.")
+    return Weighted(weights, _clipped(Solver(weights).weights.double(), c), "sum")
+
+
+def _clipped(preference: Float[Tensor, " N"], c: float) -> Callable[[Tensor], Tensor]:
+    def weigh(gramian: Float[Tensor, "N N"]) -> Float[Tensor, " N"]:
+        exact = gramian.double()
+        radius = c * _norm(exact, preference)
+        p = conflict_averse(exact, preference, float(radius))
+        correction = torch.minimum(p, preference)
+        length = _norm(exact, correction)
+        # A correction that vanishes has no direction.
+        factor = radius / length if bool(length > 1e-6 * exact.diagonal().max().clamp(min=0).sqrt()) else 0.0
+        return (preference + factor * correction).to(gramian)
+
+    return weigh
+
+
+def conflict_averse(gramian: Float[Tensor, "N N"], toward: Float[Tensor, " N"], radius: float) -> Float[Tensor, " N"]:
+    """argmin_p ⟨Σ pⁱ gⁱ, g₀⟩ + radius ‖Σ pⁱ gⁱ‖ over the simplex, g₀ = Σ towardⁱ gⁱ, from the Gramian in float64.
+
+    Convex; solved by sequential quadratic programming from the middle, its result put back on the simplex.
+    """
+    size = max(float(gramian.diagonal().max()), _TINY)
+    exact, start = (gramian / size).numpy(), torch.full_like(toward, 1 / len(toward)).numpy()
+    inner, reach = exact @ toward.numpy(), radius / size**0.5
+
+    def value(p: NDArray[np.float64]) -> float:
+        return float(p @ inner + reach * (max(float(p @ exact @ p), 0.0) + _TINY) ** 0.5)
+
+    def slope(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        product = exact @ p
+        return np.asarray(inner + reach * product / (max(float(p @ product), 0.0) + _TINY) ** 0.5)
+
+    def excess(p: NDArray[np.float64]) -> float:
+        return float(p.sum()) - 1
+
+    whole = {"type": "eq", "fun": excess, "jac": np.ones_like}
+    found = minimize(
+        value, start, jac=slope, bounds=[(0, 1)] * len(start), constraints=[whole], method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 500},
+    )  # fmt: skip
+    p = torch.as_tensor(found.x).clamp(min=0)
+    return p / p.sum() if bool(p.isfinite().all()) and bool(p.sum() > 0) else torch.as_tensor(start)
+
+
+def _norm(gramian: Float[Tensor, "N N"], weights: Float[Tensor, " N"]) -> Float[Tensor, ""]:
+    return (weights @ gramian @ weights).clamp(min=0).sqrt()
