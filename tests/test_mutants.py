@@ -282,7 +282,7 @@ MUTANTS = [
     Mutant("adapt the KL by the mini-batch", LEARN, '"kl/response"], len(experience.rollout)', '"kl/response"], len(batch.rollout)', step_reward),
     Mutant("add up gradients of mini-batches", LEARN, "optimizer.zero_grad(set_to_none=True)", "pass", step_reward),
     Mutant("leave the heads' gradient unclipped", LEARN, "self._clip(trainable(self.policy.value_heads))", "torch.zeros(())", step_reward),
-    Mutant("the heads at the model's rate", "training.alignment:Alignment.configure_optimizers", '"lr": s.value_learning_rate', '"lr": s.learning_rate', step_reward),
+    Mutant("the heads at the model's rate", "training.optimizer:build_optimizer", '"lr": settings.value_learning_rate', '"lr": settings.learning_rate', step_reward),
     Mutant("the update at temperature 1", TERMS, "batch.rollout, settings.temperature", "batch.rollout", step_reward),
     Mutant("the sampling policy at temperature 1", "training.alignment:Alignment._old", "part, self.sampling.temperature", "part", step_reward),
     Mutant("the reference at temperature 1", "training.alignment:Alignment._reference_log_probs", "(reference, part, temperature)", "(reference, part)", step_reward),

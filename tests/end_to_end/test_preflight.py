@@ -58,12 +58,17 @@ def test_the_run_itself_names_what_is_missing_and_how_to_fetch_it(offline, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+def estimated(*overrides):
+    config = schema.typed(composed(*overrides))
+    return preflight.estimate_memory(config, preflight.known_sizes(config, is_here=True))
+
+
 # One of each class; they differ in size alone.
 @pytest.mark.parametrize(
     "name", ["micro", "opt-350m", "gpt2", "llama-3.2-1b", "qwen2.5-0.5b", "qwen3-0.6b", "pythia-160m", "mistral-7b"]
 )
 def test_every_class_has_an_estimate(name):
-    estimate = preflight.estimate_memory(schema.typed(composed(f"model={name}", "adapter=lora")))
+    estimate = estimated(f"model={name}", "adapter=lora")
     assert {"weights", "gradients", "optimiser", "key-value cache", "activations", "logits"} <= set(estimate.parts)
     assert (
         sum(estimate.parts[p] for p in ("weights", "activations"))
@@ -75,7 +80,7 @@ def test_every_class_has_an_estimate(name):
 def test_reward_models_in_local_folders_are_counted(tmp_path):
     folder = classifiers.gpt2(tmp_path / "reward")
     given = ["objectives=[classifier,concise]", f"objectives.classifier.scorers.any.path={folder}", "reward=gold"]
-    estimate = preflight.estimate_memory(schema.typed(composed("model=micro", *given)))
+    estimate = estimated("model=micro", *given)
     count = AutoModelForSequenceClassification.from_pretrained(folder).num_parameters()
     assert estimate.parts["reward models"] == 4 * count
     assert not estimate.unknown

@@ -11,7 +11,7 @@ from commands import composed
 from pama_exp.comparison import compare, load_runs
 from pama_exp.comparison.pictures import draw
 from pama_exp.comparison.write import write
-from pama_exp.config import schema
+from pama_exp.config import resolvers
 from pama_exp.config.naming import markdown_text, slug
 from pama_exp.policy.export import Card, write_card
 from pama_exp.report import write_report
@@ -126,7 +126,7 @@ def test_a_run_folder_is_one_folder_below_runs(name):
     config = composed("solver=linear")
     OmegaConf.update(config, "model.name", name)
     OmegaConf.update(config, "solver.name", name, force_add=True)
-    made = schema._run_folder(_root_=config)
+    made = resolvers._run_folder(_root_=config)
     assert re.fullmatch(r"runs/[A-Za-z0-9_][A-Za-z0-9._+-]{1,250}", made)
 
 

@@ -27,8 +27,9 @@ objectives' own, equal unless changed.
 A solver acts at one of three places: on the rewards of a response before advantages are estimated, on the advantages
 of each token, or on the losses, by their values or by the Gramian of their gradients. Those that act on rewards or
 advantages cost what single-objective PPO costs; so do those that ask for the Gramian, with
-`training.gramian.target=advantages`, which gives them the products of the advantages in its place. Notation: N objectives; rⁱ reward, Aⁱ advantage, Lⁱ clipped surrogate
-loss, gⁱ its gradient, G the Gramian, w weights, p a preference.
+`training.gramian.target=advantages`, which gives them the products of the advantages in its place. Notation: N
+objectives; rⁱ reward, Aⁱ advantage, Lⁱ clipped surrogate loss, gⁱ its gradient, G the Gramian, w weights, p a
+preference.
 
 - **scale**: *equivariant*: a common factor on all rewards scales the update by that factor; *invariant*: a factor on
   any one of them changes nothing; *direction*: it leaves the direction of the update; *neither*: no promise.
@@ -39,8 +40,8 @@ loss, gⁱ its gradient, G the Gramian, w weights, p a preference.
 
 The contract tests hold every entry to its scale, to its weights, and to *every*; *own*, *no* and *neither* are not
 tested beyond that all entries descend where gradients agree. All solvers reduce to single-objective PPO with one
-objective (those that whiten the sum, such as GDPO, whiten its advantage once more), do not depend on the order of the objectives (where they draw random
-numbers: on average), and keep their state in the checkpoint.
+objective (those that whiten the sum, such as GDPO, whiten its advantage once more), do not depend on the order of the
+objectives (where they draw random numbers: on average), and keep their state in the checkpoint.
 
 Sources are cited by equation or algorithm where the number was known, by the rule's name otherwise; the numbers come
 from torchjd's documentation and from memory, and were not compared with the papers. Where a rule here departs from
