@@ -145,3 +145,19 @@ def test_on_a_terminal_phases_have_a_spinner_and_give_way_to_a_bar():
     for part in (b"Loading the model", b"A word between.", b"2/2", b"update"):
         assert part in seen
     assert b"Traceback" not in seen
+
+
+@pytest.mark.parametrize(
+    ("objectives", "headings"),
+    [
+        ({"helpful": (0.4, 1.0)}, ["gold before", "learned before"]),
+        ({"positive": (None, 1.0)}, ["reward before"]),
+        ({"helpful": (0.4, 1.0), "loud": (None, 1.0)}, ["gold before", "reward before"]),
+    ],
+)
+def test_rewards_are_called_what_they_are(capsys, monkeypatch, objectives, headings):
+    monkeypatch.setenv("COLUMNS", "200")
+    means = {name: {"gold": gold, "proxy": proxy} for name, (gold, proxy) in objectives.items()}
+    summary({"objectives": {name: {"before": each, "after": each} for name, each in means.items()}})
+    said = capsys.readouterr().out
+    assert [word for word in ("gold before", "learned before", "reward before") if word in said] == headings

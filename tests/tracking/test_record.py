@@ -99,3 +99,28 @@ def test_the_environment_names_versions_and_no_person_or_host(record):
     assert found["command"] == ["run.py", "seed=1"]
     assert "user" not in found
     assert platform.node() not in json.dumps(list(found.values())).split('"')
+
+
+@pytest.mark.parametrize(
+    ("left", "is_lost"),
+    [
+        ({}, True),
+        ({"metrics.jsonl": '{"step": 0, "eval/proxy/helpful/mean": 1.0}\n', "status.json": "{}"}, True),
+        ({"metrics.jsonl": '{"step": 0}\n{"step": 1}\n'}, False),
+        ({"metrics.jsonl": "no row\n"}, False),
+        ({"checkpoints/step-10.ckpt": ""}, False),
+        ({"policy/config.json": "{}"}, False),
+        ({"result.json": "{}"}, False),
+    ],
+)
+def test_a_run_that_ended_before_its_first_step_gives_way_to_the_corrected_command(record, left, is_lost):
+    record.write_config({"rollout": "fast"})
+    for name, content in left.items():
+        (record.folder / name).parent.mkdir(exist_ok=True)
+        (record.folder / name).write_text(content)
+    record.take_over({"rollout": "fast"})
+    assert (record.folder / "config.yaml").exists()  # the same command goes on as ever
+    record.take_over({"rollout": "hf"})
+    assert [path.name for path in record.folder.iterdir()] == [] or not is_lost
+    assert (record.folder / "config.yaml").exists() != is_lost
+    assert all((record.folder / name).exists() for name in left) or is_lost

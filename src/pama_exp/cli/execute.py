@@ -89,6 +89,7 @@ def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
     with record.lock():
         folders.settle(record.folder)
         if not config.force:
+            record.take_over(values, volatile=VOLATILE)
             record.refuse_another(values, volatile=VOLATILE)
             if record.is_complete and not config.stage.get("fresh", False):
                 result = record.read_result()

@@ -15,6 +15,7 @@ from pama_exp.comparison.groups import Group
 from pama_exp.comparison.load import Run
 from pama_exp.comparison.reference import TrueFront, yardstick_of
 from pama_exp.comparison.seedwise import Comparison
+from pama_exp.config.naming import rewards_of
 from pama_exp.metrics import fronts
 from pama_exp.tracking.plots import drawn, save
 
@@ -63,7 +64,7 @@ def operating_points(comparison: Comparison) -> Figure | None:
         axes.set(xlabel=names[i], ylabel=names[j])
         axes.grid(alpha=0.25)
     panels[0].set_title(
-        f"{comparison.kind} rewards on unseen prompts, mean and 95 % (three seeds or more)", fontsize=10
+        f"{rewards_of(comparison.kind)} on unseen prompts, mean and 95 % (three seeds or more)", fontsize=10
     )
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     return figure
@@ -141,7 +142,7 @@ def _parallel(comparison: Comparison) -> Figure:
         axes.errorbar(places, [a.mean for a in after], yerr=_errors(after), marker=marker, color=color, ms=5, lw=1,
                       label=group.label)  # fmt: skip
     axes.set_xticks(range(len(comparison.objectives)), map(drawn, comparison.objectives))
-    axes.set(ylabel=f"{comparison.kind} reward")
+    axes.set(ylabel=rewards_of(comparison.kind))
     axes.grid(alpha=0.25)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     return figure

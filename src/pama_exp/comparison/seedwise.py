@@ -204,6 +204,6 @@ def _warnings(
         states = sorted(run.status for run in unfinished)
         listed = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         found.append(f"Left out, without a result: {listed}.")
-    if kind == "proxy":
-        found.append("Rewards are those of the reward models: some runs have no gold rewards.")
+    if kind == "proxy" and any(has_gold(run) for group in groups for run in group.runs):
+        found.append("Rewards are those that training saw: some runs have no gold rewards.")
     return found

@@ -12,7 +12,7 @@ from pama_exp.comparison.groups import Group
 from pama_exp.comparison.load import Run
 from pama_exp.comparison.seedwise import Comparison
 from pama_exp.comparison.statistics import Interval
-from pama_exp.config.naming import markdown_text, shown
+from pama_exp.config.naming import markdown_text, rewards_of, shown
 from pama_exp.storage.csv_table import write_records
 
 _BILL = (
@@ -76,7 +76,7 @@ def tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]
         [g.label, str(len(g.runs)), *(_way(g, name, kind) for name in names), *(_cell(g.measures, m) for m in measures)]
         for g in comparison.groups
     ]
-    found = [(f"{kind.capitalize()} rewards on unseen prompts, before → after [95 %]",
+    found = [(f"{rewards_of(kind).capitalize()} on unseen prompts, before → after [95 %]",
               ["group", "seeds", *names, *measures], groups)]  # fmt: skip
     bills = [[g.label, *(_number(g.bill.get(key), unit) for key, _, unit in _BILL)] for g in comparison.groups]
     found.append(("Bill of a run, mean", ["group", *(title for _, title, _ in _BILL)], bills))

@@ -82,3 +82,8 @@ def digest(values: Any, length: int = 8) -> str:
 def identity(container: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved configuration that determines the numbers."""
     return {key: value for key, value in container.items() if key not in VOLATILE}
+
+
+def rewards_of(kind: str) -> str:
+    """What rewards of a kind are called where only one kind is shown: gold ones by that name, others are rewards."""
+    return "gold rewards" if kind == "gold" else "rewards"

@@ -143,9 +143,7 @@ def write_card(folder: str | Path, card: Card, adapter_only: bool) -> None:
         "",
         "## Mean rewards on unseen prompts",
         "",
-        "| objective | before | after | before (gold) | after (gold) |",
-        "|---|---|---|---|---|",
-        *(_row(name, means) for name, means in card.before_and_after.items()),
+        *_rewards(card.before_and_after),
         "",
         *([f"![Before and after]({card.picture})", ""] if card.picture is not None else []),
         "## How it was made",
@@ -165,7 +163,18 @@ def fenced(command: str) -> list[str]:
     return [f"{fence}sh", command, fence]
 
 
-def _row(name: str, means: Mapping[str, Any]) -> str:
-    pairs = [((means[when] or {}).get(kind)) for kind in ("proxy", "gold") for when in ("before", "after")]
-    cells = ["–" if value is None else f"{value:.3f}" for value in pairs]
-    return f"| {markdown_text(name)} | {' | '.join(cells)} |"
+def _rewards(objectives: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A table of the rewards that training saw and, on the testbed, of the gold ones."""
+
+    def row(name: str, means: Mapping[str, Any]) -> list[float | None]:
+        return [(means[when] or {}).get(kind) for kind in ("proxy", "gold") for when in ("before", "after")]
+
+    rows = {name: row(name, means) for name, means in objectives.items()}
+    width = 4 if any(value is not None for values in rows.values() for value in values[2:]) else 2
+    head = ["objective", "before", "after", "before (gold)", "after (gold)"][: width + 1]
+    cells = {n: ["–" if value is None else f"{value:.3f}" for value in values[:width]] for n, values in rows.items()}
+    return [
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
+        *(f"| {markdown_text(name)} | {' | '.join(shown)} |" for name, shown in cells.items()),
+    ]

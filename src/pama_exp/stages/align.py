@@ -9,7 +9,7 @@ from typing import Any
 from pama_exp.assembly.card import export_run
 from pama_exp.assembly.module import build_alignment, held_out
 from pama_exp.assembly.setup import Setup
-from pama_exp.config.naming import method_label
+from pama_exp.config.naming import method_label, rewards_of
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import Interrupted
 from pama_exp.parallel import collectives
@@ -108,6 +108,6 @@ def _draw_front(setup: Setup, record: RunRecord, before: Any, after: Any, points
         [before[name][kind] for name in names],
         [after[name][kind] for name in names],
         names,
-        f"{setup.config.model.name}, {method_label(asdict(setup.config))}: {kind} rewards on unseen prompts",
+        f"{setup.config.model.name}, {method_label(asdict(setup.config))}: {rewards_of(kind)} on unseen prompts",
         [[point["objectives"][name][kind] for name in names] for point in points],
     )

@@ -171,6 +171,12 @@ def own(folder: Path) -> list[Path]:
     return [folder / name for name in OWN if os.path.lexists(folder / name)]
 
 
+def clear(folder: Path) -> None:
+    """Delete the run's own files; the configuration, by which a run is known, goes last."""
+    for path in sorted(own(folder), key=lambda path: path.name == CONFIG):
+        _remove(path)
+
+
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run could go on from one."""
     return any((folder / "checkpoints").glob("step-*.ckpt"))

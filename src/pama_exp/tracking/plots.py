@@ -75,18 +75,25 @@ def front_plot(
 
 
 def curves_plot(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """Rewards on training prompts, gold on held-out ones, and the KL to the reference, over steps."""
+    """Rewards on training prompts, those on held-out ones (gold where there are any), and the KL, over steps."""
+    has_gold = any(row.get(f"eval/gold/{name}/mean") is not None for row in rows for name in names)
+    held_out = "gold" if has_gold else "proxy"
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, 3)
     for name, color in zip(names, _COLORS * 2, strict=False):
-        for axes, key, style in ((panels[0], f"reward/{name}/mean", "-"), (panels[1], f"eval/gold/{name}/mean", "o-")):
+        keys = (f"reward/{name}/mean", f"eval/{held_out}/{name}/mean")
+        for axes, key, style in zip(panels, keys, ("-", "o-"), strict=False):
             points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             if points:
                 axes.plot(*np.array(points).T, style, color=color, label=name, lw=1.5, ms=4)
     kl = [(row["step"], row["kl/response"]) for row in rows if row.get("kl/response") is not None]
     if kl:
         panels[2].plot(*np.array(kl).T, color="0.3", lw=1.5)
-    titles = ("training reward", "gold reward, held-out prompts", "KL to the reference (nats)")
+    titles = (
+        "training reward",
+        "gold reward, held-out prompts" if has_gold else "reward, held-out prompts",
+        "KL to the reference (nats)",
+    )
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")

@@ -118,16 +118,31 @@ class RunRecord:
         Raises:
             UserError: naming the keys that differ.
         """
-        if not (self.folder / folders.CONFIG).exists():
-            return
-        resolved = redacted(resolved)
-        differing = _differences(_without(self.read_config(), volatile), _without(resolved, volatile))
+        differing = self._differing(resolved, volatile)
         if differing:
             more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
             raise UserError(
                 f"{self.folder} holds a run of another configuration; different: {', '.join(differing[:5])}{more}.",
                 "Choose another output=FOLDER, or give force=true to run in this one afresh.",
             )
+
+    def take_over(self, resolved: Mapping[str, Any], volatile: Sequence[str] = ()) -> None:
+        """Delete a run of another configuration that ended before its first step, as one that its engine refused.
+
+        It has nothing to lose: no result, model or checkpoint, and no row of a step. A damaged table may hold some.
+        """
+        made = ("result.json", "policy", "reward_model")
+        if folders.has_checkpoint(self.folder) or any((self.folder / name).exists() for name in made):
+            return
+        with suppress(UserError):
+            if self._differing(resolved, volatile) and all(row["step"] == 0 for row in self.read_metrics()):
+                folders.clear(self.folder)
+
+    def _differing(self, resolved: Mapping[str, Any], volatile: Sequence[str]) -> list[str]:
+        """The keys in which the folder's configuration is another; none where there is none."""
+        if not (self.folder / folders.CONFIG).exists():
+            return []
+        return _differences(_without(self.read_config(), volatile), _without(redacted(resolved), volatile))
 
     def write_config(self, resolved: Mapping[str, Any], volatile: Sequence[str] = ()) -> None:
         """config.yaml; a folder that holds another run's is refused, as `refuse_another` does."""

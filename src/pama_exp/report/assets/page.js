@@ -176,12 +176,12 @@ function draw_curves() {
   let body = part("training", "Training", "Lines are means over seeds, bands reach from the least to the greatest seed, faint lines are single runs.");
   for (const name of shown) if (has(`reward/${name}/mean`)) card(`${name}: reward in training`, "as the solver is given it", curve(`reward/${name}/mean`, s.steps), body);
   for (const name of shown) if (has(`eval/gold/${name}/mean`)) card(`${name}: gold reward`, "on held-out prompts", curve(`eval/gold/${name}/mean`, s.eval_steps), body);
-  for (const name of shown) if (!has(`eval/gold/${name}/mean`) && has(`eval/proxy/${name}/mean`)) card(`${name}: reward model`, "on held-out prompts", curve(`eval/proxy/${name}/mean`, s.eval_steps), body);
+  for (const name of shown) if (!has(`eval/gold/${name}/mean`) && has(`eval/proxy/${name}/mean`)) card(`${name}: reward`, "on held-out prompts", curve(`eval/proxy/${name}/mean`, s.eval_steps), body);
   for (const [key, title] of [["kl/response", "KL to the reference, nats per response"], ["response/length", "Response length, tokens"]]) if (has(key)) card(title, null, curve(key, s.steps), body);
   const kind = s.kind;
   if (shown.some((name) => has(`eval/${kind}/${name}/mean`)) && has("kl/eval")) {
     body = part("kl", "What the reward cost in KL", "Higher and further to the left is better; a path runs from the SFT policy at 0 to the mark at its end.");
-    for (const name of shown) card(name, null, path_of("kl/eval", `eval/${kind}/${name}/mean`, "KL, nats per response", `${kind} reward`), body);
+    for (const name of shown) card(name, null, path_of("kl/eval", `eval/${kind}/${name}/mean`, "KL, nats per response", kind === "gold" ? "gold reward" : "reward"), body);
   }
   if (shown.some((name) => has(`eval/gold/${name}/mean`) && has(`eval/proxy/${name}/mean`))) {
     body = part("proxy", "Proxy against gold", "A path that goes right and down is over-optimised: the reward model rises while what it stands for falls. Where runs are scored by the gold programs, the two are the same.");
@@ -229,11 +229,12 @@ function draw_generations() {
     choose.value = state.prompt;
     holder.replaceChildren(...runs().filter((run) => run.seed === state.seed && s.generations[run.index][state.prompt]).map((run) => {
       const [response, scores] = s.generations[run.index][state.prompt];
+      const hasGold = Object.keys(scores).some((key) => key.startsWith("gold/"));
       const bars = Object.entries(scores).filter(([key]) => isShown("objectives", key.split("/")[1])).map(([key, value]) => {
         const isGold = key.startsWith("gold/"), bar = element("i");
         bar.style.cssText = `--v:${isGold ? Math.max(0, Math.min(1, value)) : 0};--bar:${color(run.family)}`;
         if (!isGold) bar.style.visibility = "hidden";
-        return element("div", { className: "score" }, element("span", { textContent: key.replace("/", " ") }), bar, element("span", { textContent: number(value) }));
+        return element("div", { className: "score" }, element("span", { textContent: hasGold ? key.replace("/", " ") : key.replace("proxy/", "") }), bar, element("span", { textContent: number(value) }));
       });
       const late = run.status === "complete" ? "" : ` · ${run.status}, step ${s.generation_steps[run.index]}`;
       return element("article", { className: "card" }, element("span", { className: "swatch" }, swatch(run.family), element("h3", { textContent: run.group + late })), element("blockquote", { textContent: response || "(nothing)" }), ...bars);
@@ -294,7 +295,7 @@ function draw() {
   rest();
   document.getElementById("main").replaceChildren();
   if (s.objectives.length > 1) {
-    const gold = s.kind === "gold" ? "Gold rewards" : "The reward models' rewards";
+    const gold = s.kind === "gold" ? "Gold rewards" : "Rewards";
     const bands = s.attainment.length ? " Attainment: a band is reached by a quarter to three quarters of the seeds, its dashed line by half." : "";
     const body = part("points", "Where the policies end", `${gold} on unseen prompts. Small marks are runs, large ones means over seeds; hollow: not finished, at its newest evaluation.${bands}`);
     body.className = "grid wide";
