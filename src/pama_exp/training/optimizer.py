@@ -10,6 +10,7 @@ from transformers import get_scheduler
 
 from pama_exp.policy.policy import Policy
 from pama_exp.training.gramian import trainable
+from pama_exp.training.master_weights import MasterWeightAdamW, is_half
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class OptimizerSettings:
 
 
 def build_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over the trained parameters of policy, value heads and preference map, each at its own learning rate."""
+    """AdamW over the trained parameters of policy, value heads and preference map, each at its own learning rate.
+
+    Those that are held in 16 bits have copies in float32, to which the steps are added.
+    """
     groups: list[dict[str, Any]] = [
         {"params": trainable(policy.model)},
         {"params": trainable(policy.value_heads), "lr": settings.value_learning_rate},
@@ -34,9 +38,9 @@ def build_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.
     if policy.preference_map is not None:
         rate = settings.learning_rate if settings.map_learning_rate is None else settings.map_learning_rate
         groups.append({"params": trainable(policy.preference_map), "lr": rate})
-    return torch.optim.AdamW(
-        groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.95), fused=True
-    )
+    has_half = any(is_half(parameter) for group in groups for parameter in group["params"])
+    kind = MasterWeightAdamW if has_half else torch.optim.AdamW
+    return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.95), fused=True)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> Any:
