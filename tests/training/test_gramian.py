@@ -161,7 +161,7 @@ def test_diagnostics_of_a_large_model_look_at_its_last_block_and_few_responses(
     stepped, monkeypatch, target, trained, rows, inputs_of
 ):
     module, experience = stepped
-    monkeypatch.setattr(update, "_OF_A_SMALL_MODEL", trained)
+    monkeypatch.setattr(update, "SMALL_MODEL", trained)
     monkeypatch.setattr(update, "_LOOKED_AT", 4)
     wanted = None if target == "auto" else GramianSettings(target)
     object.__setattr__(module.loss.settings, "diagnostics", wanted)

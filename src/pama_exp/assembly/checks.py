@@ -21,6 +21,7 @@ from pama_exp.errors import UserError
 from pama_exp.policy.loading import max_positions
 from pama_exp.rl.estimators import Estimator
 from pama_exp.rl.kl import check_placement
+from pama_exp.rollout.engine import quantised
 from pama_exp.solvers.solver import Solver
 from pama_exp.tracking import backends
 from pama_exp.training.strategies import check_trainer
@@ -67,6 +68,8 @@ def check_training(config: Config, estimator: Estimator, is_here: bool = True) -
     if not 0.0 < t.clip < 1.0:
         raise UserError(f"training.clip={t.clip}.", "The clip range ε lies between 0 and 1; 0.2 is usual.")
     check_placement(t.kl.estimator, t.kl.placement)
+    if t.importance_cap is not None and not t.importance_cap >= 1:
+        raise UserError(f"training.importance_cap={t.importance_cap}.", "It is at least 1; 2 is usual, null is none.")
     check_trainer(config, is_here)
     if t.gramian.sketch_dimension < 1:
         raise UserError(f"training.gramian.sketch_dimension={t.gramian.sketch_dimension}.", "It is at least 1.")
@@ -74,13 +77,16 @@ def check_training(config: Config, estimator: Estimator, is_here: bool = True) -
         raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
 
 
-def check_engine(engine: Mapping[str, Any]) -> None:
-    """The rollout engine has the settings given, and the package that it needs is installed.
+def check_engine(engine: Mapping[str, Any], bits: int | None = None) -> None:
+    """The rollout engine has the settings given, takes a base of so few bits, and the package it needs is installed.
 
     Raises:
         UserError: if not.
     """
-    package = getattr(locate(engine, "rollout.engine"), "requires", None)
+    kind = locate(engine, "rollout.engine")
+    if bits is not None and not getattr(kind, "takes_quantised", True):
+        raise quantised("This rollout engine")
+    package = getattr(kind, "requires", None)
     if package is not None and find_spec(package) is None:
         raise UserError(f"rollout.engine needs {package}.", f"pip install 'pama-exp[{package}]', or set rollout=fast.")
     check_settings(engine, "rollout.engine", "model", "tokenizer", "shift_of")

@@ -95,6 +95,7 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
             entropy_coefficient=t.entropy_coefficient,
             max_grad_norm=t.max_grad_norm,
             target_kl=t.target_kl,
+            importance_cap=t.importance_cap,
             kl_in_loss=t.kl.placement == "loss",
             kl_combined=t.kl.placement == "combined",
             scale_combined=t.scale_combined,

@@ -102,7 +102,7 @@ def build_method(config: Config, is_here: bool = True) -> tuple[Solver, Estimato
     solver = build_solver(config, estimator)
     check_conditioning(config, solver)
     check_training(config, estimator, is_here)
-    check_engine(config.rollout.engine)
+    check_engine(config.rollout.engine, config.adapter.bits)
     s = config.rollout.sampling
     return solver, estimator, Sampling(s.max_new_tokens, s.temperature, s.top_p, s.top_k).for_training()
 

@@ -166,6 +166,7 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     scale_combined: bool = False
     target_kl: float | None = None
+    importance_cap: float | None = None
     kl: KLConfig = field(default_factory=KLConfig)
     gramian: GramianConfig = field(default_factory=GramianConfig)
     evaluate_every: int = 20

@@ -191,3 +191,11 @@ def responses_of(
     if prompts.prefills is not None:
         texts = [begun + text for begun, text in zip(prompts.prefills, texts, strict=True)]
     return ids, mask, texts
+
+
+def quantised(where: str) -> UserError:
+    """An engine that is handed weights cannot be handed those of few bits."""
+    return UserError(
+        f"{where} is given the policy's weights in full, and those of a quantised base are not.",
+        "Use adapter=lora, or rollout=hf.",
+    )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -19,27 +19,33 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.errors import UserError
-from pama_exp.rollout.engine import Sampling, check_positions, end_tokens, responses_of, to_device
+from pama_exp.rollout.engine import Sampling, check_positions, end_tokens, quantised, responses_of, to_device
 from pama_exp.types import PromptBatch, Rollout
 
 
 class VLLMEngine:
-    """Paged attention and continuous batching; log-probabilities are the update's to compute, in its own kernels.
+    """Paged attention and continuous batching.
+
+    The log-probabilities in its rollouts are vLLM's own, of its own kernels. The update computes them again, and
+    `training.importance_cap` is what corrects for the difference.
 
     Args:
-        model: the policy; LoRA adapters are merged into the weights that vLLM is given.
+        model: the policy; LoRA adapters are merged into copies of the weights, which vLLM is given.
         tokenizer: the policy's.
         memory_share: of the GPU, for vLLM's weights and cache while it is awake.
 
     Raises:
-        UserError: if vllm is not installed, or `memory_share` is not between 0 and 1.
+        UserError: if vllm is not installed, the model is quantised, or `memory_share` is not between 0 and 1.
     """
 
     requires = "vllm"
+    takes_quantised = False
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, memory_share: float = 0.3) -> None:
         if not 0 < memory_share < 1:
             raise UserError(f"rollout.engine.memory_share={memory_share}.", "It lies between 0 and 1.")
+        if getattr(model, "is_quantized", False):
+            raise quantised("rollout=vllm")
         try:
             self.vllm = importlib.import_module("vllm")
         except ImportError:
@@ -70,6 +76,7 @@ class VLLMEngine:
                 seed=seed + row if isinstance(seed, int) else seed[row],
                 stop_token_ids=ends,
                 detokenize=False,
+                logprobs=0,  # of the sampled token alone
             )
             for row in range(len(rows))
         ]
@@ -80,7 +87,12 @@ class VLLMEngine:
         padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in said], batch_first=True)
         ids, mask, texts = responses_of(self.tokenizer, prompts, padded.to(self.model.device), lengths, ends)
         finished = torch.tensor([row[-1] in ends for row in said], device=self.model.device)
-        return Rollout(prompts, ids, mask, finished, texts)
+        spoken = [
+            torch.tensor([place[token].logprob for token, place in zip(row, output.outputs[0].logprobs, strict=True)])
+            for row, output in zip(said, outputs, strict=True)
+        ]
+        log_probs = torch.nn.utils.rnn.pad_sequence(spoken, batch_first=True).to(self.model.device)
+        return Rollout(prompts, ids, mask, finished, texts, log_probs=log_probs)
 
     def _awake(self) -> Any:
         """The engine with the policy's present weights."""
@@ -105,23 +117,32 @@ class VLLMEngine:
                 dtype=str(self.model.dtype).removeprefix("torch."),
                 gpu_memory_utilization=self.memory_share,
                 enable_sleep_mode=True,
+                logprobs_mode="processed_logprobs",  # at the sampling temperature
             )
         engine.sleep(level=2)
         return engine
 
 
-@contextmanager
-def plain_weights(model: Any) -> Iterator[Iterator[tuple[str, Tensor]]]:
-    """The weights under the names of the model without adapters; LoRA's are merged in for as long as this lasts."""
-    has_adapters = hasattr(model, "merge_adapter")
-    if has_adapters:
-        model.merge_adapter()
-    try:
-        names = (
-            (name.removeprefix("base_model.model.").replace(".base_layer", ""), w)
-            for name, w in model.state_dict().items()
-        )
-        yield ((name, weight) for name, weight in names if ".lora_" not in name)
-    finally:
-        if has_adapters:
-            model.unmerge_adapter()
+def plain_weights(model: PreTrainedModel) -> closing[Generator[tuple[str, Tensor], None, None]]:
+    """The weights under the names of the model without adapters, LoRA's additions made to copies, one at a time.
+
+    Not in place: in 16 bits, adding and taking away again leaves a weight off by its last digit, in every rollout
+    anew, and without its additions the base is the reference.
+    """
+    return closing(_plain_weights(model))
+
+
+def _plain_weights(model: PreTrainedModel) -> Generator[tuple[str, Tensor], None, None]:
+    layers = dict(model.named_modules())
+    for name, weight in model.state_dict().items():
+        if ".lora_" in name:
+            continue
+        owner, _, last = name.partition(".base_layer.")
+        merged = _merged(layers[owner], weight) if last == "weight" else weight
+        yield name.removeprefix("base_model.model.").replace(".base_layer", ""), merged
+
+
+def _merged(layer: Any, weight: Tensor) -> Tensor:
+    """W + Σ (alpha / rank) B A, added up in float32."""
+    additions = [layer.get_delta_weight(adapter).detach().float() for adapter in layer.active_adapters]
+    return torch.stack([weight.float(), *additions]).sum(0).to(weight.dtype)

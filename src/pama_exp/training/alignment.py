@@ -38,9 +38,12 @@ from pama_exp.training.description import described
 from pama_exp.training.evaluation import Evaluation, distribution, evaluate
 from pama_exp.training.experience import Experience
 from pama_exp.training.gramian import trainable
+from pama_exp.training.importance import correction
 from pama_exp.training.optimizer import OptimizerSettings, build_optimizer, build_schedule
 from pama_exp.training.update import MiniBatchLoss, UpdateSettings, check_learned, check_weights
 from pama_exp.types import PromptBatch, Rollout
+
+EVALUATED_AT_ONCE = 128  # prompts
 
 
 class Alignment(LightningModule):
@@ -140,6 +143,10 @@ class Alignment(LightningModule):
         with self._timed("solve"):
             combined = self.solver.on_advantages(advantages, mask)
             self._require_finite({"An advantage of the solver": combined * mask})
+        if rollout.log_probs is not None and rollout.states is None:  # the engine's own, of its own kernels
+            weights, mismatch = correction(old_log_probs, rollout.log_probs, mask, self.update.importance_cap)
+            combined = combined * weights
+            self.metrics |= mismatch
         self.cost.prompts += len(rollout)
         self.cost.tokens += int(mask.sum())
         self.cost.reward_calls += scores.numel()
@@ -253,7 +260,7 @@ class Alignment(LightningModule):
         self.policy.eval()
 
         def rollouts() -> Iterator[Rollout]:
-            for index, batch in enumerate(stream.slices(128)):
+            for index, batch in enumerate(stream.slices(EVALUATED_AT_ONCE)):
                 yield self._generate(batch, random_state(seed, index, "evaluate"))
                 evaluating.advance(len(batch))
 

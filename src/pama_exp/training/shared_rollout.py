@@ -38,7 +38,9 @@ def generate(
         if not rows:
             return rows, None
         own = engine.generate(of_rows(prompts, rows), sampling, seeds)
-        return rows, (own.response_ids.cpu(), own.response_mask.cpu(), own.finished.cpu(), own.texts)
+        # Log-probabilities are kept where they are not those that the update would compute.
+        kept = own.log_probs.cpu() if own.log_probs is not None and own.states is None else None
+        return rows, (own.response_ids.cpu(), own.response_mask.cpu(), own.finished.cpu(), own.texts, kept)
 
     return _merged(prompts, collectives.gather_each(answer), device)
 
@@ -92,9 +94,20 @@ def _merged(prompts: PromptBatch, pieces: Sequence[tuple[list[int], Any]], devic
     # Any id serves as padding: nothing looks at it.
     ids, mask = torch.zeros(count, length, dtype=torch.long), torch.zeros(count, length, dtype=torch.bool)
     finished, texts = torch.zeros(count, dtype=torch.bool), [""] * count
-    for rows, (own_ids, own_mask, own_finished, own_texts) in told:
+    log_probs = torch.zeros(count, length)
+    for rows, (own_ids, own_mask, own_finished, own_texts, own_log_probs) in told:
+        if own_log_probs is not None:
+            log_probs[rows, : own_log_probs.shape[1]] = own_log_probs
         ids[rows, : own_ids.shape[1]], mask[rows, : own_mask.shape[1]] = own_ids, own_mask
         finished[rows] = own_finished
         for row, text in zip(rows, own_texts, strict=True):
             texts[row] = text
-    return Rollout(to_device(prompts, device), ids.to(device), mask.to(device), finished.to(device), texts)
+    has_own = told[0][1][-1] is not None
+    return Rollout(
+        to_device(prompts, device),
+        ids.to(device),
+        mask.to(device),
+        finished.to(device),
+        texts,
+        log_probs=log_probs.to(device) if has_own else None,
+    )

@@ -38,7 +38,7 @@ from pama_exp.training.gramian import (
 from pama_exp.training.shared_rollout import parts_of
 from pama_exp.types import Rollout
 
-_OF_A_SMALL_MODEL = 5_000_000  # trained parameters up to which diagnostics=auto looks at all of them, and all responses
+SMALL_MODEL = 5_000_000  # trained parameters up to which diagnostics by default look at all of them, and all responses
 _LOOKED_AT = 16  # responses of a larger model
 
 _HINT = "Lower training.learning_rate, or the size of the rewards; of this step nothing is kept."
@@ -60,6 +60,7 @@ class UpdateSettings:
     kl_in_loss: bool
     kl_estimator: str
     temperature: float
+    importance_cap: float | None = None
     gramian: GramianSettings = field(default_factory=GramianSettings)
     diagnostics: GramianSettings | None = None  # of all responses; None: as the size of what is trained allows
     kl_combined: bool = False
@@ -141,7 +142,7 @@ class MiniBatchLoss:
         if self.settings.diagnostics is not None:
             return batch, self.settings.diagnostics
         trained = sum(parameter.numel() for parameter in self.policy.actor_parameters())
-        if trained <= _OF_A_SMALL_MODEL:
+        if trained <= SMALL_MODEL:
             return batch, given
         share = max(1, _LOOKED_AT // collectives.size()) * collectives.size()  # as many for each process
         rows = torch.arange(min(share, len(batch.rollout)), device=batch.rewards.device)  # they come shuffled
