@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
-from pama_exp.build.checks import check_engine
+from pama_exp.assembly.checks import check_engine
 from pama_exp.errors import UserError
 from pama_exp.policy.adapters import Adapter
 from pama_exp.policy.policy import Policy

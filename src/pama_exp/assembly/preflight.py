@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from pama_exp.assembly.assets import assets_of, check_named, whereabouts
 from pama_exp.assembly.checks import check_inputs
+from pama_exp.assembly.held_gradients import asks_for, held_gradients
 from pama_exp.assembly.objective_plans import check_sources
 from pama_exp.assembly.setup import Setup, build_method, resolve
 from pama_exp.config.domains import scorer_node
@@ -24,6 +25,7 @@ from pama_exp.policy.loading import max_positions
 from pama_exp.policy.memory import Load, memory_parts, parameter_counts, peak
 from pama_exp.supervised.start_model import StartModel, lora_targets
 from pama_exp.tracking.console import note, table
+from pama_exp.training.alignment import EVALUATED_AT_ONCE
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _RUNTIME = 0.5 * 2**30  # the process with its libraries, or the CUDA context
@@ -101,6 +103,8 @@ class Sizes:
         lora_targets: the layers that an adapter would adapt; None for all linear ones.
         value_heads: one per reward channel.
         prompt_tokens: of the longest prompt.
+        mean_prompt_tokens: of all; None where that is not known.
+        gramian: what the solver asks for gradients of: parameters, hidden; None: it asks for none.
         sources: {objective: how it is scored in the data domain}.
     """
 
@@ -109,16 +113,23 @@ class Sizes:
     value_heads: int
     prompt_tokens: int
     sources: Mapping[str, Mapping[str, Any]]
+    mean_prompt_tokens: float | None = None
+    gramian: str | None = None
 
 
 def sizes_of(setup: Setup) -> Sizes:
     """The sizes of a run whose models are all there."""
     skeleton, sources = setup.start.skeleton, {plan.name: plan.source for plan in setup.objectives}
-    if setup.config.data.domain == "factworld":
-        prompt = max(len(ids) for ids in encode(setup.start.tokenizer, setup.task.longest()))
-    else:
-        prompt = _prompt_limit(setup.config, skeleton)
-    return Sizes(skeleton, setup.start.lora_targets, setup.solver.num_channels, prompt, sources)
+    prompt = max(len(ids) for ids in encode(setup.start.tokenizer, setup.task.longest()))
+    return Sizes(
+        skeleton,
+        setup.start.lora_targets,
+        setup.solver.num_channels,
+        prompt,
+        sources,
+        setup.task.mean_length(),
+        asks_for(setup.solver, len(setup.names)),
+    )
 
 
 def known_sizes(config: Config, is_here: bool) -> Sizes | None:
@@ -138,7 +149,8 @@ def known_sizes(config: Config, is_here: bool) -> Sizes | None:
     skeleton = StartModel(m, config.adapter, folder).skeleton
     sources = {name: scorer_node(node.scorers, config.data.domain) for name, node in config.objectives.items()}
     targets = lora_targets(m, config.adapter)
-    return Sizes(skeleton, targets, solver.num_channels, _prompt_limit(config, skeleton), sources)
+    prompt, asked = _prompt_limit(config, skeleton), asks_for(solver, len(config.objectives))
+    return Sizes(skeleton, targets, solver.num_channels, prompt, sources, gramian=asked)
 
 
 def estimate_memory(config: Config, sizes: Sizes) -> Estimate:
@@ -148,10 +160,10 @@ def estimate_memory(config: Config, sizes: Sizes) -> Estimate:
     if a.name != "none":
         model = copy.deepcopy(model)
         Adapter(model, sizes.lora_targets, a.rank, a.alpha, a.dropout)
-    parts = memory_parts(model, _load(config, sizes))
+    trained = parameter_counts(model)[1]
+    parts = memory_parts(model, _load(config, sizes, trained))
     rewards, unknown = _reward_models(config, sizes, total)
     parts["reward models"] = rewards
-    trained = parameter_counts(model)[1]
     return Estimate({k: v for k, v in parts.items() if v}, total, trained, unknown)
 
 
@@ -221,7 +233,7 @@ def _verdict(config: Config, sizes: Sizes, estimate: Estimate, free: float | Non
     return f"{said} Choose a smaller model, or split it over GPUs: trainer=fsdp{best}."
 
 
-def _load(config: Config, sizes: Sizes) -> Load:
+def _load(config: Config, sizes: Sizes, trained: int) -> Load:
     t, trainer, is_adapted = config.training, config.trainer, config.adapter.name != "none"
     is_half = trainer.precision.endswith("16-true") or trainer.precision in ("bf16", "16")
     weight_bytes = 2 if is_half else _BYTES[config.model.dtype]
@@ -229,14 +241,21 @@ def _load(config: Config, sizes: Sizes) -> Load:
     prompt, response = sizes.prompt_tokens, config.rollout.sampling.max_new_tokens
     rows = min(t.mini_batch_size, max(1, t.micro_batch_tokens // (prompt + response)))
     is_sharded = trainer.strategy == "fsdp"
+    trained_bytes = 4 if is_adapted and not is_half else weight_bytes
+    mean, (compared, watched) = sizes.mean_prompt_tokens, held_gradients(config, sizes.gramian, trained)
     return Load(
         weight_bytes=weight_bytes,
-        trained_bytes=4 if is_adapted and not is_half else weight_bytes,
+        trained_bytes=trained_bytes,
+        moment_bytes=4,
+        master_bytes=4 if trained_bytes < 4 else 0,
+        packed_tokens=None if mean is None else round(rows * (mean + response)),
+        solver_gradients=compared,
+        watched_gradients=watched,
         bits=config.adapter.bits,
         has_reference_copy=not is_adapted,
         recomputes=trainer.activation_checkpointing,
         value_heads=sizes.value_heads,
-        rollout_rows=-(-t.batch_size // processes),
+        rollout_rows=-(-max(t.batch_size, min(config.data.evaluation_prompts, EVALUATED_AT_ONCE)) // processes),
         prompt_tokens=prompt,
         response_tokens=response,
         micro_batch_rows=rows,

@@ -58,6 +58,10 @@ class Task(Protocol):
         """Prompts among which the longest is."""
         ...
 
+    def mean_length(self) -> float | None:
+        """Tokens of a prompt, on average; None where it is not known without counting."""
+        ...
+
     def start_policy(self) -> Path:
         """The folder of the policy that alignment starts from; trained first if it has to be."""
         ...
@@ -103,6 +107,10 @@ class FactWorldTask:
     def longest(self) -> list[str]:
         """The training prompts, which hold every form of question."""
         return self.texts("train")
+
+    def mean_length(self) -> float | None:
+        """Not known; they are all short."""
+        return None
 
     def start_policy(self) -> Path:
         """The SFT policy's folder."""
@@ -154,6 +162,10 @@ class TextTask:
     def longest(self) -> list[str]:
         """The prompt of the most tokens."""
         return [self.data.longest()]
+
+    def mean_length(self) -> float | None:
+        """As the tokenizer counts."""
+        return self.data.mean_length()
 
     def start_policy(self) -> Path:
         """The pretrained folder, or one of random weights: off the testbed there is no SFT before `stage=sft`."""

@@ -84,6 +84,10 @@ class TextData:
         hidden = {self.reading.column} if self.reading.format in ("prompt", "messages", "whole") else set()
         return {name: [values[i] for i in rows] for name, values in self.table.items() if name not in hidden}
 
+    def mean_length(self) -> float:
+        """Tokens of a prompt, on average."""
+        return sum(self._lengths.values()) / len(self._lengths)
+
     def longest(self) -> str:
         """The prompt of the most tokens."""
         return max((prompt for rows in self._rows.values() for prompt, _ in rows), key=self._lengths.__getitem__)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-# The head's part of a pass over response tokens, in float32: logits, log-probabilities, probabilities, and a gradient.
-_LOGIT_COPIES = 4
+from pama_exp.policy.log_probs import _KEPT as MOST_LOGITS
+
+_LOGIT_COPIES = 2  # of a pass over response tokens: logits and their gradient
+_DRAWN_COPIES = 3  # of the next token's logits while it is drawn: as the head gives them, weights, their running sums
 _QUANTISED_BYTES = {8: 1.0, 4: 0.53}  # per weight of a linear layer, scales included
 
 
@@ -31,6 +33,11 @@ class Load:
     micro_batch_rows: int
     shards: int  # devices that split parameters, gradients and optimiser state
     mixed: bool  # computes in 16 bits on 32-bit weights
+    master_bytes: int = 0  # per parameter that is trained: a copy in float32 of what is held in 16 bits
+    moment_bytes: int | None = None  # of each of the two, per parameter that is trained; None: as the parameter itself
+    packed_tokens: int | None = None  # of a micro-batch without its padding; None: as if every prompt were the longest
+    solver_gradients: int = 0  # whole ones that the solver compares, held beside the activations
+    watched_gradients: int = 0  # whole ones that diagnostics compare, held beside the update's own
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
@@ -41,7 +48,7 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
 def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
     """Bytes per device, by what they are for. The optimiser is AdamW: two moments for each trained parameter.
 
-    The update and the generation do not overlap: of activations with logits and the key-value cache, the larger counts.
+    Not all of it is held at once: see `peak`.
     """
     total, trained = parameter_counts(model)
     frozen = total - trained
@@ -57,23 +64,33 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
         inputs = layers * _text(model).hidden_size * min(load.weight_bytes, 2 if load.mixed else 4)
         kept = inputs + kept / layers
     vocabulary = model.get_output_embeddings().weight.shape[0]
+    tokens = load.micro_batch_rows * length if load.packed_tokens is None else load.packed_tokens
+    logits = min(load.micro_batch_rows * load.response_tokens * vocabulary, MOST_LOGITS)
+    moments = load.trained_bytes if load.moment_bytes is None else load.moment_bytes
     return {
         "weights": weights / load.shards + (total * 2 if load.mixed else 0) / load.shards,
         "gradients": trained * load.trained_bytes / load.shards,
-        "optimiser": 2 * trained * load.trained_bytes / load.shards,
+        "optimiser": trained * (2 * moments + load.master_bytes) / load.shards,
         "reference": total * load.weight_bytes / load.shards if load.has_reference_copy else 0,
         "value heads": load.value_heads * (width + 1) * load.trained_bytes * 4,
         "key-value cache": load.rollout_rows * length * cache_bytes_per_token(model, load.weight_bytes),
-        "activations": load.micro_batch_rows * length * kept,
-        "logits": load.micro_batch_rows * load.response_tokens * vocabulary * 4 * _LOGIT_COPIES,
+        "next token": load.rollout_rows * vocabulary * 4 * _DRAWN_COPIES,
+        "activations": tokens * kept,
+        "logits": logits * load.weight_bytes * _LOGIT_COPIES,
+        "gradients compared": max(load.solver_gradients - 1, load.watched_gradients) * trained * 4 / load.shards,
+        "saved policy": total * load.weight_bytes,
     }
 
 
 def peak(parts: dict[str, float]) -> float:
-    """The most held at once."""
-    update = ("activations", "logits")
-    held = sum(size for name, size in parts.items() if name not in (*update, "key-value cache"))
-    return held + max(sum(parts[name] for name in update), parts["key-value cache"])
+    """The most held at once: of an update, a generation (an evaluation's too) and saving the policy, the largest."""
+    phases = (
+        ("activations", "logits", "gradients compared"),
+        ("key-value cache", "next token"),
+        ("saved policy",),
+    )
+    held = sum(size for name, size in parts.items() if not any(name in phase for phase in phases))
+    return held + max(sum(parts.get(name, 0.0) for name in phase) for phase in phases)
 
 
 def cache_bytes_per_token(model: PreTrainedModel, element_bytes: int) -> float:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
 from pama_exp.config.schema import TrainerConfig
@@ -15,10 +17,22 @@ from pama_exp.training.alignment import Alignment
 from pama_exp.training.strategies import trainer_settings
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints written as they are serialised: Lightning would put the whole file together in memory first.
+
+    A file that a kill leaves half written is a temporary one: see `Checkpoints.save`.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write it."""
+        torch.save(checkpoint, path)
+
+
 def make_trainer(settings: TrainerConfig, callbacks: Sequence[Any], loggers: Sequence[Logger]) -> Trainer:
     """Lightning's trainer, quiet: the record, the console and the checkpoints are the callbacks' work."""
+    where = trainer_settings(settings)
     return Trainer(
-        **trainer_settings(settings),
+        **{**where, "plugins": [*where.get("plugins", []), WholeFiles()]},
         max_epochs=1,
         logger=list(loggers) or False,
         callbacks=list(callbacks),
