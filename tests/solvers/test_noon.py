@@ -123,3 +123,12 @@ def test_a_shift_that_is_not_measured_leaves_the_share_of_independent_advantages
     assert (combined > 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     alike = ShiftedPAMA([1.0] * objectives, follow=False).on_advantages(advantages[:1].expand(objectives, -1, -1), mask)
     assert (alike > 0).float().mean().item() == pytest.approx(0.25 ** (1 / objectives), abs=0.01)
+
+
+def test_a_blend_is_that_much_of_the_minimum_and_the_rest_of_the_sum():
+    weights = [0.2, 0.3, 0.5]
+    least = ShiftedPAMA(weights).on_advantages(drawn(3), MASK)[0]
+    both = ShiftedPAMA(weights, blend=0.25).on_advantages(drawn(3), MASK)[0]
+    total = np.einsum("n,nbt->bt", weights, drawn(3).numpy())
+    np.testing.assert_allclose(both[MASK].numpy(), (0.25 * least.numpy() + 0.75 * total)[MASK.numpy()], atol=1e-5)
+    assert both[~MASK].abs().sum() == 0

@@ -43,6 +43,7 @@ class ShiftedPAMA(Solver):
         barrier: of `fair`, in the starting policy's deviations; see solver=proportional-fairness.
         follow: measure c; false: Φ⁻¹(share^(1/N)), which leaves `share` of the tokens of N independent advantages,
             and never below 0. Where objectives conflict the measured c is larger.
+        blend: β in (0, 1]: A = β minᵢ max(Aⁱ + c, 0) + (1 − β) Σ pⁱ Aⁱ; below 1 every token has a say.
         centre: take the mean off, which reinforces nothing by itself and only adds variance.
 
     Raises:
@@ -59,6 +60,7 @@ class ShiftedPAMA(Solver):
         fair: bool = False,
         barrier: float | None = None,
         follow: bool = True,
+        blend: float = 1.0,
         centre: bool = False,
     ) -> None:
         super().__init__(weights)
@@ -71,6 +73,9 @@ class ShiftedPAMA(Solver):
             raise UserError(f"solver.share={share} is not in (0, 1).", "0.25 is what two objectives leave to PAMA.")
         if not 0 <= decay < 1:
             raise UserError(f"solver.decay={decay} is not in [0, 1).", "0 forgets at once; 0.9 is usual.")
+        if not 0 < blend <= 1:
+            raise UserError(f"solver.blend={blend} is not in (0, 1].", "1 is shifted PAMA alone; solver=linear is 0.")
+        self.blend = blend
         self.share, self.decay, self.follow, self.centre = share, decay, follow, centre
         self.shift: float | None = None
         self.welfare = Welfare(len(self.weights), 1.0, None, barrier, 0.9) if fair else None
@@ -98,6 +103,11 @@ class ShiftedPAMA(Solver):
         if count > 0:
             self.latest_weights = chosen.flatten(1) @ response_mask.flatten().to(chosen) / count
         combined = (chosen * kept).sum(0)
+        if self.blend < 1 and len(advantages) > 1:
+            p = p / p.sum()
+            summed = torch.where(response_mask, torch.einsum("n,nbt->bt", p.to(advantages), advantages), 0)
+            combined = self.blend * combined + (1 - self.blend) * summed
+            self.latest_weights = self.blend * self.latest_weights + (1 - self.blend) * p.to(advantages)
         if self.centre and len(advantages) > 1:
             combined = torch.where(response_mask, combined - combined.sum() / count.clamp(min=1), 0)
         return combined[None]
