@@ -1,0 +1,105 @@
+"""What the league runs: entries × numbers of objectives × rewards × seeds, under one protocol or another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from benchmarks.study.plan import OBJECTIVES, REWARDS, SEEDS, Job
+
+from pama_exp.config.instantiate import locate
+
+CONF = Path(__file__).parents[2] / "conf" / "solver"
+GROUPED = ("advantage=group", "advantage.baseline=standardise")
+
+# Entries that are a solver under other settings than its yaml's.
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "pama-sequence": ("solver=pama", "solver.granularity=sequence"),
+    "barrier": ("solver=proportional-fairness", "solver.barrier=2.0"),
+    "fair-shifted-pama-barrier": ("solver=fair-shifted-pama", "solver.barrier=2.0"),
+    "fair-shifted-pama-fixed": ("solver=fair-shifted-pama", "solver.follow=false"),
+    "fair-shifted-pama-fixed-barrier": ("solver=fair-shifted-pama", "solver.follow=false", "solver.barrier=2.0"),
+    "fair-shifted-pama-blend": ("solver=fair-shifted-pama", "solver.follow=false", "solver.blend=0.5"),
+    "mgda-advantages": ("solver=mgda", "training.gramian.target=advantages"),
+    "nash-mtl-advantages": ("solver=nash-mtl", "training.gramian.target=advantages"),
+    "fairgrad-advantages": ("solver=fairgrad", "training.gramian.target=advantages"),
+    "cagrad-advantages": ("solver=cagrad", "training.gramian.target=advantages"),
+    "linear-group": ("solver=linear", *GROUPED),
+    "pama-group": ("solver=pama", *GROUPED),
+    "proportional-fairness-group": ("solver=proportional-fairness", *GROUPED),
+    "sa-mrpo-group": ("solver=sa-mrpo", *GROUPED),
+    "dvao-group": ("solver=dvao", *GROUPED),
+}
+
+# Where the KL goes. The table ranks `reward`, the default; the others show what the placement does.
+PROTOCOLS: dict[str, tuple[str, ...]] = {
+    "reward": (),
+    "once": ("training.kl.placement=combined", "training.scale_combined=true"),
+    "loss-k3": ("training.kl.placement=loss", "training.kl.estimator=k3", "training.scale_combined=true"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run's place in the table; what is measured there is a row."""
+
+    n: int
+    reward: str
+    protocol: str
+    entry: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder under the league's."""
+        return f"{self.n}-{self.reward}-{self.protocol}/{self.entry}-s{self.seed}"
+
+
+def shipped() -> dict[str, tuple[str, ...]]:
+    """{solver: its command line} of every yaml in conf/solver, with the estimator that it asks for."""
+    found = {}
+    for path in sorted(CONF.glob("*.yaml")):
+        node: dict[str, Any] = yaml.safe_load(path.read_text())
+        asked = getattr(locate(node, "solver"), "estimators", ())
+        found[path.stem] = (f"solver={path.stem}", *(GROUPED if asked else ()))
+    return found
+
+
+def entries() -> dict[str, tuple[str, ...]]:
+    """{entry: its command line}: every shipped solver, and some under other settings."""
+    return shipped() | SETTINGS
+
+
+def cells(
+    chosen: Iterable[str], counts: Sequence[int], rewards: Sequence[str], protocols: Sequence[str], seeds: Sequence[int]
+) -> list[Cell]:
+    """A whole seed after the other, so that a league cut short is one of fewer seeds, not of fewer solvers."""
+    kept = list(chosen)
+    return [
+        Cell(n, reward, protocol, entry, seed)
+        for seed in seeds
+        for protocol in protocols
+        for reward in rewards
+        for n in counts
+        for entry in kept
+    ]
+
+
+def job(cell: Cell, known: Mapping[str, tuple[str, ...]], extra: Sequence[str] = ()) -> Job:
+    """The run that fills a cell."""
+    overrides = (
+        "experiment=study",
+        f"objectives=[{','.join(OBJECTIVES[cell.n])}]",
+        f"reward={cell.reward}",
+        *known[cell.entry],
+        *PROTOCOLS[cell.protocol],
+        *extra,
+        f"seed={cell.seed}",
+    )
+    return Job(cell.name, overrides, cell.name.partition("/")[0], cell.seed)
+
+
+__all__ = ["OBJECTIVES", "PROTOCOLS", "REWARDS", "SEEDS", "SETTINGS", "Cell", "cells", "entries", "job", "shipped"]
