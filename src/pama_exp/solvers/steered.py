@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 from torchjd import aggregation
 
 from pama_exp.errors import UserError
+from pama_exp.solvers.gradient import min_norm_weights
 from pama_exp.solvers.solver import Solver
 from pama_exp.solvers.weighted import Weighted
 
 _TINY = 1e-12
+_TURNS = 100  # of p and t; each shortens what is left by a factor
 
 
 def orpg(weights: Sequence[float], q: float = 0.5, blend: float = 0.25, seed: int = 0) -> Weighted:
@@ -118,29 +117,26 @@ def _clipped(preference: Float[Tensor, " N"], c: float) -> Callable[[Tensor], Te
 def conflict_averse(gramian: Float[Tensor, "N N"], toward: Float[Tensor, " N"], radius: float) -> Float[Tensor, " N"]:
     """argmin_p ⟨Σ pⁱ gⁱ, g₀⟩ + radius ‖Σ pⁱ gⁱ‖ over the simplex, g₀ = Σ towardⁱ gⁱ, from the Gramian in float64.
 
-    Convex; solved by sequential quadratic programming from the middle, its result put back on the simplex.
+    ‖x‖ is the least of (‖x‖²/t + t)/2 over t, taken at t = ‖x‖, so that the problem is convex in (p, t) together. For
+    a fixed t it is min-norm among the gⁱ + (t/radius) g₀; p and t take turns.
     """
-    size = max(float(gramian.diagonal().max()), _TINY)
-    exact, start = (gramian / size).numpy(), torch.full_like(toward, 1 / len(toward)).numpy()
-    inner, reach = exact @ toward.numpy(), radius / size**0.5
-
-    def value(p: NDArray[np.float64]) -> float:
-        return float(p @ inner + reach * (max(float(p @ exact @ p), 0.0) + _TINY) ** 0.5)
-
-    def slope(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        product = exact @ p
-        return np.asarray(inner + reach * product / (max(float(p @ product), 0.0) + _TINY) ** 0.5)
-
-    def excess(p: NDArray[np.float64]) -> float:
-        return float(p.sum()) - 1
-
-    whole = {"type": "eq", "fun": excess, "jac": np.ones_like}
-    found = minimize(
-        value, start, jac=slope, bounds=[(0, 1)] * len(start), constraints=[whole], method="SLSQP",
-        options={"ftol": 1e-14, "maxiter": 500},
-    )  # fmt: skip
-    p = torch.as_tensor(found.x).clamp(min=0)
-    return p / p.sum() if bool(p.isfinite().all()) and bool(p.sum() > 0) else torch.as_tensor(start)
+    size = gramian.diagonal().max().clamp(min=_TINY)
+    exact, ones = gramian / size, torch.ones_like(toward)
+    reach = radius / float(size) ** 0.5
+    inner = exact @ toward
+    cross, square = inner[:, None] + inner[None, :], toward @ inner
+    p = ones / len(ones)
+    if reach <= 0:
+        at_least = (inner == inner.min()).to(inner)
+        return at_least / at_least.sum()
+    length = float(_norm(exact, p))
+    for _ in range(_TURNS):
+        step = length / reach
+        p = min_norm_weights(exact + step * cross + step**2 * square)
+        before, length = length, float(_norm(exact, p))
+        if abs(length - before) <= 1e-9 * before:
+            break
+    return p
 
 
 def _norm(gramian: Float[Tensor, "N N"], weights: Float[Tensor, " N"]) -> Float[Tensor, ""]:
