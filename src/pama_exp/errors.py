@@ -8,12 +8,14 @@ import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 
 from pama_exp.safety.secrets import HINT, redact
 
 _OURS = Path(__file__).parent
 _STANDARD = Path(sysconfig.get_path("stdlib"))
+_LISTED = 200  # characters of the names that a hint lists
 
 
 class UserError(Exception):
@@ -108,8 +110,11 @@ def _place(error: BaseException) -> str:
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:
-    """The nearest valid name, if one is near, and all the valid ones."""
+    """The nearest valid name, if one is near, and the valid ones, as many as a line holds."""
     valid = list(choices)
     near = difflib.get_close_matches(word, valid, n=1)
-    listed = f"Valid: {', '.join(valid) or 'none'}."
+    lengths = accumulate(len(name) + 2 for name in valid)
+    shown = valid[: sum(length <= _LISTED for length in lengths)]
+    more = f" and {len(valid) - len(shown)} more" if len(shown) < len(valid) else ""
+    listed = f"Valid: {', '.join(shown) or 'none'}{more}."
     return f"Did you mean '{near[0]}'? {listed}" if near else listed

@@ -52,9 +52,6 @@ def check_training(config: Config, estimator: Estimator, is_here: bool = True) -
         UserError: if not.
     """
     t = config.training
-    for key in ("steps", "batch_size", "epochs", "mini_batch_size", "micro_batch_tokens"):
-        if getattr(t, key) < 1:
-            raise UserError(f"training.{key}={getattr(t, key)}.", "It is at least 1.")
     if t.batch_size % t.mini_batch_size:
         raise UserError(
             f"training.batch_size={t.batch_size} is not a multiple of training.mini_batch_size={t.mini_batch_size}.",
@@ -65,14 +62,10 @@ def check_training(config: Config, estimator: Estimator, is_here: bool = True) -
             f"training.batch_size={t.batch_size} is not a multiple of advantage.group_size={estimator.group_size}.",
             "Every prompt of a step is answered group_size times.",
         )
-    if not 0.0 < t.clip < 1.0:
-        raise UserError(f"training.clip={t.clip}.", "The clip range ε lies between 0 and 1; 0.2 is usual.")
     check_placement(t.kl.estimator, t.kl.placement)
     if t.importance_cap is not None and not t.importance_cap >= 1:
         raise UserError(f"training.importance_cap={t.importance_cap}.", "It is at least 1; 2 is usual, null is none.")
     check_trainer(config, is_here)
-    if t.gramian.sketch_dimension < 1:
-        raise UserError(f"training.gramian.sketch_dimension={t.gramian.sketch_dimension}.", "It is at least 1.")
     if t.gramian.target == "adapter" and config.adapter.name == "none":
         raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
 
@@ -90,13 +83,34 @@ def check_engine(engine: Mapping[str, Any], bits: int | None = None) -> None:
     if package is not None and find_spec(package) is None:
         raise UserError(f"rollout.engine needs {package}.", f"pip install 'pama-exp[{package}]', or set rollout=fast.")
     check_settings(engine, "rollout.engine", "model", "tokenizer", "shift_of")
+    factory = locate(engine, "rollout.engine")
+    if isinstance(factory, type) and not hasattr(factory, "generate"):
+        raise UserError(
+            f"rollout.engine._target_={engine['_target_']} generates nothing.", "Name a class with a method `generate`."
+        )
+
+
+def check_calibration(config: Config, solver: Solver) -> None:
+    """Whatever is calibrated before the first step has prompts to be calibrated by.
+
+    Raises:
+        UserError: if it has none.
+    """
+    frozen = [
+        f"objectives.{name}.normaliser=frozen" for name, o in config.objectives.items() if o.normaliser == "frozen"
+    ]
+    needing = [*frozen, *([f"solver={solver_label(config.solver)}"] if solver.needs_calibration else [])]
+    if config.training.calibration_prompts == 0 and needing:
+        raise UserError(
+            f"training.calibration_prompts=0 leaves nothing to calibrate {needing[0]} by.", "Set it to 1 or more."
+        )
 
 
 def check_conditioning(config: Config, solver: Solver) -> None:
     """The solver, the engine and the objectives serve a conditioned policy.
 
     Raises:
-        UserError: if one does not, or for a setting outside its range.
+        UserError: if one does not, or for settings that do not go together.
     """
     c = config.conditioning
     if c.name == "none":
@@ -104,12 +118,6 @@ def check_conditioning(config: Config, solver: Solver) -> None:
     where = f"conditioning={c.name}"
     if len(config.objectives) < 2:
         raise UserError(f"{where}: one objective leaves nothing to prefer.", "Give two or more, or conditioning=none.")
-    if not c.concentration > 0:
-        raise UserError(f"conditioning.concentration={c.concentration}.", "It is above 0; 1 is uniform.")
-    if c.grid < 1:
-        raise UserError(
-            f"conditioning.grid={c.grid}.", "It is at least 1, which evaluates the objectives by themselves."
-        )
     if not solver.takes_preferences:
         able = ", ".join(solvers_that_take_preferences())
         label = solver_label(config.solver)
@@ -118,7 +126,7 @@ def check_conditioning(config: Config, solver: Solver) -> None:
             f"{where} weighs every response by its own preference, which solver={label}{own} cannot.",
             f"Choose one of: {able}" + (" (pama by token or by sequence)." if "pama" in able else "."),
         )
-    if c.name == "embedding" and "shift_of" not in parameters(config.rollout.engine, "rollout.engine"):
+    if c.name == "embedding" and "shift_of" not in parameters(locate(config.rollout.engine, "rollout.engine")):
         raise UserError(
             f"{where}: this rollout engine cannot be told preferences.",
             "Set rollout=fast, rollout=hf, or conditioning=prompt.",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
-from pama_exp.config.instantiate import build, parameters
+from pama_exp.config.instantiate import build, locate, parameters, require
 from pama_exp.config.naming import solver_label
+from pama_exp.config.ranges import Range, check
 from pama_exp.config.schema import Config, ObjectiveConfig
 from pama_exp.errors import UserError
 from pama_exp.rl.estimators import Estimator
@@ -20,6 +21,7 @@ def build_estimator(settings: Mapping[str, Any]) -> Estimator:
         UserError: for an unknown setting or a value outside its range.
     """
     estimator: Estimator = build(settings, "advantage")
+    require(estimator, "advantage", "estimator", ("estimate", "label", "group_size", "needs_critic"))
     return estimator
 
 
@@ -30,6 +32,8 @@ def objective_weights(solver: Mapping[str, Any], objectives: Mapping[str, Object
         UserError: if there are more or fewer weights than objectives.
     """
     given = solver.get("weights")
+    check(given, Sequence[Annotated[float, Range(least=0)]] | None, "solver.weights")
+    check(solver.get("name", ""), str, "solver.name")
     weights = [float(w) for w in ([o.weight for o in objectives.values()] if given is None else given)]
     if len(weights) != len(objectives):
         raise UserError(
@@ -48,10 +52,11 @@ def build_solver(config: Config, estimator: Estimator) -> Solver:
             with the advantage estimator, the normalisers or the evaluations.
     """
     given: dict[str, Any] = {"weights": objective_weights(config.solver, config.objectives)}
-    if "group_size" in parameters(config.solver, "solver"):
+    if "group_size" in parameters(locate(config.solver, "solver")):
         given["group_size"] = estimator.group_size
     settings = {key: value for key, value in config.solver.items() if key not in ("weights", "name")}
     solver: Solver = build(settings, "solver", **given)
+    require(solver, "solver", "solver", ("on_rewards", "on_advantages", "on_losses", "needs_calibration"))
     _check_solver(config, solver, estimator.label)
     return solver
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pama_exp.assembly.task import Task
 from pama_exp.config.domains import objectives_of, scorer_key, scorer_node
-from pama_exp.config.instantiate import build, locate
+from pama_exp.config.instantiate import build, check_settings, locate, require
 from pama_exp.config.schema import ObjectiveConfig
 from pama_exp.errors import UserError, suggest
-from pama_exp.rewards.classifier import ClassifierScorer, check_published, published
+from pama_exp.rewards.classifier import ClassifierScorer, check_published, check_published_settings, published
 from pama_exp.rewards.function import FunctionScorer
 from pama_exp.rewards.normalise import Frozen, Identity, Normaliser, Running
 from pama_exp.rewards.objective import Objective
@@ -91,13 +91,17 @@ def make_scorer(node: Mapping[str, Any], where: str) -> Scorer:
     Raises:
         UserError: if it cannot be built.
     """
-    scorer: Scorer = FunctionScorer(node["function"]) if "function" in node else build(node, where)
+    if "function" in node:
+        return FunctionScorer(node["function"])
+    scorer: Scorer = build(node, where)
+    require(scorer, where, "scorer", ("score",))
     return scorer
 
 
 def _plan(name: str, node: ObjectiveConfig, domain: str, reward: str, task: Task) -> ObjectivePlan:
     where = f"objectives.{name}"
     source = _source(name, node, domain)
+    _check_other_domains(node, where, domain)
     program = source.get("program")
     if program is None:
         load = _plan_scorer(source, f"{where}.scorers.{scorer_key(node.scorers, domain)}")
@@ -109,10 +113,6 @@ def _plan(name: str, node: ObjectiveConfig, domain: str, reward: str, task: Task
             )
         gold, is_learned = task.gold_scorer(program), reward == "learned"
         load = _learned(task, program) if is_learned else _built(gold)
-    if node.normaliser not in NORMALISERS:
-        raise UserError(f"{where}.normaliser={node.normaliser}.", suggest(node.normaliser, NORMALISERS))
-    if node.direction not in ("maximize", "minimize"):
-        raise UserError(f"{where}.direction={node.direction}.", "It is maximize or minimize.")
     return ObjectivePlan(name, node, source, program, is_learned, gold, load)
 
 
@@ -124,12 +124,20 @@ def _source(name: str, node: ObjectiveConfig, domain: str) -> dict[str, Any]:
             f"(it has: {', '.join(node.scorers) or 'none'}).",
             f"Add scorers.{domain} to its yaml, or choose one of: {', '.join(objectives_of(domain))}.",
         )
-    if not {"program", "function", "_target_"} & set(source):
-        raise UserError(
-            f"objectives.{name}.scorers.{domain} holds none of program, function, _target_.",
-            "Write program: NAME (a gold program), function: module:name, or _target_: package.Class.",
-        )
     return source
+
+
+def _check_other_domains(objective: ObjectiveConfig, where: str, domain: str) -> None:
+    """The settings of the scorers that this run does not use, too, where what they name can be imported here."""
+    for key, node in objective.scorers.items():
+        if key == domain or "_target_" not in node:
+            continue
+        try:
+            factory = locate(node, where)
+        except UserError:
+            continue
+        check_target = check_published_settings if factory is published else check_settings
+        check_target(node, f"{where}.scorers.{key}")
 
 
 def _plan_scorer(source: Mapping[str, Any], where: str) -> Callable[[], Scorer]:
@@ -138,6 +146,8 @@ def _plan_scorer(source: Mapping[str, Any], where: str) -> Callable[[], Scorer]:
         check_published(source, where)
     elif not {"id", "path"} & set(source):
         return _built(make_scorer(source, where))
+    else:
+        check_settings(source, where)
     return lambda: make_scorer(source, where)
 
 

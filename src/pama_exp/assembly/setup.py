@@ -8,7 +8,14 @@ from functools import cached_property
 
 import torch
 
-from pama_exp.assembly.checks import check_conditioning, check_engine, check_inputs, check_start, check_training
+from pama_exp.assembly.checks import (
+    check_calibration,
+    check_conditioning,
+    check_engine,
+    check_inputs,
+    check_start,
+    check_training,
+)
 from pama_exp.assembly.method import build_estimator, build_solver
 from pama_exp.assembly.objective_plans import ObjectivePlan, plan_objectives
 from pama_exp.assembly.task import Task, build_task
@@ -80,6 +87,7 @@ def resolve(config: Config, is_here: bool = True) -> Setup:
     task = build_task(config)
     plans = plan_objectives(_scored(config, task), config.data.domain, config.reward, task)
     solver, estimator, sampling = build_method(config, is_here)
+    check_calibration(config, solver)
     check_start(config, task, is_here)
     return Setup(
         config=config,

@@ -14,7 +14,6 @@ from pama_exp.config.schema import Config, DataConfig
 from pama_exp.data import tables
 from pama_exp.data.byte_tokens import byte_tokenizer
 from pama_exp.data.text import Reading, TextData
-from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_tokenizer
 from pama_exp.rewards.gold import GoldScorer
 from pama_exp.rewards.scorer import Scorer
@@ -237,8 +236,6 @@ def _cached_text(files: tuple[tuple[str, str], ...], cache: str, tokenizer: str,
 
 def _reading(config: Config) -> Reading:
     d = config.data
-    if len(d.prefix_tokens) != 2:
-        raise UserError(f"data.prefix_tokens={d.prefix_tokens}.", "Give the least and the most, at least 1.")
     return Reading(
         format=d.format,
         column=d.column,

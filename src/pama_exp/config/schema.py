@@ -1,21 +1,31 @@
-"""What a configuration may hold: dataclasses, the checks that need no work to have started, and the resolvers."""
+"""What a configuration may hold: each setting's type, default and range; and the resolvers."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from pama_exp.errors import UserError, refuse_secrets, suggest
+from pama_exp.config.ranges import Bounds, OneOf, Range, Shares
+from pama_exp.config.validity import check_architecture, check_scorers, check_stage, check_unused, merged, setting
+from pama_exp.errors import refuse_secrets
 from pama_exp.safety.secrets import secrets_in
 
 _PACKAGE = Path(__file__).parents[1]
 # The shipped configuration: beside the package in a checkout, within it in a wheel.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
+
+# More of anything that is counted in one go than a machine holds; a typing error ends here, not in main memory.
+_MANY = 1_000_000
+_SEED = Range(least=0, most=2**32 - 1)
+_RATE = Range(least=0)  # 0 measures without learning
+_COUNT = Range(least=1, most=_MANY)
+_STEPS = Range(least=1, most=1_000_000_000)
+_EVERY = Range(least=0)  # 0: never
 
 
 @dataclass
@@ -26,16 +36,16 @@ class ModelConfig:
     id: str | None = None
     revision: str | None = None
     path: str | None = None
-    weights: str = "random"
+    weights: str = setting("random", OneOf("pretrained", "random"))
     tokenizer: str | None = None
     architecture: str | None = "opt"
-    config: dict[str, Any] = field(default_factory=dict)
-    parameters: int | None = None
-    dtype: str = "float32"
-    learning_rate: float = 3e-4
-    value_learning_rate: float = 3e-3
+    config: dict[str, Any] = setting({})
+    parameters: int | None = setting(None, Range(least=1))
+    dtype: str = setting("float32", OneOf("float32", "bfloat16", "float16"))
+    learning_rate: float = setting(3e-4, _RATE)
+    value_learning_rate: float = setting(3e-3, _RATE)
     lora_targets: list[str] | None = None
-    chat_template: str = "none"
+    chat_template: str = setting("none", OneOf("none", "tokenizer"))
     allow_pickle: bool = False
     pickled: bool = False
     licence: str = ""
@@ -46,24 +56,24 @@ class ModelConfig:
 class AdapterConfig:
     """What of the policy is trained: all of it, or low-rank additions to a frozen base (Hu et al. 2021)."""
 
-    name: str = "none"
-    bits: int | None = None
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
+    name: str = setting("none", OneOf("none", "lora", "lora-8bit", "lora-4bit"))
+    bits: int | None = setting(None, OneOf(4, 8))
+    rank: int = setting(16, Range(least=1, most=65536))
+    alpha: float = setting(32.0, Range(above=0))
+    dropout: float = setting(0.0, Range(least=0, below=1))
     targets: list[str] | None = None
-    export: str = "merged"
+    export: str = setting("merged", OneOf("merged", "adapter"))
 
 
 @dataclass
 class ConditioningConfig:
     """Whether the policy is told each prompt's preference, and how; from `levels` on, of conditioning=prompt."""
 
-    name: str = "none"
-    concentration: float = 1.0
-    grid: int = 4
-    learning_rate: float | None = None
-    levels: int = 20
+    name: str = setting("none", OneOf("none", "embedding", "prompt"))
+    concentration: float = setting(1.0, Range(above=0))
+    grid: int = setting(4, Range(least=1, most=1000))
+    learning_rate: float | None = setting(None, _RATE)
+    levels: int = setting(20, Range(least=1, most=1000))
     item: str = "{name}: {share}"
     separator: str = ", "
     end: str = "\n"
@@ -74,26 +84,28 @@ class DataConfig:
     """Where prompts come from; `domain` is what objectives are looked up by. What follows `world` is for text."""
 
     domain: str = "factworld"
-    world: dict[str, Any] = field(default_factory=dict)
-    evaluation_prompts: int = 256
-    sft_learning_rate: float = 4e-3
-    reward_model_learning_rate: float = 1e-3
+    world: dict[str, Any] = setting({})  # the parameters of FactWorld, which says their ranges
+    evaluation_prompts: int = setting(256, _COUNT)
+    sft_learning_rate: float = setting(4e-3, _RATE)
+    reward_model_learning_rate: float = setting(1e-3, _RATE)
     path: str | None = None
     id: str | None = None
     revision: str | None = None
-    subsets: list[str] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    format: str = "prompt"
+    subsets: list[str] = setting([])
+    files: list[str] = setting([])
+    format: str = setting("prompt", OneOf("prompt", "messages", "transcript", "prefix", "whole"))
     column: str = "prompt"
     completion: str = "completion"
     chosen: str = "chosen"
     rejected: str = "rejected"
-    prefix_tokens: list[int] = field(default_factory=lambda: [2, 7])
-    min_characters: int = 1
-    min_prompt_tokens: int = 1
-    max_prompt_tokens: int = 512
-    splits: dict[str, float] = field(default_factory=lambda: {"train": 0.9, "validation": 0.05, "test": 0.05})
-    seed: int = 0
+    prefix_tokens: list[int] = setting([2, 7], Bounds(least=1, equal=True))
+    min_characters: int = setting(1, Range(least=0))
+    min_prompt_tokens: int = setting(1, Range(least=0))
+    max_prompt_tokens: int = setting(512, Range(least=1))
+    splits: dict[str, float] = setting(
+        {"train": 0.9, "validation": 0.05, "test": 0.05}, Shares("train", "validation", "test")
+    )
+    seed: int = setting(0, _SEED)
 
 
 @dataclass
@@ -101,96 +113,108 @@ class ObjectiveConfig:
     """One objective: how it is scored in each data domain, and how much it counts."""
 
     description: str = ""
-    weight: float = 1.0
-    direction: str = "maximize"
-    normaliser: str = "none"
-    range: list[float] | None = None
-    scorers: dict[str, Any] = field(default_factory=dict)
+    weight: float = setting(1.0, Range(least=0))
+    direction: str = setting("maximize", OneOf("maximize", "minimize"))
+    normaliser: str = setting("none", OneOf("none", "running", "frozen"))
+    range: list[float] | None = setting(None, Bounds())
+    scorers: dict[str, Any] = setting({})
 
 
 @dataclass
 class FitConfig:
-    """Supervised training of the SFT policy or of a reward model."""
+    """Supervised training of the SFT policy (whose defaults these are) or of a reward model."""
 
-    examples: int = 4096
-    steps: int = 200
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup_steps: int = 20
-    weight_decay: float = 0.01
-    seed: int = 0
-    label_noise: float = 0.0
-    max_length: int = 512
+    examples: int = setting(8192, Range(least=1, most=100 * _MANY))
+    steps: int = setting(300, Range(least=0))  # 0: the model stays as it is
+    batch_size: int = setting(64, _COUNT)
+    learning_rate: float = setting("${oc.select:data.sft_learning_rate,4.0e-3}", _RATE)
+    warmup_steps: int = setting(20, Range(least=0))
+    weight_decay: float = setting(0.01, Range(least=0))
+    seed: int = setting(0, _SEED)
+    label_noise: float = setting(0.0, Range(least=0, below=0.5))
+    max_length: int = setting(512, Range(least=1))
     packing: bool = False
+
+
+@dataclass
+class RewardModelConfig(FitConfig):
+    """The same with a reward model's defaults."""
+
+    examples: int = setting(20480, Range(least=1, most=100 * _MANY))
+    steps: int = setting(1280, Range(least=0))
+    batch_size: int = setting(16, _COUNT)
+    learning_rate: float = setting("${oc.select:data.reward_model_learning_rate,1.0e-3}", _RATE)
+    warmup_steps: int = setting(10, Range(least=0))
+    label_noise: float = setting(0.05, Range(least=0, below=0.5))
 
 
 @dataclass
 class KLConfig:
     """How the policy is kept near the reference: in every objective's return, in the loss, or once for all of them."""
 
-    placement: str = "reward"
-    estimator: str = "k1"
-    coefficient: float = 0.05
-    target: float | None = None
-    horizon: int = 10000
+    placement: str = setting("reward", OneOf("reward", "loss", "combined"))
+    estimator: str = setting("k1", OneOf("k1", "k2", "k3"))
+    coefficient: float = setting(0.15, Range(least=0))
+    target: float | None = setting(None, Range(above=0))
+    horizon: int = setting(10000, Range(least=1))
 
 
 @dataclass
 class GramianConfig:
     """Which gradients a solver that asks for their Gramian is given, and how many are held at once."""
 
-    target: str = "full"
-    hold: str = "all"
-    sketch_dimension: int = 4096
+    target: str = setting("full", OneOf("full", "adapter", "last-layer", "sketch", "hidden", "advantages"))
+    hold: str = setting("all", OneOf("all", "host", "one"))
+    sketch_dimension: int = setting(4096, _COUNT)
 
 
 @dataclass
 class TrainingConfig:
     """One alignment run: how many steps, and what one update does with the rollout it was given."""
 
-    steps: int = 60
-    batch_size: int = 64
-    epochs: int = 2
-    mini_batch_size: int = 64
-    micro_batch_tokens: int = 16384
-    learning_rate: float = 3e-4
-    schedule: str = "constant"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    clip: float = 0.2
-    value_clip: float | None = 0.2
-    value_coefficient: float = 0.5
-    value_learning_rate: float = 3e-3
+    steps: int = setting(60, _STEPS)
+    batch_size: int = setting(64, _COUNT)
+    epochs: int = setting(2, _COUNT)
+    mini_batch_size: int = setting(64, _COUNT)
+    micro_batch_tokens: int = setting(16384, Range(least=1))
+    learning_rate: float = setting("${oc.select:model.learning_rate,3.0e-4}", _RATE)
+    schedule: str = setting("constant", OneOf("constant", "linear", "cosine"))
+    warmup_steps: int = setting(0, Range(least=0))
+    weight_decay: float = setting(0.0, Range(least=0))
+    clip: float = setting(0.2, Range(above=0, below=1))
+    value_clip: float | None = setting(0.2, Range(above=0))
+    value_coefficient: float = setting(0.5, Range(least=0))
+    value_learning_rate: float = setting("${oc.select:model.value_learning_rate,3.0e-3}", _RATE)
     critic_shapes_trunk: bool = False
-    entropy_coefficient: float = 0.0
-    max_grad_norm: float = 1.0
+    entropy_coefficient: float = setting(0.0, Range(least=0))
+    max_grad_norm: float = setting(1.0, Range(above=0))
     scale_combined: bool = False
-    target_kl: float | None = None
-    importance_cap: float | None = None
+    target_kl: float | None = setting(None, Range(above=0))
+    importance_cap: float | None = setting(None, Range(above=0))
     kl: KLConfig = field(default_factory=KLConfig)
     gramian: GramianConfig = field(default_factory=GramianConfig)
-    evaluate_every: int = 20
-    checkpoint_every: int = 10
-    diagnostics_every: int = 10
-    diagnostics_target: str = "auto"
-    calibration_prompts: int = 256
+    evaluate_every: int = setting(20, _EVERY)
+    checkpoint_every: int = setting(10, _EVERY)
+    diagnostics_every: int = setting(10, _EVERY)
+    diagnostics_target: str = setting("auto", OneOf("auto", "full", "adapter", "last-layer", "sketch", "hidden"))
+    calibration_prompts: int = setting(256, Range(least=0, most=_MANY))
 
 
 @dataclass
 class SamplingConfig:
     """Sampling of responses; the same temperature divides the logits at the update."""
 
-    max_new_tokens: int = 48
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
+    max_new_tokens: int = setting(40, _COUNT)
+    temperature: float = setting(1.0, Range(above=0))
+    top_p: float = setting(1.0, Range(above=0, most=1))
+    top_k: int = setting(0, Range(least=0))
 
 
 @dataclass
 class RolloutConfig:
     """The generation engine and how it samples."""
 
-    engine: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = setting({})
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
@@ -198,14 +222,14 @@ class RolloutConfig:
 class TrainerConfig:
     """Where it runs: Lightning's accelerator, devices and precision, and how several processes share the work."""
 
-    strategy: str = "single"
-    accelerator: str = "cpu"
-    devices: int = 1
-    precision: str = "32-true"
+    strategy: str = setting("single", OneOf("single", "ddp", "fsdp"))
+    accelerator: str = setting("cpu", OneOf("cpu", "gpu", "cuda"))
+    devices: int = setting(1, Range(least=1, most=1024, also=(-1,)))
+    precision: str = setting("32-true", OneOf("32-true", "bf16-true", "bf16-mixed", "16-true", "16-mixed"))
     activation_checkpointing: bool = False
     compile: bool = False
     cpu_offload: bool = False
-    threads: int | None = None
+    threads: int | None = setting(None, Range(least=1, most=4 * (os.cpu_count() or 1)))
 
     @property
     def uses_gpu(self) -> bool:
@@ -217,11 +241,11 @@ class TrainerConfig:
 class LoggerConfig:
     """Where metrics go besides the run's own record; `mode` and what follows it are W&B's."""
 
-    kinds: list[str] = field(default_factory=list)
-    mode: str = "auto"
+    kinds: list[str] = setting(["wandb"])
+    mode: str = setting("auto", OneOf("auto", "online", "offline", "disabled"))
     project: str = "pama-exp"
     group: str | None = None
-    tags: list[str] = field(default_factory=list)
+    tags: list[str] = setting([])
     artifacts: bool = False
 
 
@@ -230,15 +254,15 @@ class EvaluateConfig:
     """What `stage=evaluate` looks at: a finished run's folder; the SFT policy when null."""
 
     run: str | None = None
-    split: str = "test"
-    prompts: int = 256
+    split: str = setting("test", OneOf("train", "validation", "test"))
+    prompts: int = setting(256, _COUNT)
 
 
 @dataclass
 class CompareConfig:
     """What `stage=compare` reads: folders that are runs or hold runs, and whom the others are tested against."""
 
-    runs: list[str] = field(default_factory=lambda: ["runs"])
+    runs: list[str] = setting(["runs"])
     baseline: str | None = None
 
 
@@ -246,58 +270,37 @@ class CompareConfig:
 class SoupConfig:
     """What `stage=soup` averages: finished runs of one objective each, at all shares in steps of 1/grid."""
 
-    runs: list[str] = field(default_factory=list)
-    grid: int = 4
+    runs: list[str] = setting([])
+    grid: int = setting(4, Range(least=1, most=1000))
 
 
 @dataclass
 class Config:
     """The whole configuration of a run."""
 
-    stage: dict[str, Any] = field(default_factory=dict)
+    stage: dict[str, Any] = setting({})
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    objectives: dict[str, ObjectiveConfig] = field(default_factory=dict)
-    reward: str = "learned"
-    solver: dict[str, Any] = field(default_factory=dict)
-    advantage: dict[str, Any] = field(default_factory=dict)
+    objectives: dict[str, ObjectiveConfig] = setting({})
+    reward: str = setting("learned", OneOf("gold", "learned"))
+    solver: dict[str, Any] = setting({})
+    advantage: dict[str, Any] = setting({})
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sft: FitConfig = field(default_factory=FitConfig)
-    reward_model: FitConfig = field(default_factory=FitConfig)
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     soup: SoupConfig = field(default_factory=SoupConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-    seed: int = 0
+    seed: int = setting(0, _SEED)
     output: str = "???"
     cache_dir: str = "???"
     force: bool = False
     preflight: bool = False
-
-
-CHOICES = {
-    "reward": ("gold", "learned"),
-    "data.format": ("prompt", "messages", "transcript", "prefix", "whole"),
-    "model.weights": ("pretrained", "random"),
-    "model.dtype": ("float32", "bfloat16", "float16"),
-    "model.chat_template": ("none", "tokenizer"),
-    "adapter.name": ("none", "lora", "lora-8bit", "lora-4bit"),
-    "adapter.export": ("merged", "adapter"),
-    "conditioning.name": ("none", "embedding", "prompt"),
-    "training.schedule": ("constant", "linear", "cosine"),
-    "training.kl.placement": ("reward", "loss", "combined"),
-    "training.kl.estimator": ("k1", "k2", "k3"),
-    "training.gramian.target": ("full", "adapter", "last-layer", "sketch", "hidden", "advantages"),
-    "training.gramian.hold": ("all", "host", "one"),
-    "training.diagnostics_target": ("auto", "full", "adapter", "last-layer", "sketch", "hidden"),
-    "trainer.strategy": ("single", "ddp", "fsdp"),
-    "logger.mode": ("auto", "online", "offline", "disabled"),
-    "evaluate.split": ("train", "validation", "test"),
-}
 
 
 def typed(composed: DictConfig | Mapping[str, Any]) -> Config:
@@ -307,40 +310,16 @@ def typed(composed: DictConfig | Mapping[str, Any]) -> Config:
         composed: by Hydra, or plain values.
 
     Raises:
-        UserError: for an unknown key (with the nearest valid one), a value of the wrong type, or one not offered; also
-            for a secret in plain.
+        UserError: for an unknown key (with the nearest valid one), a value of the wrong type or outside its range, a
+            scorer that is not one, a setting that nothing would read, or a secret in plain.
     """
     given = composed if isinstance(composed, DictConfig) else OmegaConf.create(dict(composed))
-    _refuse_unknown_keys(given, OmegaConf.structured(Config), "")
-    try:
-        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given)))
-    except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0]
-        raise UserError(
-            f"{error.full_key or 'the configuration'}: {reason}", "Give a value of the type named."
-        ) from None
+    config = cast(Config, merged(given, Config))
     refuse_secrets(secrets_in(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))))
-    for key, choices in CHOICES.items():
-        value: Any = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        if value not in choices:
-            raise UserError(f"{key}={value} is not one of its values.", suggest(value, choices))
+    check_stage(config.stage)
+    check_architecture(config.model.config)
+    for name, objective in config.objectives.items():
+        check_scorers(name, objective.scorers, config.data.domain, CONF)
+    check_unused(config.adapter, "adapter")
+    check_unused(config.conditioning, "conditioning")
     return config
-
-
-def _refuse_unknown_keys(given: Any, schema: Any, path: str) -> None:
-    """Walk both trees; free-form nodes (dict[str, Any]) are their owners' to check."""
-    for key in given:
-        here = f"{path}{key}"
-        node_type = OmegaConf.get_type(schema)
-        if is_dataclass(node_type):
-            valid = [f.name for f in fields(node_type)]
-            if key not in valid:
-                raise UserError(f"Unknown key '{here}'.", suggest(str(key), valid))
-            child = schema._get_node(key)
-        else:
-            child = OmegaConf.structured(ObjectiveConfig) if path == "objectives." else None
-        value = given._get_node(key)
-        if isinstance(child, DictConfig) and isinstance(value, DictConfig) and value._is_none() is False:
-            _refuse_unknown_keys(value, child, here + ".")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from pama_exp.config.schema import DataConfig
+from pama_exp.config.validity import check_field
 from pama_exp.data import chat
 from pama_exp.data.tables import Table, column
 from pama_exp.data.tokens import Marked, encode
@@ -26,7 +27,11 @@ Rows = list[tuple[str, int]]  # (prompt, row of the table)
 
 @dataclass(frozen=True)
 class Reading:
-    """How the rows of a table are read; as conf/data/ explains."""
+    """How the rows of a table are read; as conf/data/ explains.
+
+    Raises:
+        UserError: for a format that is not known, bounds in the wrong order, or shares that do not fit.
+    """
 
     format: str = "prompt"
     column: str = "prompt"
@@ -41,6 +46,19 @@ class Reading:
     seed: int = 0
     chat_template: bool = True  # conversations and single prompts are written in the tokenizer's template if it has one
 
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("format", self.format),
+            ("prefix_tokens", self.prefix_tokens),
+            ("splits", dict(self.splits)),
+        ):
+            check_field(DataConfig, name, value, "data.")
+        if self.min_prompt_tokens > self.max_prompt_tokens:
+            raise UserError(
+                f"data.min_prompt_tokens={self.min_prompt_tokens}, data.max_prompt_tokens={self.max_prompt_tokens}.",
+                "The least lies above the most: no prompt is between them.",
+            )
+
 
 class TextData:
     """The prompts of a table, by split, and what is supervised on it.
@@ -51,12 +69,11 @@ class TextData:
         reading: how rows become prompts.
 
     Raises:
-        UserError: for a format that is not known, a column that is not there or holds something else than text, shares
-            that do not fit, or if a split is left without prompts.
+        UserError: for a column that is not there or holds something else than text, or if a split is left without
+            prompts.
     """
 
     def __init__(self, table: Table, tokenizer: PreTrainedTokenizerBase, reading: Reading) -> None:
-        _check(reading)
         self.table, self.tokenizer, self.reading = table, tokenizer, reading
         self._said: dict[str, str] = {}  # of prompts in a chat template: without it
         pairs = list(_FORMATS[reading.format](self))
@@ -260,18 +277,6 @@ _FORMATS: Mapping[str, Callable[[TextData], Iterator[tuple[str | None, str | Non
     "transcript": TextData.read_transcripts,
     "prefix": TextData.read_prefixes,
 }
-
-
-def _check(reading: Reading) -> None:
-    if reading.format not in _FORMATS:
-        raise UserError(f"data.format={reading.format}.", suggest(reading.format, _FORMATS))
-    low, high = reading.prefix_tokens
-    if not 1 <= low <= high:
-        raise UserError(f"data.prefix_tokens=[{low},{high}].", "Give the least and the most, at least 1.")
-    shares = dict(reading.splits)
-    is_whole = set(shares) == {"train", "validation", "test"} and math.isclose(sum(shares.values()), 1.0)
-    if not is_whole or min(shares.values()) <= 0:
-        raise UserError(f"data.splits={shares}.", "Give shares of train, validation and test that sum to 1.")
 
 
 def _content(value: Any) -> str:

@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from pama_exp.config.ranges import shown
 from pama_exp.errors import UserError, suggest
 from pama_exp.hub import repositories
 from pama_exp.policy.adapters import quantisation, quiet
@@ -50,7 +51,7 @@ def build_model(
     try:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **settings))
     except Exception as error:  # each architecture refuses values in its own way
-        reason = " ".join(str(error).split())
+        reason = shown(str(error), 200)
         raise UserError(f"model.config is not valid for {architecture}: {reason}", "Mend that value.") from None
 
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from inspect import signature
+from inspect import Parameter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pama_exp.config.instantiate import check_values, parameters
+from pama_exp.config.ranges import OneOf, Range, check, shown
 from pama_exp.data.tokens import Marked, encode_whole, without_names
-from pama_exp.errors import UserError, suggest
+from pama_exp.errors import UserError
 from pama_exp.hub import repositories
 from pama_exp.rewards import classifier_folder
 from pama_exp.types import PromptBatch
@@ -55,11 +57,11 @@ class ClassifierScorer:
         tokenizer: PreTrainedTokenizerBase | None = None,
         template: str = "{prompt} {response}",
         strip: bool = True,
-        label_index: int | None = None,
-        sign: float = 1.0,
-        max_length: int | None = None,
-        truncation_side: str = "left",
-        batch_size: int = 64,
+        label_index: Annotated[int, Range(least=0)] | None = None,
+        sign: Annotated[float, Range()] = 1.0,
+        max_length: Annotated[int, Range(least=1)] | None = None,
+        truncation_side: Annotated[str, OneOf("left", "right")] = "left",
+        batch_size: Annotated[int, Range(least=1)] = 64,
         pad_token: str | None = None,
         golden: Sequence[Mapping[str, Any]] = (),
         allow_pickle: bool = False,
@@ -168,7 +170,7 @@ def published(
     id: str | None = None,
     revision: str | None = None,
     path: str | None = None,
-    parameters: int | None = None,
+    parameters: Annotated[int, Range(least=1)] | None = None,
     **settings: Any,
 ) -> ClassifierScorer:
     """A classifier of the Hub, from its cache or fetched into it, or from a local folder.
@@ -191,6 +193,25 @@ def published(
     )
 
 
+def check_published_settings(node: Mapping[str, Any], where: str) -> None:
+    """The arguments of `published` are of the types and ranges that these take; no folder is looked for.
+
+    Raises:
+        UserError: beginning with `where`.
+    """
+    check_values({key: value for key, value in node.items() if key != "_target_"}, _published_parameters(), where)
+    golden = node.get("golden", ())
+    for example in golden:
+        if not {"prompt", "response", "score"} <= set(example):
+            raise UserError(f"{where}.golden={shown(golden)}.", "Each has prompt, response and score.")
+        check(example["score"], float, f"{where}.golden.score")
+
+
+def _published_parameters() -> dict[str, Parameter]:
+    taken = {**parameters(ClassifierScorer), **parameters(published)}
+    return {name: taken[name] for name in sorted(taken) if name not in ("path_or_model", "tokenizer", "settings")}
+
+
 def check_published(node: Mapping[str, Any], where: str) -> None:
     """What `published` would refuse, found without reading weights; what the Hub alone has is fetched.
 
@@ -201,13 +222,9 @@ def check_published(node: Mapping[str, Any], where: str) -> None:
     Raises:
         UserError: beginning with `where`.
     """
+    check_published_settings(node, where)
     setting = f"{where}.allow_pickle"
-    settings = {key: value.default for key, value in signature(ClassifierScorer).parameters.items()}
-    valid = sorted({*settings, *signature(published).parameters} - {"path_or_model", "tokenizer", "settings"})
-    for key in node:
-        if key not in (*valid, "_target_"):
-            raise UserError(f"{where} has no setting '{key}'.", suggest(str(key), valid))
-    settings |= node
+    settings = {name: parameter.default for name, parameter in _published_parameters().items()} | dict(node)
     own = {key: settings[key] for key in ("sign", "max_length", "truncation_side", "batch_size", "device")}
     given = {key: settings[key] for key in ("template", "label_index", "pad_token", "allow_pickle")}
     try:

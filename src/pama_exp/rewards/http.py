@@ -10,17 +10,17 @@ Legend: B responses.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pama_exp.config.ranges import Range, checked
 from pama_exp.errors import UserError, refuse_secrets
 from pama_exp.rewards.server import Connection, scores_of, shared_server
 from pama_exp.safety.secrets import secrets_in
@@ -46,27 +46,21 @@ class HttpScorer:
             set.
     """
 
+    @checked("http")
     def __init__(
         self,
         url: str | None,
-        batch_size: int = 64,
-        timeout: float = 300.0,
-        retries: int = 4,
-        backoff: float = 1.0,
+        batch_size: Annotated[int, Range(least=1)] = 64,
+        timeout: Annotated[float, Range(above=0)] = 300.0,
+        retries: Annotated[int, Range(least=0)] = 4,
+        backoff: Annotated[float, Range(least=0)] = 1.0,
         token_variable: str | None = None,
         score: str | None = None,
-        max_answer_mib: float = 16.0,
+        max_answer_mib: Annotated[float, Range(above=0)] = 16.0,
     ) -> None:
         refuse_secrets(secrets_in({"url": url, "score": score}))
         if url is None or not _is_url(url):
             raise UserError(f"The reward server's url is {url}.", "Write http://host:port/path or https://….")
-        finite = all(map(math.isfinite, (timeout, backoff, max_answer_mib)))
-        if not (finite and batch_size >= 1 and timeout > 0 and retries >= 0 and backoff >= 0 and max_answer_mib > 0):
-            raise UserError(
-                f"http: batch_size={batch_size}, timeout={timeout}, retries={retries}, backoff={backoff}, "
-                f"max_answer_mib={max_answer_mib}.",
-                "batch_size ≥ 1, timeout > 0, retries ≥ 0, backoff ≥ 0, max_answer_mib > 0, all finite.",
-            )
         token = None if token_variable is None else _token(token_variable)
         self.url, self.batch_size, self.name = url, batch_size, score
         self.server = shared_server(Connection(url, timeout, retries, backoff, max_answer_mib, token))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import regex
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pama_exp.errors import UserError, suggest
+from pama_exp.config.ranges import OneOf, Range, checked
+from pama_exp.errors import UserError
 from pama_exp.types import PromptBatch
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -22,6 +24,7 @@ _VOWELS = re.compile(r"[aeiouy]+")
 _PATIENCE = 2.0  # seconds of a pattern with one response; a usual one takes microseconds
 
 UNITS: Mapping[str, Callable[[str], int]] = {"characters": len, "words": lambda text: len(text.split())}
+Unit = Annotated[str, OneOf(*UNITS)]
 
 
 class Length:
@@ -39,10 +42,17 @@ class Length:
         UserError: for an unknown unit, a scale that is not positive, or bounds in the wrong order.
     """
 
-    def __init__(self, scale: float = 140.0, low: float = 0.0, high: float = 4096.0, unit: str = "characters") -> None:
-        if not (scale > 0 and 0 <= low < high):
-            raise UserError(f"length: scale={scale}, low={low}, high={high}.", "scale > 0 and 0 ≤ low < high.")
-        self.scale, self.low, self.high, self.count = scale, low, high, _counter(unit)
+    @checked("length")
+    def __init__(
+        self,
+        scale: Annotated[float, Range(above=0)] = 140.0,
+        low: Annotated[float, Range(least=0)] = 0.0,
+        high: Annotated[float, Range(above=0)] = 4096.0,
+        unit: Unit = "characters",
+    ) -> None:
+        if not low < high:
+            raise UserError(f"length: low={low}, high={high}.", "low lies below high.")
+        self.scale, self.low, self.high, self.count = scale, low, high, UNITS[unit]
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
         """Between low / scale and high / scale."""
@@ -60,10 +70,9 @@ class Brevity:
         UserError: for an unknown unit, or a limit that is not positive.
     """
 
-    def __init__(self, limit: float = 200.0, unit: str = "words") -> None:
-        if not limit > 0:
-            raise UserError(f"concise: limit={limit}.", "It is positive.")
-        self.limit, self.count = limit, _counter(unit)
+    @checked("concise")
+    def __init__(self, limit: Annotated[float, Range(above=0)] = 200.0, unit: Unit = "words") -> None:
+        self.limit, self.count = limit, UNITS[unit]
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
         """In [0, 1]."""
@@ -84,7 +93,8 @@ class FleschReadingEase:
         UserError: for bounds in the wrong order.
     """
 
-    def __init__(self, low: float = 0.0, high: float = 100.0) -> None:
+    @checked("readability")
+    def __init__(self, low: Annotated[float, Range()] = 0.0, high: Annotated[float, Range()] = 100.0) -> None:
         if not low < high:
             raise UserError(f"readability: low={low}, high={high}.", "low lies below high.")
         self.low, self.high = low, high
@@ -147,12 +157,6 @@ def syllables(word: str) -> int:
     count = len(_VOWELS.findall(lower))
     is_silent = lower.endswith("e") and not lower.endswith(("le", "ee", "ye")) and count > 1
     return max(1, count - is_silent)
-
-
-def _counter(unit: str) -> Callable[[str], int]:
-    if unit not in UNITS:
-        raise UserError(f"unit={unit} is not one of its values.", suggest(unit, UNITS))
-    return UNITS[unit]
 
 
 def _scores(values: Sequence[float]) -> Float[Tensor, " B"]:

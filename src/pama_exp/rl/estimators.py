@@ -5,13 +5,13 @@ Legend: K reward channels, B responses, T response tokens.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pama_exp.errors import UserError, suggest
+from pama_exp.config.ranges import OneOf, Range, checked
 from pama_exp.rl.advantages import (
     broadcast_to_tokens,
     center_and_scale,
@@ -21,6 +21,9 @@ from pama_exp.rl.advantages import (
     scale_about_mean,
     token_rewards,
 )
+
+_WHITENING = {"none": None, "scale": scale_about_mean, "center_and_scale": center_and_scale}
+_BASELINES = {"leave_one_out": leave_one_out, "standardise": group_standardise}
 
 
 class Estimator(Protocol):
@@ -63,13 +66,14 @@ class GAE:
     group_size = 1
     label = "gae"
 
-    def __init__(self, gamma: float = 1.0, lam: float = 1.0, whiten: str = "center_and_scale") -> None:
-        if not (0.0 < gamma <= 1.0 and 0.0 <= lam <= 1.0):
-            raise UserError(f"advantage: gamma={gamma}, lam={lam}.", "gamma lies in (0, 1] and lam in [0, 1].")
-        whitening = {"none": None, "scale": scale_about_mean, "center_and_scale": center_and_scale}
-        if whiten not in whitening:
-            raise UserError(f"advantage.whiten={whiten} is not one of its values.", suggest(whiten, whitening))
-        self.gamma, self.lam, self.whiten = gamma, lam, whitening[whiten]
+    @checked("advantage")
+    def __init__(
+        self,
+        gamma: Annotated[float, Range(above=0, most=1)] = 1.0,
+        lam: Annotated[float, Range(least=0, most=1)] = 1.0,
+        whiten: Annotated[str, OneOf(*_WHITENING)] = "center_and_scale",
+    ) -> None:
+        self.gamma, self.lam, self.whiten = gamma, lam, _WHITENING[whiten]
 
     def estimate(
         self,
@@ -100,13 +104,13 @@ class Group:
 
     needs_critic = False
 
-    def __init__(self, baseline: str = "leave_one_out", group_size: int = 4) -> None:
-        baselines = {"leave_one_out": leave_one_out, "standardise": group_standardise}
-        if baseline not in baselines:
-            raise UserError(f"advantage.baseline={baseline} is not one of its values.", suggest(baseline, baselines))
-        if group_size < 2:
-            raise UserError(f"advantage.group_size={group_size}.", "A group needs at least 2 responses to compare.")
-        self.baseline, self.group_size = baselines[baseline], group_size
+    @checked("advantage")
+    def __init__(
+        self,
+        baseline: Annotated[str, OneOf(*_BASELINES)] = "leave_one_out",
+        group_size: Annotated[int, Range(least=2)] = 4,
+    ) -> None:
+        self.baseline, self.group_size = _BASELINES[baseline], group_size
         self.label = f"group/{baseline}"
 
     def estimate(
@@ -139,11 +143,12 @@ class ReinforcePlusPlus:
     needs_critic = False
     label = "reinforce-plus-plus"
 
-    def __init__(self, gamma: float = 1.0, group_size: int = 1) -> None:
-        if not 0.0 < gamma <= 1.0:
-            raise UserError(f"advantage.gamma={gamma}.", "gamma lies in (0, 1].")
-        if group_size < 1:
-            raise UserError(f"advantage.group_size={group_size}.", "It is at least 1: one response per prompt.")
+    @checked("advantage")
+    def __init__(
+        self,
+        gamma: Annotated[float, Range(above=0, most=1)] = 1.0,
+        group_size: Annotated[int, Range(least=1)] = 1,
+    ) -> None:
         self.gamma, self.group_size = gamma, group_size
 
     def estimate(

@@ -6,11 +6,13 @@ Legend: B responses, T response tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pama_exp.config.ranges import Range, checked
 from pama_exp.errors import UserError, suggest
 
 ESTIMATORS = ("k1", "k2", "k3")
@@ -71,9 +73,8 @@ class FixedKL:
         UserError: for a negative coefficient.
     """
 
-    def __init__(self, coefficient: float) -> None:
-        if not coefficient >= 0:
-            raise UserError(f"The KL coefficient is {coefficient}.", "Give a number that is not negative.")
+    @checked("training.kl")
+    def __init__(self, coefficient: Annotated[float, Range(least=0)]) -> None:
         self.coefficient = coefficient
 
     def update(self, observed_kl: float, num_samples: int) -> None:
@@ -102,10 +103,11 @@ class AdaptiveKL(FixedKL):
         UserError: for a negative coefficient, or a target or horizon that is not positive.
     """
 
-    def __init__(self, coefficient: float, target: float, horizon: int) -> None:
+    @checked("training.kl")
+    def __init__(
+        self, coefficient: float, target: Annotated[float, Range(above=0)], horizon: Annotated[int, Range(least=1)]
+    ) -> None:
         super().__init__(coefficient)
-        if not (target > 0 and horizon > 0):
-            raise UserError(f"Adaptive KL has target={target}, horizon={horizon}.", "Both must be positive.")
         self.target, self.horizon = target, horizon
 
     def update(self, observed_kl: float, num_samples: int) -> None:

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pama_exp.config.schema import SamplingConfig
+from pama_exp.config.validity import check_fields
 from pama_exp.errors import UserError
 from pama_exp.parallel.finite import require_finite
 from pama_exp.types import PromptBatch, Rollout
@@ -36,16 +38,7 @@ class Sampling:
     top_k: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UserError(f"rollout.sampling.max_new_tokens={self.max_new_tokens}.", "It is at least 1.")
-        if not self.temperature > 0:  # so that NaN is refused too
-            raise UserError(f"rollout.sampling.temperature={self.temperature}.", "It is above 0; 1.0 changes nothing.")
-        if not 0 < self.top_p <= 1:
-            raise UserError(
-                f"rollout.sampling.top_p={self.top_p}.", "It is above 0 and at most 1, which keeps all tokens."
-            )
-        if self.top_k < 0:
-            raise UserError(f"rollout.sampling.top_k={self.top_k}.", "It is at least 0, which keeps all tokens.")
+        check_fields(self, SamplingConfig, "rollout.sampling.")
 
     def for_training(self) -> Sampling:
         """Itself, if the log-probabilities of what it draws can be had at the update.

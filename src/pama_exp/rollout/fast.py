@@ -6,12 +6,14 @@ Legend: B responses, b of them being decoded, T response tokens, H hidden width,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pama_exp.config.ranges import Range, checked
 from pama_exp.errors import UserError
 from pama_exp.policy.input_shift import distinct_prompts, row_of_each, shifted
 from pama_exp.policy.logits import head_of
@@ -68,16 +70,15 @@ class FastEngine:
         CannotDecodeError: if it would not be the model's own distribution (`why_not_fast`).
     """
 
+    @checked("rollout.engine")
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        rows_at_once: int | None = None,
+        rows_at_once: Annotated[int, Range(least=1)] | None = None,
         graphs: bool = False,
         shift_of: ShiftOf | None = None,
     ) -> None:
-        if rows_at_once is not None and rows_at_once < 1:
-            raise UserError(f"rollout.engine.rows_at_once={rows_at_once}.", "It is at least 1, or null for all.")
         self.model, self.tokenizer, self.rows_at_once, self.graphs = model, tokenizer, rows_at_once, graphs
         self.shift_of = shift_of
         reason = why_not_fast(model, graphs)

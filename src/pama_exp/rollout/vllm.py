@@ -12,12 +12,13 @@ import os
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pama_exp.config.ranges import Range, checked
 from pama_exp.errors import UserError
 from pama_exp.rollout.engine import Sampling, check_positions, end_tokens, quantised, responses_of, to_device
 from pama_exp.types import PromptBatch, Rollout
@@ -41,9 +42,13 @@ class VLLMEngine:
     requires = "vllm"
     takes_quantised = False
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, memory_share: float = 0.3) -> None:
-        if not 0 < memory_share < 1:
-            raise UserError(f"rollout.engine.memory_share={memory_share}.", "It lies between 0 and 1.")
+    @checked("rollout.engine")
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        memory_share: Annotated[float, Range(above=0, below=1)] = 0.3,
+    ) -> None:
         if getattr(model, "is_quantized", False):
             raise quantised("rollout=vllm")
         try:

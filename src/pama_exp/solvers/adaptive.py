@@ -6,12 +6,13 @@ Legend: N objectives, B responses, T response tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pama_exp.config.ranges import Range, checked
 from pama_exp.errors import UserError
 from pama_exp.metrics.fronts import hypervolume
 from pama_exp.solvers.solver import Solver
@@ -45,18 +46,19 @@ class CTWA(Solver):
         group_size: responses per prompt; given by the run.
 
     Raises:
-        UserError: for a weight of zero, a target of another length, or a decay outside [0, 1).
+        UserError: for a weight of zero, a target of another length, or a setting outside its range.
     """
 
     estimators = ("group/leave_one_out", "group/standardise")
 
+    @checked("solver")
     def __init__(
         self,
         weights: Sequence[float],
         target: float | Sequence[float] = 0.01,
-        step_size: float = 1.0,
-        decay: float = 0.9,
-        bound: float = 5.0,
+        step_size: Annotated[float, Range(least=0)] = 1.0,
+        decay: Annotated[float, Range(least=0, below=1)] = 0.9,
+        bound: Annotated[float, Range(above=0)] = 5.0,
         goals: Sequence[float | None] | None = None,
         group_size: int = 1,
     ) -> None:
@@ -66,8 +68,6 @@ class CTWA(Solver):
         self.target = torch.tensor([target] * count if isinstance(target, int | float) else list(target)).float()
         if len(self.target) != count:
             raise UserError(f"solver.target={target} does not fit {count} objectives.", "Give one number, or one each.")
-        if not 0 <= decay < 1:
-            raise UserError(f"solver.decay={decay} is not in [0, 1).", "0 forgets at once; 0.9 is usual.")
         if goals is not None and len(goals) != count:
             raise UserError(f"solver.goals={list(goals)} for {count} objectives.", "Give one per objective.")
         self.goals = torch.tensor([torch.inf if goal is None else float(goal) for goal in goals or [None] * count])
@@ -135,25 +135,26 @@ class Lagrangian(Solver):
         cap: the largest λ.
 
     Raises:
-        UserError: for a position or a number of targets that does not fit, or a negative λ.
+        UserError: for a position or a number of targets that does not fit, or a setting outside its range.
     """
 
+    @checked("solver")
     def __init__(
         self,
         weights: Sequence[float],
-        primary: int = 0,
+        primary: Annotated[int, Range(least=0)] = 0,
         targets: Sequence[float | None] | None = None,
-        step_size: float = 0.5,
-        initial: float = 0.0,
-        cap: float = 10.0,
+        step_size: Annotated[float, Range(least=0)] = 0.5,
+        initial: Annotated[float, Range(least=0)] = 0.0,
+        cap: Annotated[float, Range(above=0)] = 10.0,
     ) -> None:
         super().__init__(weights)
         count = len(self.weights)
-        if not 0 <= primary < count:
+        if primary >= count:
             raise UserError(f"solver.primary={primary} of {count} objectives.", f"It lies between 0 and {count - 1}.")
         if targets is not None and len(targets) != count:
             raise UserError(f"solver.targets={list(targets)} for {count} objectives.", "Give one per objective.")
-        if not 0 <= initial <= cap:
+        if initial > cap:
             raise UserError(f"solver.initial={initial}, solver.cap={cap}.", "λ starts between 0 and its cap.")
         self.is_primary = torch.arange(count) == primary
         self.step_size, self.cap = step_size, cap

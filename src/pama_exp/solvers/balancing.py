@@ -6,13 +6,13 @@ Legend: N losses, one per objective; B responses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pama_exp.errors import UserError
+from pama_exp.config.ranges import Range, checked
 from pama_exp.solvers.adaptive import require_positive
 from pama_exp.solvers.ideal_gap import Gap
 from pama_exp.solvers.solver import Gramian, Solver
@@ -40,10 +40,13 @@ class DynamicGradient(Solver):
         relative: divide the products by the mean squared norm, so that η means the same for every model.
 
     Raises:
-        UserError: for a weight of zero.
+        UserError: for a weight of zero, or a setting outside its range.
     """
 
-    def __init__(self, weights: Sequence[float], step_size: float = 0.1, relative: bool = True) -> None:
+    @checked("solver")
+    def __init__(
+        self, weights: Sequence[float], step_size: Annotated[float, Range(least=0)] = 0.1, relative: bool = True
+    ) -> None:
         super().__init__(weights)
         require_positive(self.weights, "the method multiplies weights")
         self.step_size, self.relative = step_size, relative
@@ -91,17 +94,20 @@ class GradNorm(Solver):
         floor: the smallest weight before renormalisation.
 
     Raises:
-        UserError: for a floor that is not positive.
+        UserError: for a setting outside its range.
     """
 
     needs_calibration = True
 
+    @checked("solver")
     def __init__(
-        self, weights: Sequence[float], alpha: float = 1.5, step_size: float = 0.025, floor: float = 0.01
+        self,
+        weights: Sequence[float],
+        alpha: Annotated[float, Range(least=0)] = 1.5,
+        step_size: Annotated[float, Range(least=0)] = 0.025,
+        floor: Annotated[float, Range(above=0, below=1)] = 0.01,
     ) -> None:
         super().__init__(weights)
-        if not floor > 0:
-            raise UserError(f"solver.floor={floor} is not positive.", "Weights stay above it; 0.01 is usual.")
         self.alpha, self.step_size, self.floor = alpha, step_size, floor
         self.current = self.weights.double()
         self.gap = Gap(len(self.weights))

@@ -6,18 +6,20 @@ Legend: N losses, one per objective.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchjd import aggregation
 
-from pama_exp.errors import UserError
+from pama_exp.config.ranges import Range, Seed, checked
 from pama_exp.solvers.solver import Solver
 from pama_exp.solvers.weighted import Weighted, with_extra
 
 
-def pcgrad(weights: Sequence[float], seed: int = 0) -> Weighted:
+@checked("solver")
+def pcgrad(weights: Sequence[float], seed: Seed = 0) -> Weighted:
     """Each gradient is projected onto the normal plane of those it conflicts with, in random order; then the mean.
 
     Rule: gⁱ ← gⁱ − (⟨gⁱ, gʲ⟩ / ‖gʲ‖²) gʲ for every j with ⟨gⁱ, gʲ⟩ < 0; the update is their mean.
@@ -37,7 +39,8 @@ def pcgrad(weights: Sequence[float], seed: int = 0) -> Weighted:
     return Weighted(weights, aggregation.PCGradWeighting(), "mean", seed)
 
 
-def gradvac(weights: Sequence[float], beta: float = 0.5, seed: int = 0) -> Weighted:
+@checked("solver")
+def gradvac(weights: Sequence[float], beta: Annotated[float, Range(least=0, most=1)] = 0.5, seed: Seed = 0) -> Weighted:
     """PCGrad towards a cosine that is learned for every pair, rather than towards 0.
 
     Rule: where cos(gⁱ, gʲ) < φᵢⱼ, gⁱ ← gⁱ + a gʲ with a such that the cosine becomes φᵢⱼ; φ is a moving average of the
@@ -53,18 +56,17 @@ def gradvac(weights: Sequence[float], beta: float = 0.5, seed: int = 0) -> Weigh
 
     Args:
         weights: only their number is used.
-        beta: how much the latest cosine counts in the moving average, in [0, 1].
+        beta: how much the latest cosine counts in the moving average, in [0, 1]; 0 is PCGrad.
         seed: of the order of corrections.
 
     Raises:
         UserError: for a beta outside [0, 1].
     """
-    if not 0 <= beta <= 1:
-        raise UserError(f"solver.beta={beta} is not in [0, 1].", "0 keeps φ at 0, which is PCGrad; 0.5 is usual.")
     return Weighted(weights, aggregation.GradVacWeighting(beta), "mean", seed)
 
 
-def cagrad(weights: Sequence[float], c: float = 0.4) -> Weighted:
+@checked("solver")
+def cagrad(weights: Sequence[float], c: Annotated[float, Range(least=0)] = 0.4) -> Weighted:
     """The direction near the mean gradient that improves the worst objective most.
 
     Rule: max_d minᵢ ⟨gⁱ, d⟩ subject to ‖d − ḡ‖ ≤ c ‖ḡ‖, ḡ the mean gradient; c = 0 is the mean, c → ∞ MGDA's direction.
@@ -84,8 +86,6 @@ def cagrad(weights: Sequence[float], c: float = 0.4) -> Weighted:
     Raises:
         UserError: for a negative c, or without the packages of the extra `solvers`.
     """
-    if not c >= 0:
-        raise UserError(f"solver.c={c} is negative.", "0 is the mean gradient; 0.4 is usual.")
     return Weighted(weights, with_extra("cagrad", lambda: aggregation.CAGradWeighting(c=c)))
 
 

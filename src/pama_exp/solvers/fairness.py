@@ -6,16 +6,20 @@ Legend: N losses, one per objective.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torchjd import aggregation
 
-from pama_exp.errors import UserError
+from pama_exp.config.ranges import OneOf, Range, Seed, checked
 from pama_exp.solvers.gradient import min_norm_weights
 from pama_exp.solvers.solver import Solver
 from pama_exp.solvers.weighted import Weighted
 
 
-def aligned_mtl(weights: Sequence[float], scale_mode: str = "min") -> Weighted:
+@checked("solver")
+def aligned_mtl(
+    weights: Sequence[float], scale_mode: Annotated[str, OneOf("min", "median", "rmse")] = "min"
+) -> Weighted:
     """The gradients are replaced by the nearest orthogonal ones of equal length; then the weighted mean.
 
     Rule: w = σ V Λ^(−1/2) Vᵀ p, G = V Λ Vᵀ, σ² the smallest (or median, or mean) eigenvalue that is not 0.
@@ -35,8 +39,6 @@ def aligned_mtl(weights: Sequence[float], scale_mode: str = "min") -> Weighted:
     Raises:
         UserError: for an unknown scale_mode.
     """
-    if scale_mode not in ("min", "median", "rmse"):
-        raise UserError(f"solver.scale_mode={scale_mode} is not one of its values.", "Valid: min, median, rmse.")
     return Weighted(weights, aggregation.AlignedMTLWeighting(Solver(weights).weights, scale_mode))
 
 
@@ -79,7 +81,8 @@ def nash_mtl(weights: Sequence[float]) -> Weighted:
     return Weighted(weights, aggregation.FairGradWeighting(alpha=1.0), "sum")
 
 
-def fairgrad(weights: Sequence[float], alpha: float = 2.0) -> Weighted:
+@checked("solver")
+def fairgrad(weights: Sequence[float], alpha: Annotated[float, Range(least=0)] = 2.0) -> Weighted:
     """Every objective's gain is set by α-fairness, from equal weights (0) by Nash (1) to the worst one's (∞).
 
     Rule: G w = w^(−1/α), w > 0, scaled to sum to 1; α = 0 is the mean.
@@ -99,12 +102,11 @@ def fairgrad(weights: Sequence[float], alpha: float = 2.0) -> Weighted:
     Raises:
         UserError: for a negative alpha.
     """
-    if not alpha >= 0:
-        raise UserError(f"solver.alpha={alpha} is negative.", "0 is the mean, 1 Nash-MTL, 2 usual.")
     return Weighted(weights, aggregation.FairGradWeighting(alpha=alpha), "sum")
 
 
-def cr_mogm(weights: Sequence[float], alpha: float = 0.9) -> Weighted:
+@checked("solver")
+def cr_mogm(weights: Sequence[float], alpha: Annotated[float, Range(least=0, most=1)] = 0.9) -> Weighted:
     """MGDA whose weights are smoothed from update to update.
 
     Rule: wₖ = α wₖ₋₁ + (1 − α) ŵₖ, ŵₖ the min-norm weights of the update's gradients, w₀ = ŵ₁.
@@ -125,12 +127,11 @@ def cr_mogm(weights: Sequence[float], alpha: float = 0.9) -> Weighted:
     Raises:
         UserError: for an alpha outside [0, 1].
     """
-    if not 0 <= alpha <= 1:
-        raise UserError(f"solver.alpha={alpha} is not in [0, 1].", "0 is MGDA, 0.9 is usual.")
     return Weighted(weights, aggregation.CRMOGMWeighting(min_norm_weights, alpha))
 
 
-def rgw(weights: Sequence[float], seed: int = 0) -> Weighted:
+@checked("solver")
+def rgw(weights: Sequence[float], seed: Seed = 0) -> Weighted:
     """New random weights at every update: what any method has to beat.
 
     Rule: w = softmax(ξ), ξ standard normal.

@@ -6,12 +6,13 @@ Legend: N losses, one per objective.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pama_exp.errors import UserError
+from pama_exp.config.ranges import OneOf, checked
 from pama_exp.solvers.gradient import min_norm_weights
 from pama_exp.solvers.solver import Gramian, Solver
 
@@ -37,10 +38,9 @@ class GAPO(Solver):
         UserError: for another power.
     """
 
-    def __init__(self, weights: Sequence[float], power: int = 1) -> None:
+    @checked("solver")
+    def __init__(self, weights: Sequence[float], power: Annotated[int, OneOf(1, 2)] = 1) -> None:
         super().__init__(weights)
-        if power not in (1, 2):
-            raise UserError(f"solver.power={power} is not one of its values.", "It is 1 or 2.")
         self.power = power
 
     def on_losses(self, losses: Float[Tensor, " N"], gramian: Gramian) -> Float[Tensor, " N"]:

@@ -6,12 +6,13 @@ Legend: N losses, one per objective; K channels, B responses, T response tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pama_exp.config.ranges import OneOf, checked
 from pama_exp.errors import UserError, suggest
 from pama_exp.solvers.solver import Gramian, Solver
 
@@ -90,13 +91,14 @@ class MGDA(Solver):
 
     target: Literal["parameters", "hidden"] = "parameters"
 
-    def __init__(self, weights: Sequence[float], normalisation: str = "none", noon: bool = False) -> None:
+    @checked("solver")
+    def __init__(
+        self,
+        weights: Sequence[float],
+        normalisation: Annotated[str, OneOf(*NORMALISATIONS)] = "none",
+        noon: bool = False,
+    ) -> None:
         super().__init__(weights)
-        if normalisation not in NORMALISATIONS:
-            raise UserError(
-                f"solver.normalisation={normalisation} is not one of its values.",
-                suggest(normalisation, NORMALISATIONS),
-            )
         self.normalisation, self.noon = normalisation, noon
 
     def on_advantages(

@@ -6,12 +6,13 @@ Legend: N objectives, B responses, T response tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pama_exp.config.ranges import Range, checked
 from pama_exp.solvers.annealing import Annealed
 from pama_exp.solvers.solver import Solver
 
@@ -81,13 +82,14 @@ class RVPO(Solver):
     estimators = STANDARDISED
     takes_preferences = True
 
+    @checked("solver")
     def __init__(
         self,
         weights: Sequence[float],
-        k: float = 1.0,
+        k: Annotated[float, Range(least=0)] = 1.0,
         whiten: bool = False,
-        k_end: float | None = None,
-        anneal_steps: int = 1,
+        k_end: Annotated[float, Range(least=0)] | None = None,
+        anneal_steps: Annotated[int, Range(least=1)] = 1,
     ) -> None:
         super().__init__(weights)
         self.k = Annealed("solver.k", k, k_end, anneal_steps, above=0.0, inclusive=True)

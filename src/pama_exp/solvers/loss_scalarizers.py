@@ -10,14 +10,14 @@ Legend: N objectives, B responses.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchjd import scalarization
 
-from pama_exp.errors import UserError
+from pama_exp.config.ranges import Range, checked
 from pama_exp.solvers.ideal_gap import Gap
 from pama_exp.solvers.solver import Gramian, Solver
 from pama_exp.solvers.weighted import remember, remembered
@@ -80,7 +80,12 @@ class Scalarized(Solver):
         self.steps, self.latest_weights = state["steps"], state["latest_weights"]
 
 
-def famo(weights: Sequence[float], learning_rate: float = 0.025, weight_decay: float = 1e-3) -> Scalarized:
+@checked("solver")
+def famo(
+    weights: Sequence[float],
+    learning_rate: Annotated[float, Range(least=0)] = 0.025,
+    weight_decay: Annotated[float, Range(least=0)] = 1e-3,
+) -> Scalarized:
     """Weights that learn to bring all losses down at the same rate, from the losses' values alone.
 
     Rule: S = c Σ zⁱ log ℓⁱ, z = softmax(ξ), 1/c = Σ zⁱ/ℓⁱ; ξ takes an Adam step against ∇_ξ Σ zⁱ (log ℓⁱ before −
@@ -105,7 +110,8 @@ def famo(weights: Sequence[float], learning_rate: float = 0.025, weight_decay: f
     return Scalarized(weights, scalarizer, lambda famo, losses: famo.update(losses))
 
 
-def uw(weights: Sequence[float], learning_rate: float = 0.025) -> Scalarized:
+@checked("solver")
+def uw(weights: Sequence[float], learning_rate: Annotated[float, Range(least=0)] = 0.025) -> Scalarized:
     """Losses weighed by learned uncertainties: a loss that stays large loses weight.
 
     Rule: S = Σ ½ exp(−sⁱ) ℓⁱ + ½ sⁱ; s takes a gradient step per step.
@@ -132,7 +138,8 @@ def uw(weights: Sequence[float], learning_rate: float = 0.025) -> Scalarized:
     return Scalarized(weights, scalarization.UW(len(Solver(weights).weights)), learn)
 
 
-def dwa(weights: Sequence[float], temperature: float = 2.0) -> Scalarized:
+@checked("solver")
+def dwa(weights: Sequence[float], temperature: Annotated[float, Range(above=0)] = 2.0) -> Scalarized:
     """Losses weighed by how slowly they fell from one step to the next.
 
     Rule: w = softmax(ρ / T), ρⁱ = ℓⁱ(t − 1) / ℓⁱ(t − 2); equal until two steps have passed.
@@ -153,12 +160,11 @@ def dwa(weights: Sequence[float], temperature: float = 2.0) -> Scalarized:
     Raises:
         UserError: for a temperature that is not positive.
     """
-    if not temperature > 0:
-        raise UserError(f"solver.temperature={temperature} is not positive.", "2 is usual.")
     return Scalarized(weights, scalarization.DWA(temperature), lambda dwa, _: dwa.step())
 
 
-def stch(weights: Sequence[float], mu: float = 0.1) -> Scalarized:
+@checked("solver")
+def stch(weights: Sequence[float], mu: Annotated[float, Range(above=0)] = 0.1) -> Scalarized:
     """Smooth Tchebycheff on the objectives' mean losses: the objective farthest from its ideal has the most weight.
 
     Rule: S = μ log Σ exp(wⁱ ℓⁱ / μ).
@@ -180,8 +186,6 @@ def stch(weights: Sequence[float], mu: float = 0.1) -> Scalarized:
     Raises:
         UserError: for a mu that is not positive.
     """
-    if not mu > 0:
-        raise UserError(f"solver.mu={mu} is not positive.", "Smaller is nearer to Tchebycheff; 0.1 is usual.")
     return Scalarized(weights, scalarization.STCH(mu, Solver(weights).weights))
 
 
@@ -205,7 +209,8 @@ def geometric_mean(weights: Sequence[float]) -> Scalarized:
     return Scalarized(weights, scalarization.GeometricMean())
 
 
-def pbi(weights: Sequence[float], theta: float = 5.0) -> Scalarized:
+@checked("solver")
+def pbi(weights: Sequence[float], theta: Annotated[float, Range(least=0)] = 5.0) -> Scalarized:
     """Distance along a direction of preference, and a penalty on the distance from it.
 
     Rule: S = d₁ + θ d₂, d₁ = ⟨ℓ, ŵ⟩, d₂ = ‖ℓ − d₁ ŵ‖.
@@ -225,12 +230,11 @@ def pbi(weights: Sequence[float], theta: float = 5.0) -> Scalarized:
     Raises:
         UserError: for a negative theta.
     """
-    if not theta >= 0:
-        raise UserError(f"solver.theta={theta} is negative.", "0 is the projection alone, 5 is usual.")
     return Scalarized(weights, scalarization.PBI(theta, Solver(weights).weights))
 
 
-def cosmos(weights: Sequence[float], penalty: float = 1.0) -> Scalarized:
+@checked("solver")
+def cosmos(weights: Sequence[float], penalty: Annotated[float, Range(least=0)] = 1.0) -> Scalarized:
     """Linear weights, and a reward for losses in the proportions of the preference.
 
     Rule: S = Σ wⁱ ℓⁱ − λ cos(w, ℓ).
@@ -251,6 +255,4 @@ def cosmos(weights: Sequence[float], penalty: float = 1.0) -> Scalarized:
     Raises:
         UserError: for a negative penalty.
     """
-    if not penalty >= 0:
-        raise UserError(f"solver.penalty={penalty} is negative.", "0 is linear; the paper uses 0.01 to 8.")
     return Scalarized(weights, scalarization.COSMOS(penalty, Solver(weights).weights))

@@ -6,15 +6,18 @@ Legend: N objectives, K = N channels, B responses, T response tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pama_exp.errors import UserError, suggest
+from pama_exp.config.ranges import OneOf, checked
+from pama_exp.errors import UserError
 from pama_exp.solvers.solver import Solver
 
 GRANULARITIES = ("token", "sequence", "batch")
+Granularity = Annotated[str, OneOf(*GRANULARITIES)]
 
 
 def s_star(values: Float[Tensor, " N *rest"]) -> Float[Tensor, "*rest"]:
@@ -48,11 +51,12 @@ def weights_on_least(values: Float[Tensor, " N *rest"]) -> Float[Tensor, " N *re
     return at_low / at_low.sum(0)
 
 
+@checked("solver")
 def combine(
     advantages: Float[Tensor, "N B T"],
     mask: Bool[Tensor, "B T"],
     *,
-    granularity: str = "token",
+    granularity: Granularity = "token",
     noon: bool = True,
     preference: Float[Tensor, " N"] | Float[Tensor, "N B"] | Sequence[float] | None = None,
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "N B T"]]:
@@ -74,7 +78,6 @@ def combine(
     Raises:
         UserError: for an unknown granularity, or a preference outside the simplex's interior.
     """
-    _refuse_unknown(granularity)
     kept = torch.where(mask, advantages.clamp(min=0) if noon else advantages, 0)
     values = kept if preference is None else kept / _relative(preference, kept.shape[:2]).to(kept)[:, :, None]
     if granularity == "token":
@@ -113,14 +116,14 @@ class PAMA(Solver):
 
     takes_preferences = True
 
-    def __init__(self, weights: Sequence[float], granularity: str = "token", noon: bool = True) -> None:
+    @checked("solver")
+    def __init__(self, weights: Sequence[float], granularity: Granularity = "token", noon: bool = True) -> None:
         super().__init__(weights)
         if not bool((self.weights > 0).all()):
             raise UserError(
                 f"solver.weights={list(weights)}: PAMA divides each objective's advantage by its weight.",
                 "Give every objective a positive weight; leave out an objective that should not count.",
             )
-        _refuse_unknown(granularity)
         self.granularity, self.noon = granularity, noon
         self.takes_preferences = granularity != "batch"  # whose one c* for all responses has no place for theirs
 
@@ -137,13 +140,6 @@ class PAMA(Solver):
         if count > 0:
             self.latest_weights = weights.detach().flatten(1) @ response_mask.flatten().to(weights) / count
         return combined[None]
-
-
-def _refuse_unknown(granularity: str) -> None:
-    if granularity not in GRANULARITIES:
-        raise UserError(
-            f"solver.granularity={granularity} is not one of its values.", suggest(granularity, GRANULARITIES)
-        )
 
 
 def _relative(

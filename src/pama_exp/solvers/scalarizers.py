@@ -6,11 +6,12 @@ Legend: N objectives, K = N channels, B responses, T response tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pama_exp.errors import UserError, suggest
+from pama_exp.config.ranges import OneOf, checked
 from pama_exp.solvers.solver import Solver
 
 
@@ -39,10 +40,11 @@ class Linear(Solver):
 
     takes_preferences = True
 
-    def __init__(self, weights: Sequence[float], space: str = "advantage") -> None:
+    @checked("solver")
+    def __init__(
+        self, weights: Sequence[float], space: Annotated[str, OneOf("advantage", "reward")] = "advantage"
+    ) -> None:
         super().__init__(weights)
-        if space not in ("advantage", "reward"):
-            raise UserError(f"solver.space={space} is not one of its values.", suggest(space, ("advantage", "reward")))
         self.space = space
 
     @property

@@ -8,12 +8,13 @@ Legend: N objectives, B responses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pama_exp.config.ranges import Range, checked
 from pama_exp.errors import UserError
 from pama_exp.solvers.solver import Solver
 
@@ -43,10 +44,14 @@ class Tchebycheff(Solver):
 
     takes_preferences = True
 
-    def __init__(self, weights: Sequence[float], rho: float = 0.0, ideal: Sequence[float] | None = None) -> None:
+    @checked("solver")
+    def __init__(
+        self,
+        weights: Sequence[float],
+        rho: Annotated[float, Range(least=0)] = 0.0,
+        ideal: Sequence[float] | None = None,
+    ) -> None:
         super().__init__(weights)
-        if rho < 0:
-            raise UserError(f"solver.rho={rho} is negative.", "Give 0 or a small positive number, such as 0.05.")
         self.rho = rho
         self.ideal = _ideal_point(ideal, len(self.weights))
         self.needs_calibration = ideal is None
@@ -106,10 +111,11 @@ class SmoothTchebycheff(Tchebycheff):
         UserError: for a mu that is not positive or an ideal point of another length.
     """
 
-    def __init__(self, weights: Sequence[float], mu: float = 0.1, ideal: Sequence[float] | None = None) -> None:
+    @checked("solver")
+    def __init__(
+        self, weights: Sequence[float], mu: Annotated[float, Range(above=0)] = 0.1, ideal: Sequence[float] | None = None
+    ) -> None:
         super().__init__(weights, ideal=ideal)
-        if not mu > 0:
-            raise UserError(f"solver.mu={mu} is not positive.", "Smaller is nearer to Tchebycheff; 0.1 is usual.")
         self.mu = mu
 
     def on_rewards(self, rewards: Float[Tensor, "N B"]) -> Float[Tensor, "1 B"]:

@@ -32,10 +32,6 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
     Raises:
         UserError: unless `soup.runs` are two or more finished runs that differ in their one objective alone.
     """
-    if setup.config.soup.grid < 1:
-        raise UserError(
-            f"soup.grid={setup.config.soup.grid}.", "It is at least 1, which evaluates the experts themselves."
-        )
     experts = single_objective_experts(setup.config.soup.runs)
     of_experts = resolve(experts_config(experts, setup.config))
     names, front = list(experts), of_experts.front("test")

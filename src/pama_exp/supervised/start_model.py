@@ -87,8 +87,6 @@ class StartModel:
         """
         if is_here and self.adapter.bits is not None:
             check_quantisation(self.adapter.bits)
-        if self.adapter.rank < 1:
-            raise UserError(f"adapter.rank={self.adapter.rank}.", "It is at least 1.")
         if self.folder is not None:
             check_weights(whole_folder(self.folder), self.model.allow_pickle)
         source = f"model={self.model.name}" if self.folder is None else str(self.folder)

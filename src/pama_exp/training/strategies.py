@@ -85,8 +85,6 @@ def check_trainer(config: Config, here: bool = True) -> None:
             raise UserError(f"trainer.devices={trainer.devices}: there are {present} GPUs here.", "Set -1 for all.")
     elif trainer.devices == -1:
         raise UserError(f"trainer.devices=-1 means all GPUs, but {name}.", "Give the number of processes.")
-    if trainer.devices < 1 and trainer.devices != -1:
-        raise UserError(f"trainer.devices={trainer.devices}.", "It is at least 1, or -1 for all GPUs.")
     count = process_count(trainer)
     if trainer.strategy == "single" and count > 1:
         raise UserError(

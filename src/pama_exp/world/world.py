@@ -7,11 +7,13 @@ import random
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import combinations
+from typing import Annotated
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from pama_exp.config.ranges import Range, Seed, checked
 from pama_exp.errors import UserError, suggest
 from pama_exp.world.demonstrations import demonstrate, near_aligned
 from pama_exp.world.language import ATTRIBUTES, Language, Prompt, generate
@@ -39,27 +41,19 @@ class FactWorld:
         UserError: for a size outside its range.
     """
 
+    @checked("data.world")
     def __init__(
         self,
-        seed: int = 0,
-        num_entities: int = 16,
-        num_attributes: int = 8,
-        values_per_attribute: int = 8,
-        max_asked: int = 4,
-        danger_share: float = 0.3,
-        max_response_tokens: int = 40,
+        seed: Seed = 0,
+        num_entities: Annotated[int, Range(least=1, most=200)] = 16,
+        num_attributes: Annotated[int, Range(least=1, most=len(ATTRIBUTES))] = 8,
+        values_per_attribute: Annotated[int, Range(least=1, most=100)] = 8,
+        max_asked: Annotated[int, Range(least=1)] = 4,
+        danger_share: Annotated[float, Range(least=0, most=1)] = 0.3,
+        max_response_tokens: Annotated[int, Range(least=1, most=10_000)] = 40,
     ) -> None:
-        ranges = {
-            "num_entities": (num_entities, 1, 200),
-            "num_attributes": (num_attributes, 1, len(ATTRIBUTES)),
-            "values_per_attribute": (values_per_attribute, 1, 100),
-            "max_asked": (max_asked, 1, num_attributes),
-            "danger_share": (danger_share, 0, 1),
-            "max_response_tokens": (max_response_tokens, 1, 10_000),
-        }
-        for name, (value, low, high) in ranges.items():
-            if not low <= value <= high:
-                raise UserError(f"data.world.{name}={value}.", f"It lies between {low} and {high}.")
+        if max_asked > num_attributes:
+            raise UserError(f"data.world.max_asked={max_asked}.", f"It lies between 1 and {num_attributes}.")
         self.max_response_tokens = max_response_tokens
         self.language: Language = generate(seed, num_entities, num_attributes, values_per_attribute)
         self._seed = seed

@@ -1,0 +1,237 @@
+"""What a setting may be: its type, and its range or choices, stated beside the parameter or field and checked alike.
+
+A parameter of a class that a `_target_` names says it in its annotation, `Annotated[float, Range(above=0)]`; a field of
+the schema in its metadata, because OmegaConf reads no `Annotated`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, cast, get_args, get_origin, runtime_checkable
+
+from pama_exp.errors import UserError, suggest
+
+F = TypeVar("F", bound=Callable[..., Any])
+LARGEST_FLOAT, LARGEST_INT = 3.4e38, 2**63 - 1  # what float32 and a 64-bit integer hold
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+_LISTS, _MAPPINGS = (Sequence, list, tuple), (Mapping, dict)
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """What a value must satisfy besides its type; its text follows the type's name in a message."""
+
+    def admits(self, value: Any) -> bool:
+        """Whether the value, which is of the right type, satisfies it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between bounds; `also` names single ones that are allowed besides. Without bounds, any finite number."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    also: tuple[int, ...] = ()
+
+    def admits(self, value: Any) -> bool:
+        """Whether all bounds hold."""
+        return value in self.also or (
+            (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        said = [("of at least", self.least), ("above", self.above), ("of at most", self.most), ("below", self.below)]
+        bounds = " and ".join(f"{words} {bound:,}" for words, bound in said if bound is not None)
+        return " or ".join([bounds, *map(str, self.also)])
+
+
+@dataclass(frozen=True, init=False)
+class OneOf:
+    """A choice among a few values."""
+
+    choices: tuple[Any, ...]
+
+    def __init__(self, *choices: Any) -> None:
+        object.__setattr__(self, "choices", choices)
+
+    def admits(self, value: Any) -> bool:
+        """Whether it is one of them."""
+        return value in self.choices
+
+    def __str__(self) -> str:
+        return f"among {', '.join(map(str, self.choices))}"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A list of two numbers, the lower one first; `equal` allows both to be the same."""
+
+    least: float | None = None
+    equal: bool = False
+
+    def admits(self, value: Sequence[float]) -> bool:
+        """Whether there are two in order."""
+        return (
+            len(value) == 2
+            and (self.least is None or value[0] >= self.least)
+            and (value[0] < value[1] or (self.equal and value[0] == value[1]))
+        )
+
+    def __str__(self) -> str:
+        return "of two, the lower one first" + ("" if self.least is None else f", of at least {self.least:,}")
+
+
+@dataclass(frozen=True, init=False)
+class Shares:
+    """A mapping from exactly these names to numbers above 0 that sum to 1."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+    def admits(self, value: Mapping[str, float]) -> bool:
+        """Whether the names are these and the numbers are shares."""
+        return set(value) == set(self.names) and min(value.values()) > 0 and math.isclose(sum(value.values()), 1.0)
+
+    def __str__(self) -> str:
+        return f"of shares above 0 that sum to 1, for {', '.join(self.names)}"
+
+
+Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
+
+
+def check(value: Any, annotation: Any, where: str) -> None:
+    """The value is of the annotated type, and satisfies the rules that stand beside it.
+
+    Args:
+        value: plain: a scalar, a list or a mapping.
+        annotation: `bool`, `int`, `float`, `str`, None, lists and mappings of these, unions, `Literal`, `Annotated`
+            with rules. Of any other type everything is accepted: it is the target's own to judge. A number is finite.
+        where: the setting's key, for the message.
+
+    Raises:
+        UserError: if not.
+    """
+    if admits(value, annotation):
+        return
+    choices = next((rule.choices for rule in rules_of(annotation) if isinstance(rule, OneOf)), None)
+    if choices is not None and isinstance(value, str):
+        raise UserError(f"{where}={shown(value)} is not one of its values.", suggest(value, [str(c) for c in choices]))
+    plain = without_rules(annotation)
+    raise UserError(f"{where}={shown(value)}.", f"It is {described(annotation if admits(value, plain) else plain)}.")
+
+
+def admits(value: Any, annotation: Any) -> bool:
+    """Whether `check` accepts it."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        kind, *rules = inner
+        return admits(value, kind) and all(rule.admits(value) for rule in rules if isinstance(rule, Rule))
+    if origin in (Union, UnionType):
+        return any(admits(value, kind) for kind in inner)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in inner)
+    kind = origin or annotation
+    if kind in _LISTS:
+        return isinstance(value, list | tuple) and all(admits(item, inner[0]) for item in value if inner)
+    if kind in _MAPPINGS:
+        return isinstance(value, Mapping) and all(admits(item, inner[1]) for item in value.values() if inner)
+    if kind is None or kind is NoneType:
+        return value is None
+    if kind is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and abs(value) <= LARGEST_FLOAT  # which NaN is not
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INT
+    return isinstance(value, kind) if kind in (bool, str) else True
+
+
+def described(annotation: Any) -> str:
+    """The annotation in words: "a number above 0 or null"."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return " ".join([described(inner[0]), *(str(rule) for rule in inner[1:] if isinstance(rule, Rule))]).rstrip()
+    if origin in (Union, UnionType):
+        return " or ".join(described(kind) for kind in inner)
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    kind = origin or annotation
+    if kind in _LISTS:
+        return "a list" + (f", each item {described(inner[0])}" if inner and inner[0] in _NAMES else "")
+    if kind in _MAPPINGS:
+        return "a mapping"
+    return _NAMES.get(NoneType if kind is None else kind, "what its owner takes")
+
+
+def without_rules(annotation: Any) -> Any:
+    """The types alone."""
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        return Union[tuple(map(without_rules, get_args(annotation)))]  # noqa: UP007
+    return annotation
+
+
+def rules_of(annotation: Any) -> list[Rule]:
+    """All rules that stand anywhere in the annotation."""
+    if get_origin(annotation) is Annotated:
+        kind, *rules = get_args(annotation)
+        return [*(rule for rule in rules if isinstance(rule, Rule)), *rules_of(kind)]
+    return [rule for inner in get_args(annotation) for rule in rules_of(inner)]
+
+
+def with_rule(annotation: Any, rule: Rule | None) -> Any:
+    """`Annotated[annotation, rule]`; null stays allowed where it was."""
+    if rule is None:
+        return annotation
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = tuple(kind if kind is NoneType else Annotated[kind, rule] for kind in get_args(annotation))
+        return Union[kinds]  # noqa: UP007
+    return Annotated[annotation, rule]
+
+
+def checked(where: str) -> Callable[[F], F]:
+    """A function that refuses arguments against the rules of its annotations; for callers that no configuration checks.
+
+    Args:
+        where: the section of the configuration that its parameters are set in, for the message.
+
+    Raises:
+        UserError: when called with such an argument.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
+                if name in _ruled(function):
+                    check(value, _ruled(function)[name], f"{where}.{name}")
+            return function(*args, **kwargs)
+
+        return cast(F, call)
+
+    return decorate
+
+
+@functools.cache
+def _ruled(function: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function, eval_str=True).parameters
+    return {name: p.annotation for name, p in parameters.items() if rules_of(p.annotation)}
+
+
+def shown(value: Any, longest: int = 80) -> str:
+    """A value for a message: on one line of at most so many characters."""
+    text = " ".join(str(value).split()) if isinstance(value, str) else " ".join(repr(value).split())
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
