@@ -21,8 +21,9 @@ from pama_exp.training.fitting import make_trainer
 SOLVERS = sorted(path.stem for path in CONF.glob("solver/*.yaml"))
 GROUPED = {
     "ctwa": ["advantage=group"],
-    "gdpo": ["advantage=group", "advantage.baseline=standardise"],
-    "rvpo": ["advantage=group", "advantage.baseline=standardise"],
+} | {
+    solver: ["advantage=group", "advantage.baseline=standardise"]
+    for solver in ("corr-grpo", "dara", "gd2po", "gdpo", "mo-grpo", "rvpo")
 }
 QUICK = [*FAST, "reward=gold", "training.diagnostics_every=0", "logger=none", "objectives=[harmless,concise]"]
 
@@ -71,7 +72,7 @@ def test_trains_for_three_steps(solver, shared_cache):
     assert 0 < moved < 1
 
 
-@pytest.mark.parametrize("solver", ["gradvac", "famo", "ctwa", "gradnorm"])
+@pytest.mark.parametrize("solver", ["gradvac", "famo", "ctwa", "gradnorm", "fair-shifted-pama", "soft-noon"])
 def test_what_a_solver_remembers_travels_with_the_checkpoint(solver, shared_cache, tmp_path):
     """A fresh module that goes on from the checkpoint of step 2 ends with the same policy and weights as one run."""
     config = configured(solver, "objectives=[harmless,concise,polite]", cache=shared_cache)
@@ -86,6 +87,13 @@ def test_what_a_solver_remembers_travels_with_the_checkpoint(solver, shared_cach
 REFUSED = [
     ("gdpo", ["advantage=gae"], ["gdpo", "gae", "advantage.baseline=standardise"]),
     ("rvpo", ["advantage=group", "advantage.baseline=leave_one_out"], ["rvpo", "leave_one_out", "standardise"]),
+    ("gd2po", ["advantage=reinforce-plus-plus"], ["gd2po", "reinforce-plus-plus", "advantage=group"]),
+    (
+        "proportional-fairness",
+        ["objectives.concise.normaliser=running"],
+        ["proportional-fairness", "running", "frozen"],
+    ),
+    ("shifted-pama", ["solver.share=1.5"], ["solver.share=1.5"]),
     ("ctwa", ["advantage=gae"], ["ctwa", "gae", "advantage=group"]),
     ("tchebycheff", ["objectives.concise.normaliser=running"], ["tchebycheff", "concise", "running", "frozen"]),
     ("dynamic-hv", ["training.evaluate_every=0"], ["dynamic-hv", "training.evaluate_every=0"]),
