@@ -9,13 +9,13 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from pama_exp.build.parts import check_before_work
 
 from commands import composed
-from pama_exp.cli.app import CONF
+from pama_exp.assembly.setup import resolve
 from pama_exp.config import schema
 from pama_exp.config.instantiate import locate, parameters
 from pama_exp.config.ranges import admits, rules_of, with_rule
+from pama_exp.config.schema import CONF
 from pama_exp.errors import UserError
 from pama_exp.rewards.classifier import ClassifierScorer
 
@@ -53,7 +53,7 @@ def refusal(values: dict[str, Any], *overrides: str) -> str | None:
     for key, value in values.items():
         OmegaConf.update(config, key, value, merge=False)
     try:
-        check_before_work(schema.typed(config))
+        resolve(schema.typed(config))
     except UserError as error:
         lines = [error.message, error.hint]
         assert all("\n" not in line and 0 < len(line) <= LONGEST for line in lines), lines

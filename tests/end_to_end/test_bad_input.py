@@ -9,7 +9,7 @@ MISTAKES = [
     (["objectives=[helpfull,concise]"], ["helpfull", "helpful", "polite"]),
     (["objectives=[helpful,helpful]"], ["helpful", "twice"]),
     (["objectives=[]"], ["objectives=[]"]),
-    (["solver=pamma"], ["pamma", "pama", "linear"]),
+    (["solver=pamma"], ["pamma", "Did you mean 'pama'?", "cagrad"]),
     (["model=tinny"], ["tinny", "tiny"]),
     (["trainng.steps=3"], ["trainng", "training"]),
     (["training.step=3"], ["training.step", "steps"]),
