@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pama_exp.config.ranges import Range
 from pama_exp.rollout.engine import RolloutEngine, ShiftOf
 from pama_exp.rollout.fast import CannotDecodeError, FastEngine
 from pama_exp.rollout.hf import HFEngine
@@ -12,7 +15,7 @@ from pama_exp.rollout.hf import HFEngine
 def choose_engine(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows_at_once: int | None = None,
+    rows_at_once: Annotated[int, Range(least=1)] | None = None,
     graphs: bool = False,
     shift_of: ShiftOf | None = None,
 ) -> RolloutEngine:

@@ -55,12 +55,12 @@ class CTWA(Solver):
     def __init__(
         self,
         weights: Sequence[float],
-        target: float | Sequence[float] = 0.01,
+        target: Annotated[float, Range()] | Sequence[float] = 0.01,
         step_size: Annotated[float, Range(least=0)] = 1.0,
         decay: Annotated[float, Range(least=0, below=1)] = 0.9,
         bound: Annotated[float, Range(above=0)] = 5.0,
         goals: Sequence[float | None] | None = None,
-        group_size: int = 1,
+        group_size: Annotated[int, Range(least=1)] = 1,
     ) -> None:
         super().__init__(weights)
         require_positive(self.weights, "CTWA multiplies weights")

@@ -6,11 +6,13 @@ Legend: N objectives, B responses, G groups of S responses to one prompt, T resp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pama_exp.config.ranges import Range
 from pama_exp.errors import UserError, suggest
 from pama_exp.solvers.group import STANDARDISED, whiten_responses
 from pama_exp.solvers.solver import Solver
@@ -24,7 +26,7 @@ class _Remembering(Solver):
     `group_size` is given by the run; 1, where there are no groups, makes one group of the whole batch.
     """
 
-    def __init__(self, weights: Sequence[float], group_size: int = 1) -> None:
+    def __init__(self, weights: Sequence[float], group_size: Annotated[int, Range(least=1)] = 1) -> None:
         super().__init__(weights)
         self.group_size = group_size
         self._rewards: Float[Tensor, "N B"] | None = None
@@ -113,7 +115,12 @@ class GD2PO(_Remembering):
     estimators = STANDARDISED
 
     def __init__(
-        self, weights: Sequence[float], mode: str = "snr", tau: float = 0.2, whiten: bool = True, group_size: int = 1
+        self,
+        weights: Sequence[float],
+        mode: str = "snr",
+        tau: Annotated[float, Range(least=0, most=1)] = 0.2,
+        whiten: bool = True,
+        group_size: Annotated[int, Range(least=1)] = 1,
     ) -> None:
         super().__init__(weights, group_size)
         if mode not in ("hard", "snr"):
@@ -210,10 +217,10 @@ class DARA(_Remembering):
     def __init__(
         self,
         weights: Sequence[float],
-        cap: float = 3.0,
+        cap: Annotated[float, Range(least=1)] = 3.0,
         asymmetric: bool = True,
         whiten: bool = True,
-        group_size: int = 1,
+        group_size: Annotated[int, Range(least=1)] = 1,
     ) -> None:
         super().__init__(weights, group_size)
         if not 1 <= cap < float("inf"):
@@ -261,7 +268,12 @@ class RDPO(_Remembering):
         UserError: for a floor outside (0, 1].
     """
 
-    def __init__(self, weights: Sequence[float], floor: float = 0.05, group_size: int = 1) -> None:
+    def __init__(
+        self,
+        weights: Sequence[float],
+        floor: Annotated[float, Range(above=0, most=1)] = 0.05,
+        group_size: Annotated[int, Range(least=1)] = 1,
+    ) -> None:
         super().__init__(weights, group_size)
         if not 0 < floor <= 1:
             raise UserError(f"solver.floor={floor} is not in (0, 1].", "0.05 is usual; 1 hardly whitens.")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pama_exp.config.ranges import Range
 from pama_exp.errors import UserError
 from pama_exp.solvers.annealing import Annealed
 from pama_exp.solvers.pama import weights_on_least
@@ -55,12 +56,12 @@ class ShiftedPAMA(Solver):
     def __init__(
         self,
         weights: Sequence[float],
-        share: float = 0.25,
-        decay: float = 0.9,
+        share: Annotated[float, Range(above=0, below=1)] = 0.25,
+        decay: Annotated[float, Range(least=0, below=1)] = 0.9,
         fair: bool = False,
-        barrier: float | None = None,
+        barrier: Annotated[float, Range(above=0)] | None = None,
         follow: bool = True,
-        blend: float = 1.0,
+        blend: Annotated[float, Range(above=0, most=1)] = 1.0,
         centre: bool = False,
     ) -> None:
         super().__init__(weights)
@@ -164,9 +165,9 @@ class SoftNoon(Solver):
     def __init__(
         self,
         weights: Sequence[float],
-        tau: float = 0.5,
-        tau_end: float | None = None,
-        anneal_steps: int = 1,
+        tau: Annotated[float, Range(above=0)] = 0.5,
+        tau_end: Annotated[float, Range(above=0)] | None = None,
+        anneal_steps: Annotated[int, Range(least=1)] = 1,
         centre: bool = True,
     ) -> None:
         super().__init__(weights)

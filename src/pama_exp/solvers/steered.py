@@ -6,12 +6,14 @@ Legend: N losses, one per objective.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchjd import aggregation
 
+from pama_exp.config.ranges import Range, Seed
 from pama_exp.errors import UserError
 from pama_exp.solvers.gradient import min_norm_weights
 from pama_exp.solvers.solver import Solver
@@ -21,7 +23,12 @@ _TINY = 1e-12
 _TURNS = 100  # of p and t; each shortens what is left by a factor
 
 
-def orpg(weights: Sequence[float], q: float = 0.5, blend: float = 0.25, seed: int = 0) -> Weighted:
+def orpg(
+    weights: Sequence[float],
+    q: Annotated[float, Range(least=0)] = 0.5,
+    blend: Annotated[float, Range(least=0, most=1)] = 0.25,
+    seed: Seed = 0,
+) -> Weighted:
     """Where gradients agree the sum is turned a little towards the stronger one; where they conflict, PCGrad.
 
     Rule: with cos(g¹, g²) = c ≥ 0: S = ‖Σ gⁱ‖, b = S v/‖v‖, v = Σ ‖gⁱ‖^q gⁱ/‖gⁱ‖, z = (1 − λc) Σ gⁱ + λc b, and the
@@ -73,7 +80,7 @@ class _Orthogonal:
         return (turned * size / _norm(exact, turned).clamp(min=_TINY)).to(gramian)
 
 
-def raco(weights: Sequence[float], c: float = 0.4) -> Weighted:
+def raco(weights: Sequence[float], c: Annotated[float, Range(least=0)] = 0.4) -> Weighted:
     """CAGrad about the preferred combination, whose correction may not weigh an objective more than it is preferred.
 
     Rule: g = g₀ + c ‖g₀‖ G/‖G‖, g₀ = Σ wⁱ gⁱ, G = Σ min(pⁱ, wⁱ) gⁱ, p = argmin over the simplex of

@@ -6,12 +6,13 @@ Legend: N objectives, B responses, T response tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pama_exp.config.ranges import Range
 from pama_exp.errors import UserError
 from pama_exp.solvers.group import whiten_responses
 from pama_exp.solvers.solver import Solver
@@ -131,10 +132,10 @@ class ProportionalFairness(Solver):
     def __init__(
         self,
         weights: Sequence[float],
-        alpha: float = 1.0,
-        disagreement: float | Sequence[float] | None = None,
-        barrier: float | None = None,
-        decay: float = 0.9,
+        alpha: Annotated[float, Range(least=0)] = 1.0,
+        disagreement: Annotated[float, Range()] | Sequence[float] | None = None,
+        barrier: Annotated[float, Range(above=0)] | None = None,
+        decay: Annotated[float, Range(least=0, below=1)] = 0.9,
     ) -> None:
         super().__init__(weights)
         self.welfare = Welfare(len(self.weights), alpha, disagreement, barrier, decay)
@@ -191,9 +192,9 @@ class Saturation(Solver):
     def __init__(
         self,
         weights: Sequence[float],
-        gamma: float = 0.5,
-        low: float | Sequence[float] | None = None,
-        high: float | Sequence[float] | None = None,
+        gamma: Annotated[float, Range(least=0)] = 0.5,
+        low: Annotated[float, Range()] | Sequence[float] | None = None,
+        high: Annotated[float, Range()] | Sequence[float] | None = None,
         whiten: bool = True,
     ) -> None:
         super().__init__(weights)
@@ -269,7 +270,7 @@ class FastRL(Solver):
         UserError: for a weight of zero, or a step that is not positive.
     """
 
-    def __init__(self, weights: Sequence[float], step_size: float = 0.1) -> None:
+    def __init__(self, weights: Sequence[float], step_size: Annotated[float, Range(above=0)] = 0.1) -> None:
         super().__init__(weights)
         if not bool((self.weights > 0).all()):
             raise UserError(
