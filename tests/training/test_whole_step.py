@@ -64,7 +64,7 @@ class Watched(Alignment):
         super()._learn(experience)
 
     def on_before_optimizer_step(self, optimizer):
-        self.updates.append((self.now(), {name: p.grad.clone() for name, p in self.trained()}))
+        self.updates.append((self.now(), {name: p.grad.clone() for name, p in self.trained() if p.grad is not None}))
 
     def trained(self):
         pairs = [("model", self.policy.model), ("heads", self.policy.value_heads)]
