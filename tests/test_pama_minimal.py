@@ -19,9 +19,11 @@ from pama_exp.rollout.engine import Sampling
 from pama_exp.solvers.pama import PAMA
 from pama_exp.training.optimizer import OptimizerSettings
 from pama_exp.training.update import UpdateSettings
-from training.test_whole_step import RESPONSES, SCORES, TEXTS, Answers, Given, Watched, disturbed
+from training.test_whole_step import RESPONSES, TEXTS, Answers, Given, Watched, disturbed
 
 GROUP, CLIP, BETA, TEMPERATURE = 4, 0.1, 0.2, 0.7
+# Some answers are better than their group by both objectives, some by one.
+SCORES = [[1.0, 0.2, 0.5, 0.1, 0.9, 0.3, 0.7, 0.0], [0.8, 0.1, 0.9, 0.2, 0.6, 0.1, 0.2, 0.4]]
 
 
 def framework_step(reference, epochs):
@@ -60,7 +62,8 @@ def test_its_advantages_losses_and_gradients_are_the_frameworks():
     module = framework_step(reference, epochs=2)
     rollout, found = module.engine.rollout, module.experience
     parts = (rollout.prompts.input_ids, rollout.prompts.mask, rollout.response_ids, rollout.response_mask)
-    mask, model = rollout.response_mask, disturbed(reference, 0.05, seed=1)
+    mask = rollout.response_mask
+    model = disturbed(reference, 0.05, seed=1).requires_grad_(True)  # the step froze the reference
     with torch.no_grad():
         old = minimal.log_probs(model, *parts, TEMPERATURE)
         anchor = minimal.log_probs(reference, *parts, TEMPERATURE)
