@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from xml.etree import ElementTree
 
 import pytest
 
@@ -34,3 +35,8 @@ def test_every_command_composes(command):
 def test_every_link_leads_somewhere(document):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").rglob("*.svg")), ids=lambda path: path.name)
+def test_every_drawing_is_whole(picture):
+    ElementTree.parse(picture)
