@@ -5,6 +5,7 @@ import __future__
 
 import importlib
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
@@ -294,7 +295,7 @@ MUTANTS = [
     Mutant("KL against the sampling policy", TERMS, "batch.reference_log_probs", "batch.old_log_probs", step_loss),
     Mutant("average the value losses", TERMS, "settings.value_coefficient * value_losses.sum()", "settings.value_coefficient * value_losses.mean()", step_reward),
     Mutant("value losses per micro-batch", TERMS, "settings.value_clip, token_count=tokens", "settings.value_clip", step_reward),
-    Mutant("surrogates per micro-batch", TERMS, "settings.clip, token_count=tokens", "settings.clip", step_reward),
+    Mutant("surrogates per micro-batch", TERMS, "advantages, mask, settings.clip, token_count=tokens", "advantages, mask, settings.clip", step_reward),
     Mutant("clip values as the policy", TERMS, "settings.value_clip", "settings.clip", step_reward),
     Mutant("losses weighed alike", "training.update:MiniBatchLoss.backward", "weights @ part.surrogates", "part.surrogates.mean()", step_loss),
     Mutant("the run's order for the yardstick's", "comparison.reference:yardstick_of", "tuple(by_name[name] for name in names)", "run.programs", test_yardstick.test_the_true_front_is_in_the_order_that_is_asked_for),
@@ -321,7 +322,11 @@ def mutate(monkeypatch: pytest.MonkeyPatch, mutant: Mutant) -> None:
     )
     defined: dict[str, object] = {}
     exec(code, vars(module), defined)
+    original = getattr(owner, name)
     monkeypatch.setattr(owner, name, defined[name])
+    for other in [m for key, m in sys.modules.items() if key.startswith("pama_exp.")]:
+        if not owners and vars(other).get(name) is original:  # who imported it by name has it too
+            monkeypatch.setattr(other, name, defined[name])
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.target} {mutant.what}")

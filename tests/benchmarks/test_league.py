@@ -15,10 +15,10 @@ from benchmarks.league.page import filled, publish, sections
 from benchmarks.league.plan import GROUPED, SETTINGS, Cell, cells, entries, job, shipped
 from benchmarks.league.rank import blocks, improvement, interquartile_mean, leads, rank_intervals, standings
 from benchmarks.league.table import Row, load, merged, read_run, save, version
-from pama_exp.build.method import build_estimator, build_solver
 from scipy import stats
 
 from commands import ROOT, composed
+from pama_exp.assembly.method import build_estimator, build_solver
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 

@@ -256,6 +256,15 @@ def test_without_a_true_front_points_are_measured_in_calibrated_units(tmp_path):
     # Proxy rewards are 1.5: one deviation above helpful's mean, two above concise's; the corner is two below.
     assert group.measures["hypervolume"].mean == pytest.approx(3.0 * 4.0)
     assert set(group.measures) == {"hypervolume"}
+    # None of them has gold rewards: there is nothing to warn of.
+    assert not any("no gold rewards" in warning for warning in found.warnings)
+
+
+def test_one_run_with_gold_rewards_and_one_without_are_compared_by_what_training_saw(tmp_path):
+    write_run(tmp_path / "gold", "seed=0", after={"helpful": 0.5, "concise": 0.5}, calibration=CALIBRATION)
+    write_run(tmp_path / "none", "seed=1", after={"helpful": 0.5, "concise": 0.5}, gold=False, calibration=CALIBRATION)
+    found = compare(load_runs([tmp_path]))
+    assert found.kind == "proxy"
     assert any("no gold rewards" in warning for warning in found.warnings)
 
 

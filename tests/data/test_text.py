@@ -202,7 +202,7 @@ def test_pairs_that_do_not_differ_teach_nothing():
         (QUESTIONS, {"max_prompt_tokens": 5}, ["200 rows none", "10 to 12 tokens", "max_prompt_tokens=5"]),
         (QUESTIONS, {"min_characters": 500}, ["200 rows none", "min_characters=500"]),
         ({"prompt": ["only one"]}, {}, ["1 prompts none falls", "split"]),
-        (QUESTIONS, {"prefix_tokens": (5, 2)}, ["prefix_tokens=[5,2]"]),
+        (QUESTIONS, {"prefix_tokens": (5, 2)}, ["prefix_tokens=[5, 2]"]),
         (QUESTIONS, {"splits": (("train", 0.9), ("test", 0.1))}, ["validation"]),
         (QUESTIONS, {"splits": (("train", 0.9), ("validation", 0.1), ("test", 0.1))}, ["sum to 1"]),
     ],

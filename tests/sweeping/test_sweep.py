@@ -94,7 +94,7 @@ MISTAKES = [
     (["+sweep=seeds", "seeed=1,2"], ["Unknown key 'seeed'", "Did you mean 'seed'"]),
     (["+sweep=seeds", "solver=pama,liner"], ["Unknown solver 'liner'", "Did you mean 'linear'"]),
     (["--multirun", "solver=pama,linear", "solver.granularity=batch"], ["Unknown key 'solver.granularity'"]),
-    (["--multirun", "training.clip=0.2,1.5"], ["Job 1 (training.clip=1.5)", "between 0 and 1"]),
+    (["--multirun", "training.clip=0.2,1.5"], ["Job 1 (training.clip=1.5)", "above 0 and below 1"]),
     (["--multirun", "training.steps=2,many"], ["Job 1 (training.steps=many)", "many"]),
     (["--multirun", "objectives=[helpful,concise],[helpful,helpful]"], ["helpful", "twice"]),
     (

@@ -233,5 +233,6 @@ def _ruled(function: Callable[..., Any]) -> dict[str, Any]:
 
 def shown(value: Any, longest: int = 80) -> str:
     """A value for a message: on one line of at most so many characters."""
-    text = " ".join(str(value).split()) if isinstance(value, str) else " ".join(repr(value).split())
+    plain = list(value) if isinstance(value, tuple) else value  # as it is typed
+    text = " ".join((plain if isinstance(plain, str) else repr(plain)).split())
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

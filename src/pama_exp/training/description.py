@@ -11,6 +11,8 @@ from pama_exp.rl.losses import explained_variance
 from pama_exp.solvers.solver import Solver
 from pama_exp.training.experience import Experience
 
+LEAST_KL = 1e-4  # nats of a response; float32 log-probabilities of some tens of tokens add up to 1e-5 of rounding
+
 
 def described(experience: Experience, solver: Solver, names: Sequence[str], needs_critic: bool) -> dict[str, float]:
     """Metrics of a step by name; `names` are the objectives'."""
@@ -29,7 +31,10 @@ def described(experience: Experience, solver: Solver, names: Sequence[str], need
         for kind, values in tables.items()
         for name, value in zip(names, values, strict=True)
     }
-    kl_shares = diagnostics.explained_share(per_objective, experience.kl_to_come, mask)
+    to_come = experience.kl_to_come
+    # Before the first update the policy is the reference, and what differs is rounding.
+    to_come = torch.where(to_come.abs().amax() > LEAST_KL, to_come, 0)
+    kl_shares = diagnostics.explained_share(per_objective, to_come, mask)
     metrics |= {f"advantage/kl_share/{name}": share.item() for name, share in zip(names, kl_shares, strict=True)}
     if needs_critic:
         channels = names if len(experience.advantages) == len(names) else ["scalarised"]
