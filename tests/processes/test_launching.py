@@ -16,9 +16,18 @@ SHARED = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "traine
 LONG = ["training.steps=8", "training.kl.target=0.5", "objectives.concise.normaliser=running"]
 
 ONE_FAILS = """
+import time
 from pama_exp.parallel import collectives
+from pama_exp.tracking import checkpoints
 
 calls = 0
+seal = checkpoints.seal
+
+def slowly(*arguments):
+    time.sleep(1.0)  # the other process has long said that it failed
+    seal(*arguments)
+
+checkpoints.seal = slowly
 
 def score(prompts, completions, **columns):
     global calls

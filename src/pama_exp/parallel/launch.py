@@ -90,7 +90,7 @@ def work(run: Callable[[dict[str, Any], Path | None], Any]) -> None:
         scratch = None if rank == 0 else folder / f"scratch-{rank}"
         report = {"end": "done", "result": run(json.loads((folder / "config.json").read_text()), scratch)}
     except UserError as error:
-        report = {"end": "mistake", "message": error.message, "hint": error.hint}
+        report = {"end": "mistake", "message": error.message, "hint": error.hint, "shared": error.is_shared}
     except Interrupted as error:
         report = {"end": "interrupted", "signum": error.signum}
     except Exception as error:
@@ -136,7 +136,11 @@ def _start(rank: int, count: int, config: Mapping[str, Any], folder: Path, uses_
 
 
 def _wait(processes: Sequence[_Process]) -> list[dict[str, Any]]:
-    """Every process's report, in order of rank; raises as soon as one tells of something else than its end."""
+    """Every process's report, in order of rank.
+
+    Raises as soon as one process fails alone. Where all of them met with the same mistake, each may finish first what it
+    does because of it: the main one writes a checkpoint.
+    """
     asked: int | None = None
     deadline = float("inf")
     with DefaultSelector() as selector:
@@ -152,7 +156,8 @@ def _wait(processes: Sequence[_Process]) -> list[dict[str, Any]]:
                     key.data.heard += chunk
                     if not chunk:
                         selector.unregister(key.fd)
-                    _raise_if_wrong(key.data, at_its_end=not chunk)
+                    if not (key.data.report or {}).get("shared", False):
+                        _raise_if_wrong(key.data, at_its_end=not chunk)
                 if all(process.report for process in processes):
                     break  # those that have something else to tell than a result wait to be ended
                 if any(process.report for process in processes):
@@ -163,6 +168,9 @@ def _wait(processes: Sequence[_Process]) -> list[dict[str, Any]]:
                 asked = interruption.signum
                 for process in processes:
                     process.handle.send_signal(asked)
+    for process in processes:
+        if process.report is not None:
+            _raise_if_wrong(process, at_its_end=False)
     reports = [process.report or {} for process in processes]
     if all(report.get("end") == "done" for report in reports):
         return reports
