@@ -58,19 +58,22 @@ def floor(
     prompt: int,
     response: int,
     bytes_each: int = 4,
+    trunk: float | None = None,
+    kv_width: int | None = None,
 ) -> dict[str, dict[str, float]]:
     """Operations and bytes that each phase cannot do without, every distinct prompt being read once.
 
     Products with weights and attention's own count as operations. Bytes: decoding reads all weights and what the cache
     holds for each token; the update reads and writes logits and their gradients once, and parameter, gradient and both
-    moments as AdamW and the clipping of the gradient do.
+    moments as AdamW and the clipping of the gradient do. `trunk` is the number of weights between the embeddings and
+    the head, if it is not 12 width² a layer; `kv_width` the width of a layer's keys, if it is not the layer's.
     """
-    trunk, head = layers * 12 * width**2, vocabulary * width
+    trunk, head = layers * 12 * width**2 if trunk is None else trunk, vocabulary * width
     fed, said = prompts * prompt + responses * (response - 1), responses * response
     looks = prompts * prompt**2 / 2 + responses * (response - 1) * (prompt + response / 2)
     once = 2 * trunk * fed + 2 * head * said + 4 * width * layers * looks
     weights, logits = bytes_each * (trunk + head), 4 * said * vocabulary
-    cache = bytes_each * 2 * width * layers * looks
+    cache = bytes_each * 2 * (width if kv_width is None else kv_width) * layers * looks
     return {
         "generate": {"operations": once, "bytes": weights * response + cache},
         "reference": {"operations": once, "bytes": weights + 2 * logits},

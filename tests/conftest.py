@@ -1,6 +1,7 @@
 """Shapes are types: under pytest every jaxtyping annotation of floors 0 to 2 is checked by beartype at run time."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -17,9 +18,12 @@ pytest.register_assert_rewrite("conformance")
 settings.register_profile("afresh", settings.get_profile("default"), derandomize=False, print_blob=True)
 settings.load_profile("afresh")
 
-# Rooms without arrays in their signatures are left out: checking calls of scalars takes longer than the calls.
-_CHECKED = ["types", "conditioning", "moo", "rl", "data", "policy", "rewards", "rollout"]
-install_import_hook([f"pama_exp.{room}" for room in _CHECKED], "beartype.beartype")
+# Packages without arrays in their signatures are left out: checking calls of scalars takes longer than the calls.
+_CHECKED = ["types", "solvers", "rl", "data", "policy", "rewards", "rollout"]
+_SOURCE = Path(__file__).parents[1] / "src" / "pama_exp"
+for _package in _CHECKED:
+    assert (_SOURCE / _package).is_dir() or (_SOURCE / f"{_package}.py").is_file(), f"nothing to check in {_package}"
+install_import_hook([f"pama_exp.{package}" for package in _CHECKED], "shapes.check")
 
 
 @pytest.fixture(scope="session")

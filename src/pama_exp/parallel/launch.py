@@ -138,8 +138,8 @@ def _start(rank: int, count: int, config: Mapping[str, Any], folder: Path, uses_
 def _wait(processes: Sequence[_Process]) -> list[dict[str, Any]]:
     """Every process's report, in order of rank.
 
-    Raises as soon as one process fails alone. Where all of them met with the same mistake, each may finish first what it
-    does because of it: the main one writes a checkpoint.
+    Raises as soon as one process fails alone. Where all of them met with the same mistake, each may first finish what
+    it does because of it: the main one writes a checkpoint.
     """
     asked: int | None = None
     deadline = float("inf")
