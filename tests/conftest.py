@@ -33,3 +33,11 @@ def shared_cache(tmp_path_factory):
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """A test that only the whole suite runs (`-m ""`) says why it is slow."""
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            if len(mark.args) != 1 or not isinstance(mark.args[0], str):
+                raise pytest.UsageError(f'{item.nodeid}: write why it is slow: @pytest.mark.slow("…")')

@@ -329,6 +329,7 @@ def mutate(monkeypatch: pytest.MonkeyPatch, mutant: Mutant) -> None:
             monkeypatch.setattr(other, name, defined[name])
 
 
+@pytest.mark.slow("each mutant runs another test")
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.target} {mutant.what}")
 def test_mutant_is_noticed(monkeypatch, mutant):
     mutate(monkeypatch, mutant)

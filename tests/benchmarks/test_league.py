@@ -256,6 +256,7 @@ def test_strangers_that_cannot_be_read_are_refused(tmp_path, name, text, said):
         stranger(path, entries())
 
 
+@pytest.mark.slow("whole runs in processes")
 def test_a_stranger_runs_against_the_table_and_gets_its_row_and_rank(tmp_path, shared_cache, monkeypatch, capfd):
     (tmp_path / "my_conf" / "solver").mkdir(parents=True)
     (tmp_path / "my_league_solver.py").write_text(

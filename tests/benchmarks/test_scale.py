@@ -1,13 +1,14 @@
 """Predictions of a step behave as the arithmetic says."""
 
-import sys
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import scale
+with pytest.MonkeyPatch.context() as patch:  # a script: its neighbours are imported by their names alone
+    patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    scale = importlib.import_module("scale")
 
 REACH = {"generate": 1.0, "reference": 1.0, "update": 1.0}
 DEVICE = scale.DEVICES["H100-80GB"]

@@ -32,6 +32,7 @@ def test_every_solver_meets_every_other_on_everything():
     assert [job.seed for job in planned] == sorted(job.seed for job in planned)
 
 
+@pytest.mark.slow("whole runs in processes")
 def test_workers_run_what_is_not_finished_and_report_what_failed(tmp_path, shared_cache, capfd):
     def job(name, *overrides):
         return Job(f"2-gold/{name}", ("debug=fast", "model=micro", "reward=gold", *overrides), "2-gold", 0)
@@ -106,6 +107,7 @@ def studied(tmp_path):
     return root
 
 
+@pytest.mark.slow("draws every picture of the study")
 def test_the_page_is_rewritten_around_the_reading(studied, tmp_path):
     document = tmp_path / "study.md"
     document.write_text((ROOT / "docs" / "study.md").read_text() + "\nA hand-written reading.\n")

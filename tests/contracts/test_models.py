@@ -28,6 +28,7 @@ def test_there_are_all_that_the_documents_promise():
     assert len(PUBLISHED) == 28
 
 
+@pytest.mark.slow("builds every published architecture at its full size, without memory")
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_its_size_is_the_published_one_and_lora_trains_a_small_share(model):
     for adapter in ("none", "lora"):

@@ -198,12 +198,14 @@ def test_every_number_of_a_shipped_target_states_its_range(target):
 # ---- every key, with every odd value ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow("walks every key of the configuration")
 @pytest.mark.parametrize("value", ODD.values(), ids=ODD)
 def test_an_odd_value_of_any_key_is_refused_in_two_lines_or_makes_sense(value):
     for key in keys(OmegaConf.to_container(base())):
         assert makes_sense(key, value) or refusal({key: value}) is not None, f"{key}={value} is accepted"
 
 
+@pytest.mark.slow("walks every key of every option")
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_odd_value_of_any_setting_of_an_option_is_refused_in_two_lines_or_makes_sense(option):
     group = option.partition("=")[0]

@@ -75,6 +75,7 @@ def test_a_mistake_is_named_before_any_work(overrides, said, tmp_path):
     assert not list(cache.glob("*")), "nothing may be trained before a mistake that can be known is named"
 
 
+@pytest.mark.slow("starts a process for each mistake")
 def test_on_the_command_line_it_is_two_lines_and_status_2(tmp_path):
     for overrides in (["objectives=[helpfull,concise]"], ["+training.step=3"], ["training.mini_batch_size=5"]):
         done = run_command(*FAST, *overrides, cwd=tmp_path)
@@ -112,6 +113,7 @@ def test_a_damaged_cache_is_named_with_what_to_do(tmp_path):
     assert str(weights.parent) in caught.value.hint
 
 
+@pytest.mark.slow("two processes")
 def test_two_processes_do_not_share_a_run_folder(tmp_path):
     from pama_exp.tracking.record import RunRecord
 
@@ -120,6 +122,7 @@ def test_two_processes_do_not_share_a_run_folder(tmp_path):
     assert done.returncode == 2, done.stderr
 
 
+@pytest.mark.slow("starts the same process twice")
 def test_a_learning_rate_that_breaks_the_policy_says_the_same_each_time_and_keeps_nothing_of_it(tmp_path, shared_cache):
     arguments = [*FAST, "reward=gold", "training.learning_rate=1e6", f"output={tmp_path / 'run'}"]
     for _ in range(2):

@@ -145,6 +145,7 @@ def test_one_that_will_do_is_read_with_the_padding_it_is_given(made, tmp_path, s
     assert run_here(*chosen, "reward=gold", "training.steps=1", output=tmp_path / "run", cache=shared_cache).is_complete
 
 
+@pytest.mark.slow("starts a process for each model")
 def test_on_the_command_line_nothing_is_asked_and_no_code_is_run(made, prompts, tmp_path):
     chosen = ["model=hf", f"model.path={made / 'code'}", "data=file", f"data.path={prompts}", "objectives=[length]"]
     done = run_command(*FAST, *chosen, cwd=tmp_path)

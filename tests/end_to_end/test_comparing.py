@@ -87,6 +87,7 @@ def test_experts_of_unequal_training_are_refused(experts, tmp_path, shared_cache
         )
 
 
+@pytest.mark.slow("six whole runs")
 def test_comparing_real_runs_leaves_tables_and_pictures(experts, tmp_path, shared_cache, capfd):
     runs = tmp_path / "runs"
     for solver in ("pama", "linear"):

@@ -72,6 +72,7 @@ def test_before_training_every_preference_has_the_sft_policys_answers(shared_cac
     torch.testing.assert_close(experience.combined[0], torch.einsum("bn,nbt->bt", asked, experience.advantages))
 
 
+@pytest.mark.slow("whole runs")
 @pytest.mark.parametrize(
     "overrides", [[], ["adapter=lora", "rollout=hf", "advantage=group"]], ids=["plain", "lora-hf-group"]
 )
@@ -189,6 +190,7 @@ def test_a_preference_is_written_before_the_prompt_of_text(tmp_path, monkeypatch
     assert read == f"helpful: {share}, concise: {other}\n{batch.texts[0]}"
 
 
+@pytest.mark.slow("trains until something is learned")
 def test_the_preference_decides_the_trade_off(tmp_path, shared_cache):
     """A real run, if a short one: told to be polite it is, and told to be concise it is, at the cost of the other."""
     settings = ["experiment=study", "objectives=[polite,concise]", "conditioning.grid=2", "data.evaluation_prompts=64"]

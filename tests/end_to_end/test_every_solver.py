@@ -58,6 +58,7 @@ def test_there_are_at_least_25():
     assert len(SOLVERS) >= 25
 
 
+@pytest.mark.slow("a run of each solver")
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_trains_for_three_steps(solver, shared_cache):
     config = configured(solver, cache=shared_cache)
@@ -72,6 +73,7 @@ def test_trains_for_three_steps(solver, shared_cache):
     assert 0 < moved < 1
 
 
+@pytest.mark.slow("three runs of each solver")
 @pytest.mark.parametrize("solver", ["gradvac", "famo", "ctwa", "gradnorm", "fair-shifted-pama", "soft-noon"])
 def test_what_a_solver_remembers_travels_with_the_checkpoint(solver, shared_cache, tmp_path):
     """A fresh module that goes on from the checkpoint of step 2 ends with the same policy and weights as one run."""

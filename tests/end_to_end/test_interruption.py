@@ -18,6 +18,8 @@ LONG = [
     "objectives.helpful.normaliser=running",
 ]
 
+MORE = pytest.mark.slow("another of the same processes that are killed and started again")
+
 
 def start(output, cache, *overrides):
     arguments = command(*FAST, *LONG, f"output={output}", f"cache_dir={cache}", *overrides)
@@ -42,7 +44,7 @@ def uninterrupted(tmp_path_factory, shared_cache):
     return run_here(*LONG, "trainer.threads=1", output=tmp_path_factory.mktemp("whole") / "run", cache=shared_cache)
 
 
-@pytest.mark.parametrize("step", [1, 4, 7])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=MORE), 4, pytest.param(7, marks=MORE)])
 def test_killed_and_run_again_is_bit_equal(step, tmp_path, shared_cache, uninterrupted):
     output = tmp_path / "run"
     process = start(output, shared_cache, "trainer.threads=1")
@@ -56,6 +58,7 @@ def test_killed_and_run_again_is_bit_equal(step, tmp_path, shared_cache, uninter
     assert record.read_result()["objectives"] == uninterrupted.read_result()["objectives"]
 
 
+@pytest.mark.slow("processes that are started, stopped and started again")
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_checkpoints_and_says_so(signum, status, tmp_path, shared_cache, uninterrupted):
     output = tmp_path / "run"
@@ -73,6 +76,7 @@ def test_a_signal_checkpoints_and_says_so(signum, status, tmp_path, shared_cache
     assert learning(resumed.read_metrics()) == learning(uninterrupted.read_metrics())
 
 
+@pytest.mark.slow("processes that are started, stopped and started again")
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, shared_cache, capfd):
     output = tmp_path / "run"
     process = start(output, shared_cache, "training.checkpoint_every=1")

@@ -22,6 +22,7 @@ def timed_command(*overrides, cwd, **extra):
     return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.slow("a process")
 def test_the_table_of_a_published_model_offline(tmp_path):
     command = ["model=opt-1.3b", "objectives=[helpful,concise]", "preflight=true"]
     done, seconds = timed_command(*command, cwd=tmp_path, HF_HOME=str(tmp_path / "hub"))
@@ -64,6 +65,7 @@ def estimated(*overrides):
 
 
 # One of each class; they differ in size alone.
+@pytest.mark.slow("builds every size without memory")
 @pytest.mark.parametrize(
     "name", ["micro", "opt-350m", "gpt2", "llama-3.2-1b", "qwen2.5-0.5b", "qwen3-0.6b", "pythia-160m", "mistral-7b"]
 )

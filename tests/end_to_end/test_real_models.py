@@ -126,6 +126,7 @@ def test_the_whole_model_is_aligned_exported_and_loaded_again(
     assert_rewards_are_the_classifiers(record, reward_folders)
 
 
+@pytest.mark.slow("whole runs")
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of peft's own loading
 @pytest.mark.parametrize("export", ["merged", "adapter"])
 def test_with_lora_too(folder, export, aligned, on_text, reward_folders, tmp_path, shared_cache):
@@ -158,6 +159,7 @@ def test_the_reward_of_a_fixed_text_is_the_classifiers(on_text, reward_folders, 
         assert found == pytest.approx(list(rewards_by_hand(reward_folders, *text).values()), abs=1e-4)
 
 
+@pytest.mark.slow("whole runs")
 def test_only_what_is_trained_is_in_the_checkpoint_and_a_run_resumes_from_it(tmp_path, shared_cache):
     base = folders.save_folder(tmp_path / "base", "gpt2")
     chosen = ["model=hf", "data=factworld", f"model.path={base}", "adapter=lora", "reward=gold", *REWARDS]
@@ -184,6 +186,7 @@ def test_only_what_is_trained_is_in_the_checkpoint_and_a_run_resumes_from_it(tmp
     assert record.is_complete
 
 
+@pytest.mark.slow("a whole run")
 def test_bfloat16_weights_with_lora(tmp_path, shared_cache):
     base = folders.save_folder(tmp_path / "base", "qwen2")  # its head is tied
     chosen = ["adapter=lora", "model.dtype=bfloat16", "training.critic_shapes_trunk=true"]
@@ -195,6 +198,7 @@ def test_bfloat16_weights_with_lora(tmp_path, shared_cache):
     assert all(row["policy/grad_norm"] > 0 for row in record.read_metrics() if "policy/grad_norm" in row)
 
 
+@pytest.mark.slow("whole runs")
 def test_an_exported_adapter_is_evaluated_and_a_card_says_what_was_done(tmp_path, shared_cache):
     chosen = ["adapter=lora", "adapter.export=adapter"]
     run_here(*chosen, *QUICK, output=tmp_path / "run", cache=shared_cache)
@@ -215,6 +219,7 @@ def test_an_exported_adapter_is_evaluated_and_a_card_says_what_was_done(tmp_path
     assert (tmp_path / "run" / "policy" / "front.png").is_file()
 
 
+@pytest.mark.slow("a whole run")
 def test_a_published_architecture_with_random_weights_runs_on_the_testbed_without_a_network(tmp_path, shared_cache):
     shrunk = [
         "model.config.n_embd=16",
@@ -230,6 +235,7 @@ def test_a_published_architecture_with_random_weights_runs_on_the_testbed_withou
     assert load_model(tmp_path / "policy").config.vocab_size == 50257
 
 
+@pytest.mark.slow("whole runs")
 @pytest.mark.parametrize("reads", ["bytes", "folder"])
 def test_a_published_architecture_with_random_weights_reads_text(reads, on_text, tmp_path):
     folder = folders.save_folder(tmp_path / "other", "gpt2")  # for its tokenizer

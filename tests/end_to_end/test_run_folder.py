@@ -99,6 +99,7 @@ ANOTHER = [
 THE_SAME = [[], ["logger.project=mine"], ["trainer.threads=1"], ["cache_dir=elsewhere"]]
 
 
+@pytest.mark.slow("whole runs")
 def test_another_runs_numbers_are_never_shown_as_this_ones(here, monkeypatch, capfd):
     late()
     before = contents(here / "run")
@@ -129,6 +130,7 @@ def test_what_is_wrong_and_found_late_does_not_cost_the_finished_run(end, here):
     assert [row["x"] for row in RunRecord(here / "run").read_metrics()] == [1.0]
 
 
+@pytest.mark.slow("whole runs")
 def test_a_kill_after_the_move_puts_the_finished_run_back_at_the_next_start(here):
     late()
     before = contents(here / "run")
@@ -138,6 +140,7 @@ def test_a_kill_after_the_move_puts_the_finished_run_back_at_the_next_start(here
     assert contents(here / "run") == before
 
 
+@pytest.mark.slow("whole runs")
 def test_a_new_run_that_can_be_gone_on_with_is_what_is_kept(here):
     late()
     killed("seed=1", "force=true", end="checkpoint")
@@ -147,6 +150,7 @@ def test_a_new_run_that_can_be_gone_on_with_is_what_is_kept(here):
     assert not (here / "run" / ".replaced").exists()
 
 
+@pytest.mark.slow("whole runs")
 def test_a_run_that_begins_again_has_every_row_once(here):
     for end in ("mistake", "bug"):
         with pytest.raises((UserError, RuntimeError)):

@@ -41,6 +41,7 @@ def assert_inside_the_front(result):
         assert (front.weights @ point <= (front.weights * front.points).sum(1) + 0.05).all()
 
 
+@pytest.mark.slow("a whole run for each way of running")
 @pytest.mark.parametrize("overrides", WAYS, ids=" ".join)
 def test_runs_and_leaves_a_record(overrides, tmp_path, shared_cache):
     record = run_here(*overrides, output=tmp_path / "run", cache=shared_cache)

@@ -7,7 +7,7 @@ from pama_exp.errors import UserError
 from pama_exp.tracking.record import RunRecord
 
 
-@pytest.mark.slow
+@pytest.mark.slow("torch.compile")
 def test_a_run_learns_the_same_and_compiles_in_its_first_step_alone(tmp_path, shared_cache):
     settings = ["solver=mgda", "trainer.threads=1", "logger=none"]  # MGDA goes back through one graph several times
     plain = run_here(*settings, output=tmp_path / "plain", cache=shared_cache)

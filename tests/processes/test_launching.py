@@ -12,6 +12,8 @@ from commands import FAST, command, composed, environment, run_config, run_here
 from pama_exp.errors import UserError
 from pama_exp.tracking.record import RunRecord
 
+pytestmark = pytest.mark.slow("each run is three processes")
+
 SHARED = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true", "reward=gold"]
 LONG = ["training.steps=8", "training.kl.target=0.5", "objectives.concise.normaliser=running"]
 

@@ -7,6 +7,8 @@ import torch
 
 from commands import FAST, composed, learning, run_config
 
+pytestmark = pytest.mark.slow("each case is a run in two processes and one in one")
+
 SOLVERS = {
     "pama": {"_target_": "pama_exp.solvers.pama.PAMA", "granularity": "batch"},
     "linear": {"_target_": "pama_exp.solvers.scalarizers.Linear", "space": "reward"},

@@ -21,7 +21,7 @@ def _dots(page, chart=0):
 
 
 @needs_browser
-@pytest.mark.slow
+@pytest.mark.slow("opens a browser")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_filters_and_hover_work_with_no_error_and_no_request(page_file, width, tmp_path):
     with opened(page_file, tmp_path / "profile", width, dark=width == 390) as page:
@@ -73,7 +73,7 @@ def test_filters_and_hover_work_with_no_error_and_no_request(page_file, width, t
 
 
 @needs_browser
-@pytest.mark.slow
+@pytest.mark.slow("opens a browser")
 def test_each_set_of_objectives_is_a_section_and_no_run_is_hidden(page_file, tmp_path):
     with opened(page_file, tmp_path / "profile", 1280) as page:
         assert "2 sets of objectives" in page.run("return document.querySelector('#head .notes').textContent")
@@ -95,7 +95,7 @@ def test_each_set_of_objectives_is_a_section_and_no_run_is_hidden(page_file, tmp
 
 
 @needs_browser
-@pytest.mark.slow
+@pytest.mark.slow("opens a browser")
 @pytest.mark.timeout(600)
 def test_two_hundred_runs_stay_small_and_open_quickly(tmp_path):
     from pama_exp.report.gather import gather

@@ -157,7 +157,7 @@ def test_nor_in_a_sweep(plant):
     assert PLANTED not in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("whole runs in processes")
 def test_a_command_with_a_secret_says_two_lines_and_one_with_a_token_keeps_it_nowhere(tmp_path, shared_cache):
     where = [
         *FAST,

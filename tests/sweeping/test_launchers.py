@@ -13,7 +13,7 @@ LAUNCHERS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts four jobs by each launcher")
 @pytest.mark.parametrize(("launcher", "package", "settings"), LAUNCHERS, ids=[each[0] for each in LAUNCHERS])
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_four_jobs_and_the_one_that_failed_again(launcher, package, settings, tmp_path, monkeypatch, capfd):

@@ -164,7 +164,7 @@ SEARCH = ["+sweep=search", *TOY, "training.clip=interval(0.1,0.9)", "solver=pama
 SEARCH += ["objectives.concise.weight=1", "training.kl.coefficient=0.1", "hydra.sweeper.trials=3"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a search of whole runs, twice")
 def test_killing_a_search_and_calling_it_again_continues_the_study(tmp_path, monkeypatch, capfd):
     prepare(tmp_path, monkeypatch)
     process = subprocess.Popen(command(*SEARCH), cwd=tmp_path, env=environment(), start_new_session=True)

@@ -20,7 +20,7 @@ def score(prompts, completions, **columns):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a sweep of whole runs")
 def test_baselines_with_one_job_killed_in_the_middle_and_one_made_to_crash(tmp_path, shared_cache, monkeypatch, capfd):
     (tmp_path / "misbehave.py").write_text(MISBEHAVE)
     (tmp_path / "kill").touch()
@@ -78,7 +78,7 @@ def test_a_sweep_of_a_preset_of_ones_own_with_a_value_from_the_command_line(tmp_
     assert not (tmp_path / "app.log").exists(), "nothing is left beside the runs"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a sweep of runs in two processes")
 def test_a_job_of_several_processes(tmp_path, shared_cache, monkeypatch):
     monkeypatch.chdir(tmp_path)
     processes = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]

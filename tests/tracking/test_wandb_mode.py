@@ -126,7 +126,7 @@ def outcomes(tmp_path_factory):
         yield {name: outcome.result() for name, outcome in pending.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for servers that do not answer")
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_server_that_does_not_take_the_key_costs_seconds_and_no_run(outcomes, name):
     folder, said, errors = outcomes[name]
