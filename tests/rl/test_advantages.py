@@ -138,10 +138,6 @@ def test_whitening_forgets_the_scale(scale):
     torch.testing.assert_close(found, wanted, atol=off, rtol=0)
 
 
-def test_noon_clips_at_zero():
-    assert advantages.noon(torch.tensor([-1.0, 0.0, 2.0])).tolist() == [0.0, 0.0, 2.0]
-
-
 def test_leave_one_out_compares_each_response_with_the_others_of_its_group():
     rewards = torch.tensor([[1.0, 2.0, 6.0, 0.0, 0.0, 3.0]])
     assert advantages.leave_one_out(rewards, 3).tolist() == [[-3.0, -1.5, 4.5, -1.5, -1.5, 3.0]]

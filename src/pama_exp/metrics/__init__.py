@@ -1,1 +1,1 @@
-"""What is measured of solvers and of sets of operating points."""
+"""Measures of solvers (diagnostics) and of sets of operating points (fronts)."""

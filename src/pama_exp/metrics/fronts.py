@@ -1,9 +1,9 @@
-"""How good a set of operating points is; every objective is maximised.
+"""Measures of sets of operating points; every objective is maximised.
 
-Policy-level points are one mean vector per policy, response-level points one vector per response; both are read by the
-same functions, and never mixed: responses spread far beyond what any policy attains on average.
+A point is a policy's vector of mean rewards, or one response's vector of rewards. Do not mix the two in one set:
+single responses spread far beyond what any policy attains on average.
 
-Legend: M points, F points of a reference front, N objectives. Points are anything numpy reads as floats.
+Legend: M points, F points of a reference front, N objectives. Points are anything that numpy converts to floats.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pama_exp.errors import UserError
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
-    """Volume of what the (M, N) points dominate and what itself dominates the (N,) reference.
+    """Volume that the (M, N) points dominate above the (N,) reference point.
 
-    A point that is not above the reference in every objective contributes nothing; an empty set has volume 0.
+    A point that is not above the reference in every objective adds nothing; an empty set has volume 0.
     """
     corner = np.asarray(reference, dtype=np.float64)
     above = _matrix(points, len(corner))
@@ -31,7 +31,7 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 
 
 def igd_plus(points: ArrayLike, front: ArrayLike) -> float:
-    """Mean over the (F, N) front of the least distance by which the (M, N) points fall short (Ishibuchi et al. 2015).
+    """IGD+: mean distance by which the (M, N) points fall short of the (F, N) front (Ishibuchi et al. 2015).
 
     mean_f min_m ‖max(f − m, 0)‖;  infinite for an empty set of points.
 
@@ -39,43 +39,43 @@ def igd_plus(points: ArrayLike, front: ArrayLike) -> float:
         UserError: for an empty front.
     """
     target = _front(front)
-    given = _matrix(points, target.shape[1])
-    return float(moocore.igd_plus(given, ref=target, maximise=True)) if len(given) else float("inf")
+    values = _matrix(points, target.shape[1])
+    return float(moocore.igd_plus(values, ref=target, maximise=True)) if len(values) else float("inf")
 
 
 def epsilon(points: ArrayLike, front: ArrayLike) -> float:
-    """The least amount that, added to every objective of the (M, N) points, lets them cover the (F, N) front.
+    """Additive ε-indicator: the least amount to add to all (M, N) points for them to cover the (F, N) front.
 
-    max_f min_m max_n (f − m);  infinite for an empty set of points (Zitzler et al. 2003, additive).
+    max_f min_m max_n (f − m);  infinite for an empty set of points (Zitzler et al. 2003).
 
     Raises:
         UserError: for an empty front.
     """
     target = _front(front)
-    given = _matrix(points, target.shape[1])
-    return float(moocore.epsilon_additive(given, ref=target, maximise=True)) if len(given) else float("inf")
+    values = _matrix(points, target.shape[1])
+    return float(moocore.epsilon_additive(values, ref=target, maximise=True)) if len(values) else float("inf")
 
 
 def nondominated(points: ArrayLike) -> Bool[np.ndarray, " M"]:
-    """True for each of the (M, N) points that no other exceeds somewhere and nowhere falls short of.
+    """True for each of the (M, N) points that no other point dominates.
 
     Equal points do not dominate each other.
     """
-    given = np.asarray(points, dtype=np.float64)
-    if len(given) == 0:
+    values = np.asarray(points, dtype=np.float64)
+    if len(values) == 0:
         return np.zeros(0, dtype=bool)
-    return np.asarray(moocore.is_nondominated(given, maximise=True, keep_weakly=True), dtype=bool)
+    return np.asarray(moocore.is_nondominated(values, maximise=True, keep_weakly=True), dtype=bool)
 
 
 def spacing(points: ArrayLike) -> float:
-    """How unevenly the (M, N) points are spread: the deviation of each one's distance to its nearest (Schott 1995).
+    """Spacing: the deviation of the distances from each of the (M, N) points to its nearest neighbour (Schott 1995).
 
     √(Σ (d̄ − d_m)² / (M − 1)),  d_m = min_{k ≠ m} ‖m − k‖₁;  0 for an even spread, and for fewer than two points.
     """
-    given = np.asarray(points, dtype=np.float64)
-    if len(given) < 2:
+    values = np.asarray(points, dtype=np.float64)
+    if len(values) < 2:
         return 0.0
-    distances = np.abs(given[:, None] - given[None]).sum(-1)
+    distances = np.abs(values[:, None] - values[None]).sum(-1)
     np.fill_diagonal(distances, np.inf)
     return float(distances.min(1).std(ddof=1))
 
@@ -84,11 +84,11 @@ def attainment(sets: Sequence[ArrayLike], levels: Sequence[int]) -> dict[int, ND
     """Attainment surfaces of several sets of points, one set per seed, for 2 or 3 objectives.
 
     Args:
-        sets: one (M, N) array each.
-        levels: in per cent.
+        sets: one (M, N) array per seed.
+        levels: shares of the sets, in per cent.
 
     Returns:
-        {level: the nondominated points that at least this share of the sets weakly dominate}.
+        For each level, the nondominated points that at least this share of the sets weakly dominate.
     """
     stacked = np.concatenate([np.asarray(points, dtype=np.float64) for points in sets])
     owners = np.repeat(np.arange(len(sets)), [len(np.asarray(points)) for points in sets])
@@ -99,22 +99,22 @@ def attainment(sets: Sequence[ArrayLike], levels: Sequence[int]) -> dict[int, ND
 
 @dataclass(frozen=True)
 class Calibration:
-    """Units frozen before training: each objective's mean and deviation under the SFT policy.
+    """Each objective's mean and deviation under the SFT policy, fixed before training: the units of comparisons.
 
-    Volumes are taken from two deviations below the mean, so that neither scale nor corner depends on the runs compared.
+    Volumes are measured from two deviations below the mean. Neither units nor corner depend on the runs compared.
     """
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
     def normalise(self, points: ArrayLike) -> NDArray[np.float64]:
-        """(x − mean) / deviation of (M, N) points; an objective that did not vary keeps its unit."""
+        """(M, N) points in units of the calibration, (x − mean) / deviation; a deviation of 0 counts as 1."""
         scale = np.where(np.array(self.deviation) > 0, self.deviation, 1.0)
         return np.asarray((_matrix(points, len(self.mean)) - np.array(self.mean)) / scale)
 
     @property
     def reference(self) -> NDArray[np.float64]:
-        """(N,) the corner that volumes are measured from, in normalised units."""
+        """(N,) the reference point of volumes, in normalised units: −2 for every objective."""
         return np.full(len(self.mean), -2.0)
 
 

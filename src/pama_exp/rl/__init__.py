@@ -1,1 +1,1 @@
-"""Reinforcement learning's mathematics as pure functions: masks, KL, advantages, losses."""
+"""The mathematics of reinforcement learning as pure functions: masks, KL, advantages, losses."""

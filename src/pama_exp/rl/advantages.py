@@ -1,4 +1,4 @@
-"""From scores to advantages, per objective and over valid tokens alone.
+"""Advantages from scores, for each objective, over valid tokens only.
 
 Legend: N objectives, B responses, T response tokens; masks are True on tokens the policy chose, padded on the right.
 """
@@ -16,12 +16,14 @@ from pama_exp.rl.masks import last_token, masked_mean, masked_variance
 def token_rewards(
     scores: Float[Tensor, "N B"], kl_penalty: Float[Tensor, "B T"], response_mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "N B T"]:
-    """rⁱ_t = Rⁱ [t is the last token] − kl_penalty_t; zero off the mask.
+    """Rewards per token: the score at the last token, minus the KL penalty at every token; zero off the mask.
+
+    rⁱ_t = Rⁱ [t is the last token] − kl_penalty_t
 
     Args:
         scores: one reward per objective and response.
-        kl_penalty: β times the estimate, part of every objective's return.
-        response_mask: a response without a valid token earns nothing.
+        kl_penalty: β times the KL estimate of each token.
+        response_mask: True on valid tokens; a response without any gets no reward.
     """
     positions = torch.arange(response_mask.shape[1], device=response_mask.device)
     is_last = (positions == last_token(response_mask)[:, None]) & response_mask
@@ -54,28 +56,29 @@ def gae(
 
 
 def center_and_scale(advantages: Float[Tensor, "*lead B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "*lead B T"]:
-    """(A − Ā) / σ over each objective's valid tokens; zeros where the advantages do not vary, and off the mask."""
+    """Whitened advantages: (A − Ā) / σ over each objective's valid tokens.
+
+    Zero where an objective's advantages do not vary, and off the mask.
+    """
     centred = torch.where(mask, advantages - _token_mean(advantages, mask), 0)
     return centred * _inverse_deviation(advantages, mask)
 
 
 def scale_about_mean(advantages: Float[Tensor, "*lead B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "*lead B T"]:
-    """(A − Ā) / σ + Ā over each objective's valid tokens; Ā where the advantages do not vary, zeros off the mask."""
+    """Advantages of unit deviation that keep their mean: (A − Ā) / σ + Ā over each objective's valid tokens.
+
+    Ā where an objective's advantages do not vary; zero off the mask.
+    """
     return torch.where(mask, center_and_scale(advantages, mask) + _token_mean(advantages, mask), 0)
 
 
-def noon(advantages: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Noon PPO, "no negative": A = max(A', 0) (He & Maghsudi 2025)."""
-    return advantages.clamp(min=0)
-
-
 def leave_one_out(rewards: Float[Tensor, "N B"], group_size: int) -> Float[Tensor, "N B"]:
-    """Rᵢ minus the mean of the others of its group (RLOO, Ahmadian et al. 2024); groups are consecutive responses.
+    """Each reward minus the mean of the others in its group (RLOO, Ahmadian et al. 2024).
 
-    A group of one gives 0.
+    Groups are consecutive responses; a group of one gives 0.
 
     Raises:
-        UserError: if the groups do not divide the responses.
+        UserError: if the number of responses is not a multiple of the group size.
     """
     groups = _grouped(rewards, group_size)
     if group_size == 1:
@@ -85,12 +88,12 @@ def leave_one_out(rewards: Float[Tensor, "N B"], group_size: int) -> Float[Tenso
 
 
 def group_standardise(rewards: Float[Tensor, "N B"], group_size: int) -> Float[Tensor, "N B"]:
-    """(R − R̄) / s within each group (GRPO, Shao et al. 2024), s the sample deviation; groups are consecutive responses.
+    """Rewards standardised within each group: (R − R̄) / s, s the sample deviation (GRPO, Shao et al. 2024).
 
-    A group of one, and one whose rewards do not vary, gives 0.
+    Groups are consecutive responses; a group of one, or one whose rewards do not vary, gives 0.
 
     Raises:
-        UserError: if the groups do not divide the responses.
+        UserError: if the number of responses is not a multiple of the group size.
     """
     groups = _grouped(rewards, group_size)
     if group_size == 1:
@@ -101,7 +104,7 @@ def group_standardise(rewards: Float[Tensor, "N B"], group_size: int) -> Float[T
 
 
 def broadcast_to_tokens(values: Float[Tensor, "N B"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "N B T"]:
-    """Each response's value on every one of its valid tokens; zeros on padding."""
+    """Each response's value on all its valid tokens; zeros on padding."""
     return torch.where(mask, values[:, :, None], 0)
 
 
@@ -124,6 +127,6 @@ def _inverse_deviation(values: Float[Tensor, "*lead B T"], mask: Bool[Tensor, "B
 
 
 def _inverse(deviation: Float[Tensor, "*shape"], magnitude: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """1/σ; 0 where σ is no more than the rounding of values of this magnitude, so that noise is not blown up to 1."""
+    """1/σ; 0 where σ is no larger than the rounding error of values of this magnitude."""
     varies = deviation > 10 * torch.finfo(deviation.dtype).eps * magnitude
     return torch.where(varies, 1 / torch.where(varies, deviation, 1), 0)

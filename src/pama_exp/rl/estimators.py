@@ -1,4 +1,4 @@
-"""Advantage estimators: from one score per response and channel to one advantage per token and channel.
+"""Advantage estimators: one score per response and channel in, one advantage per token and channel out.
 
 Legend: K reward channels, B responses, T response tokens.
 """
@@ -27,12 +27,12 @@ _BASELINES = {"leave_one_out": leave_one_out, "standardise": group_standardise}
 
 
 class Estimator(Protocol):
-    """From one score per response to one advantage per token, per channel.
+    """An advantage estimator: one score per response and channel in, one advantage per token and channel out.
 
     Attributes:
-        needs_critic: whether values are used.
+        needs_critic: whether the estimator uses value estimates.
         group_size: responses per prompt, consecutive in every batch.
-        label: what `Solver.estimators` names it by.
+        label: the name by which `Solver.estimators` lists it.
     """
 
     needs_critic: bool
@@ -46,7 +46,10 @@ class Estimator(Protocol):
         values: Float[Tensor, "K B T"],
         response_mask: Bool[Tensor, "B T"],
     ) -> tuple[Float[Tensor, "K B T"], Float[Tensor, "K B T"]]:
-        """Advantages and returns of every token and channel."""
+        """Advantages, and the returns that the value heads are trained on.
+
+        `kl_penalty` is β times the KL estimate of each token; `values` are the critic's, zeros without one.
+        """
         ...
 
 
@@ -82,7 +85,7 @@ class GAE:
         values: Float[Tensor, "K B T"],
         response_mask: Bool[Tensor, "B T"],
     ) -> tuple[Float[Tensor, "K B T"], Float[Tensor, "K B T"]]:
-        """Advantages, and the returns the value heads regress on (advantages before whitening + values)."""
+        """GAE advantages, whitened if asked, and the returns: advantages before whitening plus values."""
         rewards = token_rewards(scores, kl_penalty, response_mask)
         advantages = gae(rewards, values, response_mask, self.gamma, self.lam)
         returns = advantages + values * response_mask
@@ -92,7 +95,7 @@ class GAE:
 
 
 class Group:
-    """Responses to one prompt compared with one another; every token carries its response's advantage.
+    """Critic-free: responses to one prompt are compared; all tokens of a response have the same advantage.
 
     Args:
         baseline: leave_one_out (RLOO, Ahmadian et al. 2024) or standardise (GRPO, Shao et al. 2024).
@@ -120,21 +123,21 @@ class Group:
         values: Float[Tensor, "K B T"],
         response_mask: Bool[Tensor, "B T"],
     ) -> tuple[Float[Tensor, "K B T"], Float[Tensor, "K B T"]]:
-        """Advantages of (score − the response's whole KL penalty) within its group; `values` come back untouched."""
+        """Advantages of (score − the response's KL penalty) within its group; `values` are returned unchanged."""
         returns = scores - (kl_penalty * response_mask).sum(-1)
         return broadcast_to_tokens(self.baseline(returns, self.group_size), response_mask), values
 
 
 class ReinforcePlusPlus:
-    """The return from every token on, whitened per channel over the batch; no critic (REINFORCE++, Hu 2025).
+    """Critic-free: the return from each token on, whitened per channel over the batch (REINFORCE++, Hu 2025).
 
-    Aⁱ_t = whiten(Σ_{s ≥ t} γ^(s−t) rⁱ_s), rⁱ the token rewards with the KL in them
+    Aⁱ_t = whiten(Σ_{s ≥ t} γ^(s−t) rⁱ_s), rⁱ the token rewards, KL penalty included
 
-    Where a prompt has several answers, their mean is taken off the scores first (its variant with a baseline).
+    With several responses per prompt, their mean is first subtracted from the scores (the variant with a baseline).
 
     Args:
         gamma: discount factor per token, in (0, 1].
-        group_size: responses per prompt; 1: each prompt has one.
+        group_size: responses per prompt.
 
     Raises:
         UserError: for a setting outside its range.
@@ -158,7 +161,7 @@ class ReinforcePlusPlus:
         values: Float[Tensor, "K B T"],
         response_mask: Bool[Tensor, "B T"],
     ) -> tuple[Float[Tensor, "K B T"], Float[Tensor, "K B T"]]:
-        """Whitened returns; `values` come back untouched."""
+        """Whitened returns as advantages; `values` are returned unchanged."""
         if self.group_size > 1:
             # R − mean = (R − mean of the others) (S − 1) / S
             scores = leave_one_out(scores, self.group_size) * ((self.group_size - 1) / self.group_size)

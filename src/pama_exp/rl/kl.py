@@ -1,4 +1,4 @@
-"""The penalty that keeps the policy near its reference: estimators per token, and coefficients β.
+"""The KL penalty that keeps the policy near its reference: estimators per token, and its coefficient β.
 
 Legend: B responses, T response tokens.
 """
@@ -40,13 +40,13 @@ def kl_estimate(
 
 
 def check_placement(estimator: str, placement: str) -> None:
-    """The estimator constrains the policy where it is placed.
+    """Check that the KL estimator constrains the policy at its placement.
 
     As a term of the loss, with tokens drawn from π: E[∇k1] = 0, whatever the policy; E[∇k2] = ∇KL(π‖π_ref);
-    E[∇k3] = ∇KL(π_ref‖π). As a part of the reward any of them does.
+    E[∇k3] = ∇KL(π_ref‖π). In the reward, every estimator constrains the policy.
 
     Raises:
-        UserError: for k1 as a term of the loss.
+        UserError: for estimator k1 with placement loss.
     """
     if placement == "loss" and estimator == "k1":
         raise UserError(
@@ -56,10 +56,11 @@ def check_placement(estimator: str, placement: str) -> None:
 
 
 def kl_to_come(kl: Float[Tensor, "B T"], response_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Σ_{s ≥ t} kl_s minus its mean over the responses that have a token t; zero off the mask.
+    """KL from each token to the end of its response, Σ_{s ≥ t} kl_s, minus its mean; 0 off the mask.
 
-    What token t costs when the KL is charged once, and not in every objective's return. The mean at t is a baseline: it
-    takes away no expected gradient, and most of the variance that comes from how long a response goes on.
+    The cost of token t where the KL is charged once instead of in every objective's return. The mean is taken over the
+    responses that have a token t. As a baseline it leaves the expected gradient unchanged and reduces the variance that
+    comes from the responses' lengths.
     """
     to_come = torch.where(response_mask, kl, 0).flip(1).cumsum(1).flip(1)
     mean = torch.where(response_mask, to_come, 0).sum(0) / response_mask.sum(0).clamp(min=1)
@@ -67,7 +68,7 @@ def kl_to_come(kl: Float[Tensor, "B T"], response_mask: Bool[Tensor, "B T"]) -> 
 
 
 class FixedKL:
-    """A β that stays as it is.
+    """A constant KL coefficient β.
 
     Raises:
         UserError: for a negative coefficient.
@@ -78,10 +79,10 @@ class FixedKL:
         self.coefficient = coefficient
 
     def update(self, observed_kl: float, num_samples: int) -> None:
-        """Nothing to adapt."""
+        """Do nothing: the coefficient is constant."""
 
     def state_dict(self) -> dict[str, float]:
-        """The coefficient."""
+        """The state to save: the coefficient."""
         return {"coefficient": self.coefficient}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
@@ -90,14 +91,14 @@ class FixedKL:
 
 
 class AdaptiveKL(FixedKL):
-    """A β driven so that the observed KL per response stays near a target (Ziegler et al. 2019, section 2.2).
+    """A KL coefficient β that adapts to keep the KL per response near a target (Ziegler et al. 2019, section 2.2).
 
     e = clip(KL / target − 1, −0.2, 0.2);  β ← β (1 + e n / horizon)
 
     Args:
         coefficient: β at the start.
         target: KL per response, in nats.
-        horizon: responses over which a full error changes β by a fifth.
+        horizon: number of responses over which β changes by at most a fifth.
 
     Raises:
         UserError: for a negative coefficient, or a target or horizon that is not positive.
@@ -111,7 +112,7 @@ class AdaptiveKL(FixedKL):
         self.target, self.horizon = target, horizon
 
     def update(self, observed_kl: float, num_samples: int) -> None:
-        """Adapt β after a batch of `num_samples` responses with this mean KL."""
+        """Adapt β after a batch of `num_samples` responses whose mean KL was `observed_kl` nats."""
         error = min(max(observed_kl / self.target - 1, -0.2), 0.2)
         # A batch beyond the horizon counts as the horizon: five of them would otherwise turn β negative.
         self.coefficient *= 1 + error * min(num_samples / self.horizon, 1.0)

@@ -1,4 +1,4 @@
-"""Losses over valid tokens, divided by a global token count, so that micro-batches and ranks add up.
+"""Losses over valid tokens, divided by a global token count: losses of micro-batches and ranks add up.
 
 Legend: K objectives or channels, B responses, T response tokens; masks are True on the tokens the policy chose.
 """
@@ -27,18 +27,18 @@ def clipped_surrogate(
 
     Args:
         log_probs: of the chosen tokens under the policy being trained.
-        old_log_probs: of the same under the policy that chose them.
-        advantages: constants; no gradient should flow through them.
-        mask: the tokens that count.
-        clip: ε.
-        token_count: valid tokens of the whole mini-batch where this is a part of it; by default, of `mask`.
+        old_log_probs: of the same tokens under the policy that sampled them.
+        advantages: treated as constants; they should not require gradients.
+        mask: True on valid tokens.
+        clip: ε of the ratio.
+        token_count: valid tokens of the whole mini-batch, if this is a part of it; default: those of `mask`.
 
     Returns:
         The loss; 0, still connected to `log_probs`, if no token is valid.
     """
     ratio = torch.where(mask, log_probs - old_log_probs, 0).exp()
-    kept = torch.where(mask, advantages, 0)
-    surrogate = torch.minimum(ratio * kept, ratio.clamp(1 - clip, 1 + clip) * kept)
+    advantages = torch.where(mask, advantages, 0)
+    surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
     return -surrogate.sum((-2, -1)) / _divisor(mask, token_count)
 
 
@@ -50,9 +50,11 @@ def clipped_value_loss(
     clip: float | None,
     token_count: Tensor | int | None = None,
 ) -> Float[Tensor, " K"]:
-    """Squared error of each value head, pessimistic about moves beyond ε as in PPO's public code.
+    """Squared error of each value head, clipped as in PPO's public code.
 
-    L = ½ Σ_t max((V − R)², (clip(V, V_old − ε, V_old + ε) − R)²) / token_count;  ½ Σ_t (V − R)² / token_count without ε
+    L = ½ Σ_t max((V − R)², (clip(V, V_old − ε, V_old + ε) − R)²) / token_count
+
+    With `clip` None: L = ½ Σ_t (V − R)² / token_count. `token_count` is as in `clipped_surrogate`.
     """
     errors = (values - returns).square()
     if clip is not None:
@@ -64,7 +66,7 @@ def clipped_value_loss(
 def explained_variance(
     values: Float[Tensor, "K B T"], returns: Float[Tensor, "K B T"], mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, " K"]:
-    """1 − Var(R − V) / Var(R) over valid tokens; 0 where the returns do not vary."""
+    """Explained variance of each value head, 1 − Var(R − V) / Var(R) over valid tokens; 0 where returns do not vary."""
     total = masked_variance(returns, mask, (-2, -1))
     residual = masked_variance(returns - values, mask, (-2, -1))
     return torch.where(total > 0, 1 - residual / total, 0)

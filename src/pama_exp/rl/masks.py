@@ -1,4 +1,4 @@
-"""Statistics over valid tokens alone; whatever stands on padding, NaN included, has no effect.
+"""Statistics over valid tokens only; values on padding, NaN included, have no effect.
 
 Legend: B responses, T response tokens; masks are True on the tokens the policy chose, padded on the right.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 def masked_mean(
     values: Float[Tensor, "*lead B T"], mask: Bool[Tensor, "B T"], dim: int | tuple[int, ...] | None = None
 ) -> Float[Tensor, "*reduced"]:
-    """Σ m v / Σ m over `dim` (everything if None); 0 where nothing is valid."""
+    """Mean over the valid tokens: Σ m v / Σ m over `dim` (all dimensions if None); 0 where no token is valid."""
     count = mask.expand_as(values).sum(dim).clamp(min=1)
     return torch.where(mask, values, 0).sum(dim) / count
 
@@ -21,7 +21,7 @@ def masked_mean(
 def masked_variance(
     values: Float[Tensor, "*lead B T"], mask: Bool[Tensor, "B T"], dim: int | tuple[int, ...] | None = None
 ) -> Float[Tensor, "*reduced"]:
-    """Σ m (v − v̄)² / Σ m over `dim` (everything if None); 0 where nothing is valid."""
+    """Population variance over the valid tokens: Σ m (v − v̄)² / Σ m over `dim` (all if None); 0 if none is valid."""
     mean = masked_mean(values, mask, dim)
     if dim is not None:
         for axis in sorted(axis % values.ndim for axis in ((dim,) if isinstance(dim, int) else dim)):
