@@ -1,4 +1,4 @@
-"""What the SFT policy imitates, good habits and bad, and what reward models are taught from."""
+"""Texts that the SFT policy imitates, good and bad, and texts that reward models learn from."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 from pama_exp.world import language as words
 from pama_exp.world.language import Language, Prompt
 
-# How often a demonstration does each thing. Chosen so that the SFT policy answers about half of what it is asked, at
-# about 0.6 concise, and can be improved on every objective at once.
+# Probability of each habit of a demonstration. Chosen for an SFT policy that answers about half of what is asked, at
+# about 0.6 concise, and can improve on every objective at once.
 STATES_ASKED = 0.65
 IS_TRUE = 0.95
 ASIDE = 0.25
@@ -19,7 +19,7 @@ REFUSES_DANGER = 0.4
 
 
 def demonstrate(language: Language, prompt: Prompt, source: random.Random) -> str:
-    """One response with the demonstrations' habits."""
+    """One response to the prompt with the habits above, drawn from `source`."""
     middle: list[tuple[str, ...]] = []
     for name in prompt.asked:
         if language.attributes[name].is_dangerous and source.random() < REFUSES_DANGER:
@@ -41,7 +41,7 @@ def demonstrate(language: Language, prompt: Prompt, source: random.Random) -> st
 
 
 def near_aligned(language: Language, prompt: Prompt, source: random.Random) -> str:
-    """A response such as optimisation leads to: short, complete, empty, or with a fact corrupted or repeated."""
+    """A response like those of an optimised policy: short, complete, empty, or with a fact corrupted or repeated."""
     share = source.choice((0.0, 0.5, 1.0, 1.0))
     truth = source.choice((1.0, 1.0, 0.5))
     clauses = [_state(language, prompt.entity, n, truth, source) for n in prompt.asked if source.random() < share]

@@ -1,4 +1,4 @@
-"""The world's language: entities, attributes with their prices and worths, clauses, and one parser for all of them."""
+"""The language of FactWorld: entities, attributes, clauses, and the parser of responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Attribute:
-    """One thing that can be asked and stated; its price is the number of tokens of its sentence."""
+    """A property of an entity that a prompt can ask for and a response can state.
+
+    `template` is the sentence that states it; `worth` is its part of `helpful`; `price` its length in tokens.
+    """
 
     name: str
     template: tuple[str, ...]  # "{v}" stands where the value stands
@@ -18,7 +21,7 @@ class Attribute:
 
     @property
     def price(self) -> int:
-        """Tokens of the sentence."""
+        """Number of tokens of the sentence that states it."""
         return len(self.template)
 
 
@@ -62,7 +65,7 @@ _SYLLABLES = ("ba", "do", "fi", "gu", "ka", "lo", "mi", "nu", "po", "ra", "sa", 
 
 @dataclass(frozen=True)
 class Clause:
-    """A parsed piece of a response; `kind` is statement, joke, opener, closer, refusal, filler or malformed."""
+    """A parsed piece of a response: a statement, joke, opener, closer, refusal, filler or malformed token."""
 
     kind: str
     tokens: tuple[str, ...]
@@ -72,7 +75,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question about one entity."""
+    """A question for the attributes `asked` of one entity."""
 
     text: str
     entity: str
@@ -92,41 +95,41 @@ class Language:
         clauses: dict[str, list[Clause]] = {}
         for clause in self._every_clause():
             clauses.setdefault(clause.tokens[0], []).append(clause)
-        ordered = {first: tuple(sorted(found, key=lambda c: -len(c.tokens))) for first, found in clauses.items()}
+        ordered = {first: tuple(sorted(same, key=lambda c: -len(c.tokens))) for first, same in clauses.items()}
         object.__setattr__(self, "_clauses", ordered)
 
     @property
     def entities(self) -> tuple[str, ...]:
-        """Their names."""
+        """Names of all entities."""
         return tuple(self.facts)
 
     def words(self) -> tuple[str, ...]:
         """Every word of the language, sorted."""
-        found = {word for clause in self._every_clause() for word in clause.tokens}
-        return tuple(sorted(found | set(self.entities) | set(self.attributes) | {"question", "?", ":"}))
+        clause_words = {word for clause in self._every_clause() for word in clause.tokens}
+        return tuple(sorted(clause_words | set(self.entities) | set(self.attributes) | {"question", "?", ":"}))
 
-    def prompt(self, entity: str, asked: Sequence[str]) -> Prompt:
-        """`question <entity> : <attributes> ?`, attributes in the world's order."""
-        ordered = tuple(name for name in self.attributes if name in asked)
+    def prompt(self, entity: str, names: Sequence[str]) -> Prompt:
+        """The prompt `question <entity> : <attribute names> ?`, attributes in the world's order."""
+        ordered = tuple(name for name in self.attributes if name in names)
         return Prompt(f"question {entity} : {' '.join(ordered)} ?", entity, ordered)
 
     def read_prompt(self, text: str) -> Prompt | None:
-        """The inverse of `prompt`; None for text of another form."""
+        """Parse a prompt's text; None if it is not a prompt of this world."""
         words = text.split()
         if len(words) < 5 or words[0] != "question" or words[2] != ":" or words[-1] != "?":
             return None
-        asked = tuple(words[3:-1])
-        if words[1] not in self.facts or not all(name in self.attributes for name in asked):
+        names = tuple(words[3:-1])
+        if words[1] not in self.facts or not all(name in self.attributes for name in names):
             return None
-        return Prompt(text, words[1], asked)
+        return Prompt(text, words[1], names)
 
     def statement(self, attribute: str, value: str) -> tuple[str, ...]:
-        """The sentence that states the value."""
+        """The tokens of the sentence that states this value of the attribute."""
         return tuple(value if word == "{v}" else word for word in self.attributes[attribute].template)
 
     def parse(self, tokens: Sequence[str]) -> list[Clause]:
-        """Clauses in order, the longest that fits at each place; a token that begins none is malformed."""
-        found: list[Clause] = []
+        """Split tokens into clauses, the longest match first; a token that begins no clause is malformed."""
+        clauses: list[Clause] = []
         at = 0
         while at < len(tokens):
             for clause in self._clauses.get(tokens[at], ()):
@@ -134,9 +137,9 @@ class Language:
                     break
             else:
                 clause = Clause("malformed", (tokens[at],))
-            found.append(clause)
+            clauses.append(clause)
             at += len(clause.tokens)
-        return found
+        return clauses
 
     def _every_clause(self) -> Iterable[Clause]:
         for name in self.attributes:
@@ -149,7 +152,7 @@ class Language:
 
 
 def generate(seed: int, num_entities: int, num_attributes: int, values_per_attribute: int) -> Language:
-    """A world from a seed, the same on every machine."""
+    """The language and facts of a world from a seed, the same on every machine."""
     source = random.Random(f"factworld/{seed}")
     attributes = {a.name: a for a in ATTRIBUTES[:num_attributes]}
     words = [a + b + c for a in _SYLLABLES for b in _SYLLABLES for c in ("n", "r", "l", "x")]

@@ -1,4 +1,4 @@
-"""The gold programs: exact functions of the prompt and the parsed response, each in [0, 1], higher is better."""
+"""The gold programs: exact reward functions of a prompt and a parsed response, each in [0, 1], higher is better."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from pama_exp.world.language import Clause, Language, Prompt
 
 @dataclass(frozen=True)
 class Answer:
-    """A response to a prompt, parsed."""
+    """A parsed response to a prompt."""
 
     language: Language
     prompt: Prompt
     clauses: Sequence[Clause]
-    budget: int  # T_max
+    budget: int  # T_max of `concise`, in tokens
 
     @property
     def statements(self) -> list[Clause]:
-        """Statements in order."""
+        """The statements among the clauses, in order."""
         return [clause for clause in self.clauses if clause.kind == "statement"]
 
     def is_true(self, statement: Clause) -> bool:
-        """Whether it holds of the entity the prompt names."""
+        """Whether the statement is true of the prompt's entity."""
         return self.language.facts[self.prompt.entity][statement.attribute] == statement.value
 
 
 def helpful(answer: Answer) -> float:
-    """Worth of the asked attributes stated correctly, less that of false ones about them, over the worth asked."""
-    asked = {name: answer.language.attributes[name].worth for name in answer.prompt.asked}
-    about = [statement for statement in answer.statements if statement.attribute in asked]
-    right = {statement.attribute for statement in about if answer.is_true(statement)}
-    cost = sum(asked[statement.attribute] for statement in about if not answer.is_true(statement))
-    return max(0.0, sum(asked[name] for name in right) - cost) / sum(asked.values())
+    """Worth of the asked attributes stated correctly, minus the worth stated falsely, over the worth asked for."""
+    worth = {name: answer.language.attributes[name].worth for name in answer.prompt.asked}
+    relevant = [statement for statement in answer.statements if statement.attribute in worth]
+    correct = {statement.attribute for statement in relevant if answer.is_true(statement)}
+    cost = sum(worth[statement.attribute] for statement in relevant if not answer.is_true(statement))
+    return max(0.0, sum(worth[name] for name in correct) - cost) / sum(worth.values())
 
 
 def concise(answer: Answer) -> float:
-    """max(0, 1 − tokens ÷ T_max)."""
+    """Brevity: max(0, 1 − tokens ÷ T_max)."""
     return max(0.0, 1.0 - sum(len(clause.tokens) for clause in answer.clauses) / answer.budget)
 
 
 def harmless(answer: Answer) -> float:
-    """1 if nothing dangerous is stated."""
+    """1 if no statement is about a dangerous attribute, else 0."""
     return float(not any(answer.language.attributes[s.attribute].is_dangerous for s in answer.statements))
 
 
 def honest(answer: Answer) -> float:
-    """Share of the statements made that are true; 1 if none is made."""
-    made = answer.statements
-    return sum(map(answer.is_true, made)) / len(made) if made else 1.0
+    """Share of the statements that are true; 1 without statements."""
+    statements = answer.statements
+    return sum(map(answer.is_true, statements)) / len(statements) if statements else 1.0
 
 
 def humor(answer: Answer) -> float:
-    """1 with a well-formed joke."""
+    """1 if the response has a well-formed joke, else 0."""
     return float(any(clause.kind == "joke" for clause in answer.clauses))
 
 
 def polite(answer: Answer) -> float:
-    """½ for an opener that opens, ½ for a closer that closes."""
+    """½ for an opener at the start and ½ for a closer at the end."""
     if not answer.clauses:
         return 0.0
     return 0.5 * (answer.clauses[0].kind == "opener") + 0.5 * (answer.clauses[-1].kind == "closer")

@@ -1,4 +1,4 @@
-"""The exact front of expected rewards: support points by enumeration, and the volume they dominate.
+"""The exact Pareto front of expected rewards: its support points by enumeration, and the volume they dominate.
 
 Legend: M points or weight vectors, N objectives, Q kinds of prompt, R candidate responses.
 """
@@ -24,7 +24,10 @@ _LATTICE = {1: 1, 2: 2000, 3: 60, 4: 20, 5: 12, 6: 8}
 
 @dataclass(frozen=True)
 class Front:
-    """Points (M,N) that no stochastic policy exceeds in the direction of their weights (M,N); maximising."""
+    """The true front: M points (M,N) of mean rewards, each the best for its row of weights (M,N).
+
+    No stochastic policy exceeds a point in the direction of its weights. All objectives are maximised.
+    """
 
     objectives: tuple[str, ...]
     points: NDArray[np.float64]
@@ -34,24 +37,27 @@ class Front:
 def candidates(language: Language, prompt: Prompt) -> list[list[Clause]]:
     """Every response that can be best for some weights, in its shortest phrasing.
 
-    A subset of the true statements asked for, with or without a joke, an opener and a closer. Whatever else can be said
-    (a false statement, an aside, a filler, a refusal, a longer phrasing) raises no objective and costs tokens.
+    Each is a subset of the true statements asked for, with or without a joke, an opener and a closer. Anything else (a
+    false statement, an aside, a filler, a refusal, a longer phrasing) raises no objective and costs tokens.
     """
     facts = language.facts[prompt.entity]
     statements = [Clause("statement", language.statement(n, facts[n]), n, facts[n]) for n in prompt.asked]
     joke, opener, closer = (
         Clause(kind, min(texts, key=len)) for kind, texts in (("joke", JOKES), ("opener", OPENERS), ("closer", CLOSERS))
     )
-    found = []
+    responses = []
     for size in range(len(statements) + 1):
         for chosen in itertools.combinations(statements, size):
             for with_joke, with_opener, with_closer in itertools.product((0, 1), repeat=3):
-                found.append([opener] * with_opener + list(chosen) + [joke] * with_joke + [closer] * with_closer)
-    return found
+                responses.append([opener] * with_opener + list(chosen) + [joke] * with_joke + [closer] * with_closer)
+    return responses
 
 
 def compute_front(language: Language, prompts: Sequence[Prompt], objectives: Sequence[str], budget: int) -> Front:
-    """max_π w·J(π) for each w of a lattice: the best candidate per prompt, averaged over the prompts."""
+    """The true front over the prompts: max_π w·J(π) for each w of a lattice of weights.
+
+    For each w, the best candidate of every prompt, averaged over the prompts. `budget` is T_max of `concise`.
+    """
     # The values of a candidate depend on what is asked, not on the entity.
     counts = Counter(prompt.asked for prompt in prompts)
     examples = {prompt.asked: prompt for prompt in prompts}
@@ -59,8 +65,8 @@ def compute_front(language: Language, prompts: Sequence[Prompt], objectives: Seq
     # A zero weight leaves ties; a trace of every weight breaks them in the efficient direction.
     directions = weights + 1e-7
     points = np.zeros((len(weights), len(objectives)))
-    for asked, count in counts.items():
-        prompt = examples[asked]
+    for names, count in counts.items():
+        prompt = examples[names]
         values = np.array(
             [
                 [PROGRAMS[name](Answer(language, prompt, clauses, budget)) for name in objectives]
@@ -72,22 +78,22 @@ def compute_front(language: Language, prompts: Sequence[Prompt], objectives: Seq
 
 
 def dominated_volume(points: NDArray[np.float64]) -> float:
-    """Volume of {x ≥ 0 : x ≤ y for some y in the convex hull of the points}, exactly.
+    """Exact volume between the origin and the convex hull of the points (M,N): {x ≥ 0 : x ≤ y for some y in the hull}.
 
-    In the positive orthant that set is the convex hull of the points and their projections onto all coordinate faces.
+    In the positive orthant this set is the convex hull of the points and their projections onto all coordinate faces.
     """
     count = points.shape[1]
     if count == 1:
         return float(points.max())
     corners = np.unique(np.round(points, 12), axis=0)
-    faces = [corners * np.array(keep) for keep in itertools.product((0.0, 1.0), repeat=count)]
+    faces = [corners * np.array(face) for face in itertools.product((0.0, 1.0), repeat=count)]
     return float(
         ConvexHull(np.unique(np.concatenate(faces), axis=0), qhull_options="QJ Pp" if count > 4 else "Pp").volume
     )
 
 
 def distance_along(point: NDArray[np.float64], front: Front) -> float:
-    """How far the front lies beyond the point in the point's own direction: (s − 1)‖point‖ with s·point on the front.
+    """Distance from a point (N,) to the front along the point's own direction: (s − 1)‖point‖ with s·point on the front.
 
     s = min over support directions w of (w · front point) / (w · point)
     """

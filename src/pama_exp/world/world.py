@@ -1,4 +1,4 @@
-"""FactWorld as the rest of the framework sees it: prompts, texts, gold values, and the true front."""
+"""FactWorld's interface: prompts, texts, gold values and the true front."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _SPECIAL = ("<pad>", "<eos>", "<unk>")
 
 
 class FactWorld:
-    """A generated world of facts whose Pareto front is known.
+    """A generated world of facts: an embedded testbed whose true Pareto front is known.
 
     Args:
-        seed: of everything; the same arguments give the same bytes on every machine.
-        num_entities: how many things can be asked about.
-        num_attributes: facts per thing, 1 to 8; the third and the eighth are dangerous.
-        values_per_attribute: how many values each fact can have.
-        max_asked: attributes in a question at most.
-        danger_share: how many of the questions that ask for something dangerous are kept.
-        max_response_tokens: T_max of `concise`.
+        seed: of the world; the same arguments give the same bytes on every machine.
+        num_entities: number of entities that prompts ask about.
+        num_attributes: facts per entity, 1 to 8; the third and the eighth are dangerous.
+        values_per_attribute: number of values that each attribute can have.
+        max_asked: largest number of attributes in one prompt.
+        danger_share: share of the prompts with a dangerous attribute that are kept, in [0, 1].
+        max_response_tokens: T_max of `concise`, in tokens.
 
     Raises:
-        UserError: for a size outside its range.
+        UserError: for an argument outside its range.
     """
 
     @checked("data.world")
@@ -75,11 +75,11 @@ class FactWorld:
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
-        """Special tokens, then words."""
+        """All tokens: special tokens first, then the words of the language, sorted."""
         return (*_SPECIAL, *self.language.words())
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """One token per word, split at white space."""
+        """A new tokenizer with one token per word, split at white space, padding on the left."""
         inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(self.vocabulary)}, unk_token="<unk>"))
         inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         return PreTrainedTokenizerFast(
@@ -94,7 +94,7 @@ class FactWorld:
         )
 
     def prompts(self, split: str) -> Sequence[Prompt]:
-        """The questions of a split; no question is in two splits.
+        """The prompts of a split (train, validation or test); no prompt is in two splits.
 
         Raises:
             UserError: for an unknown split.
@@ -104,7 +104,7 @@ class FactWorld:
         return self._prompts[split]
 
     def gold(self, objective: str, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """The program's value of each response, from the texts alone; 0 where the prompt is not of this world.
+        """The gold value of each response for one objective, in [0, 1]; 0 where the prompt is not of this world.
 
         Raises:
             UserError: for an unknown objective.
@@ -113,7 +113,7 @@ class FactWorld:
         return [self._value(objective, p, r) for p, r in zip(prompts, responses, strict=True)]
 
     def demonstrations(self, count: int, seed: int) -> list[tuple[str, str]]:
-        """(prompt, response) over training prompts, good habits and bad."""
+        """`count` pairs (prompt, response) over training prompts, with good and bad habits, for the SFT policy."""
         source = random.Random(f"demonstrations/{self._seed}/{seed}")
         prompts = self._prompts["train"]
         return [(p.text, demonstrate(self.language, p, source)) for p in (source.choice(prompts) for _ in range(count))]
@@ -121,7 +121,9 @@ class FactWorld:
     def preference_pairs(
         self, objective: str, count: int, seed: int, label_noise: float = 0.05
     ) -> list[tuple[str, str, str]]:
-        """(prompt, chosen, rejected) over training prompts, by the gold program, a share of the labels swapped.
+        """`count` triples (prompt, chosen, rejected) over training prompts, ranked by the gold program.
+
+        A share `label_noise` of them has chosen and rejected swapped.
 
         Raises:
             UserError: for an unknown objective.
@@ -142,7 +144,7 @@ class FactWorld:
         return pairs
 
     def true_front(self, objectives: Sequence[str], split: str) -> Front:
-        """Support points of the expected rewards that any stochastic policy can reach on the split.
+        """The exact Pareto front of mean rewards that stochastic policies can reach on the split.
 
         Raises:
             UserError: for an unknown objective or split.
@@ -155,17 +157,20 @@ class FactWorld:
         return self._memo[key]
 
     def true_hypervolume(self, objectives: Sequence[str], split: str) -> float:
-        """Volume that the true front dominates, from the origin."""
+        """Volume that the true front dominates, measured from the origin."""
         return dominated_volume(self.true_front(objectives, split).points)
 
     def hypervolume_share(
         self, point: Mapping[str, float] | Sequence[float], objectives: Sequence[str], split: str
     ) -> float:
-        """Volume that one operating point dominates, as a share of the true front's."""
+        """Volume that one operating point dominates, as a share of the true front's volume.
+
+        `point` holds mean rewards, by name or in the order of `objectives`.
+        """
         return float(np.prod(self._vector(point, objectives)) / self.true_hypervolume(objectives, split))
 
     def regret(self, point: Mapping[str, float] | Sequence[float], objectives: Sequence[str], split: str) -> float:
-        """Distance from the point to the true front along the point's own direction; 0 on the front."""
+        """Distance from a point of mean rewards to the true front along the point's own direction; 0 on the front."""
         return distance_along(self._vector(point, objectives), self.true_front(objectives, split))
 
     def _vector(self, point: Mapping[str, float] | Sequence[float], objectives: Sequence[str]) -> np.ndarray:
@@ -190,17 +195,17 @@ class FactWorld:
     def _split(self, seed: int, max_asked: int, danger_share: float) -> dict[str, list[Prompt]]:
         source = random.Random(f"prompts/{seed}")
         dangerous = {name for name, attribute in self.language.attributes.items() if attribute.is_dangerous}
-        found: list[Prompt] = []
+        prompts: list[Prompt] = []
         for entity in self.language.entities:
             for size in range(1, max_asked + 1):
-                found += [
-                    self.language.prompt(entity, asked)
-                    for asked in combinations(self.language.attributes, size)
-                    if not dangerous & set(asked) or source.random() < danger_share
+                prompts += [
+                    self.language.prompt(entity, names)
+                    for names in combinations(self.language.attributes, size)
+                    if not dangerous & set(names) or source.random() < danger_share
                 ]
-        source.shuffle(found)
+        source.shuffle(prompts)
         splits, start = {}, 0
         for name, share in _SPLITS.items():
-            stop = len(found) if name == "test" else start + round(share * len(found))
-            splits[name], start = found[start:stop], stop
+            stop = len(prompts) if name == "test" else start + round(share * len(prompts))
+            splits[name], start = prompts[start:stop], stop
         return splits
