@@ -1,1 +1,1 @@
-"""Responses sampled from the policy, behind one protocol."""
+"""Rollout engines: responses sampled from the policy, behind one protocol."""

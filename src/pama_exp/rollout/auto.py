@@ -1,4 +1,4 @@
-"""The engine that suits the model: the fast decode loop where that is right, else transformers' `generate`."""
+"""The engine that suits the model: the fast decode loop where that works, else transformers' `generate`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ def choose_engine(
     graphs: bool = False,
     shift_of: ShiftOf | None = None,
 ) -> RolloutEngine:
-    """`FastEngine`, or where it cannot decode the model `HFEngine`, whose `reason` then says why.
+    """`FastEngine`, or `HFEngine` where that cannot decode the model; its `reason` then says why.
 
     Args:
         model: the policy.
         tokenizer: the policy's.
-        rows_at_once: of `FastEngine`.
-        graphs: of `FastEngine`.
-        shift_of: of a policy conditioned by its embeddings; see `RolloutEngine`.
+        rows_at_once, graphs: settings of `FastEngine`.
+        shift_of: for a policy conditioned by its embeddings; see `RolloutEngine`.
 
     Raises:
-        UserError: as the engine chosen.
+        UserError: as `FastEngine` and `HFEngine` do.
     """
     try:
         return FastEngine(model, tokenizer, rows_at_once, graphs, shift_of)

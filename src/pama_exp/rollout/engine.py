@@ -1,6 +1,6 @@
-"""Responses sampled from the policy, behind one protocol, and what its engines share.
+"""The protocol of rollout engines, and what the engines share.
 
-Legend: B responses, b of them still speaking, T response tokens, V tokens of the vocabulary.
+Legend: B responses, b unfinished responses, T response tokens, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pama_exp.errors import UserError
 from pama_exp.parallel.finite import require_finite
 from pama_exp.types import PromptBatch, Rollout
 
-BROKEN_MODEL = "Its weights are broken, or its numbers too large for their type: start from sound ones."
+_BROKEN_MODEL = "Its weights are broken, or its numbers too large for their type: start from sound ones."
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn.
+    """How tokens are drawn: at most `max_new_tokens` per response, after temperature, top-p and top-k (0: all tokens).
 
     Raises:
         UserError: for a value outside its range.
@@ -41,10 +41,10 @@ class Sampling:
         check_fields(self, SamplingConfig, "rollout.sampling.")
 
     def for_training(self) -> Sampling:
-        """Itself, if the log-probabilities of what it draws can be had at the update.
+        """These settings, if training can use them: no tokens are filtered.
 
         Raises:
-            UserError: if tokens are filtered: the ratio of new to old policy would then be of other distributions.
+            UserError: for top-p or top-k, under which the update would compute ratios of other distributions.
         """
         if self.top_p != 1.0 or self.top_k != 0:
             raise UserError(
@@ -54,31 +54,32 @@ class Sampling:
         return self
 
 
-# From the prompts' preferences (B, N) to what is added to the input embeddings of each row's tokens (B, E).
+# From the prompts' preferences (B, N) to the shift of each row's input embeddings (B, E).
 ShiftOf = Callable[[Tensor | None], Tensor | None]
 
 
 @runtime_checkable
 class RolloutEngine(Protocol):
-    """Prompts in, responses out.
+    """An engine that samples responses to prompts.
 
-    An engine takes `model` and `tokenizer`; one that serves a policy conditioned by its embeddings also takes
-    `shift_of`, which is None for other policies.
+    Its constructor takes `model` and `tokenizer`. An engine for policies that are conditioned by their embeddings also
+    takes `shift_of`, which is None for other policies.
     """
 
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
-        """One response per prompt, in order; the same seed gives the same ones and leaves global streams alone.
+        """Sample one response per prompt, in order.
 
-        With one seed per prompt, a response does not depend on which others are generated beside it.
+        The same seed gives the same responses; global random streams are left unchanged. With one seed per prompt, a
+        response does not depend on the other prompts of the batch.
         """
         ...
 
 
 def uniform_noise(seed: int | Sequence[int], rows: int, steps: int) -> Float[Tensor, "rows steps"]:
-    """The one number in [0, 1) that decides each token, from one stream for all responses or from one for each.
+    """One uniform number in [0, 1) per token, from one random stream for all responses or one per response.
 
-    So what is drawn depends on nothing that an engine does for speed: not on the order or the company in which rows are
-    decoded, nor on when others end. With a seed per response, neither does it depend on how many processes share them.
+    The number alone decides the token. It does not depend on the order in which rows are decoded, on the other rows, or
+    on when they end. With one seed per response it does not depend on the number of processes either.
     """
     if isinstance(seed, int):
         return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
@@ -88,10 +89,10 @@ def uniform_noise(seed: int | Sequence[int], rows: int, steps: int) -> Float[Ten
 def draw(
     logits: Float[Tensor, "b V"], sampling: Sampling, noise: Float[Tensor, " b"]
 ) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
-    """One token per row after temperature, top-k and top-p, in this order, and its log-probability after them.
+    """Draw one token per row, after temperature, top-k and top-p in this order, and its log-probability after them.
 
-    By inversion: the first token at which the cumulated probability exceeds the row's noise. `logits` are overwritten.
-    Of logits that are not finite the log-probability is NaN, for `check_drawn` to find.
+    By inversion: the first token at which the cumulative probability exceeds the row's noise. `logits` are overwritten.
+    Logits that are not finite give a log-probability of NaN, which `check_drawn` finds.
     """
     if sampling.temperature != 1.0:
         logits = logits.div_(sampling.temperature)
@@ -103,24 +104,24 @@ def draw(
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
         logits = logits.masked_fill_((before >= sampling.top_p).gather(-1, order.argsort(-1)), -torch.inf)
     weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
-    reached = weights.cumsum(-1)
-    total = reached[:, -1:]
-    aim = torch.minimum(noise[:, None] * total, total.nextafter(torch.zeros_like(total)))  # below the total
-    tokens = torch.searchsorted(reached, aim, right=True).clamp(max=logits.shape[-1] - 1)  # beyond it for NaN alone
+    cumulative = weights.cumsum(-1)
+    total = cumulative[:, -1:]
+    target = torch.minimum(noise[:, None] * total, total.nextafter(torch.zeros_like(total)))  # below the total
+    tokens = torch.searchsorted(cumulative, target, right=True).clamp(max=logits.shape[-1] - 1)  # beyond only for NaN
     return tokens[:, 0], (weights.gather(-1, tokens) / total).log()[:, 0]
 
 
 def check_drawn(log_probs: Float[Tensor, "*rows"]) -> None:
-    """The tokens were drawn from distributions: what says so is asked once for a whole generation.
+    """Check once per generation that tokens were drawn from valid distributions.
 
     Raises:
         UserError: if a log-probability or logit is NaN or infinite.
     """
-    require_finite({"A log-probability of the model that generates": log_probs}, BROKEN_MODEL)
+    require_finite({"A log-probability of the model that generates": log_probs}, _BROKEN_MODEL)
 
 
 def check_positions(model: PreTrainedModel, prompts: PromptBatch, sampling: Sampling) -> None:
-    """The longest prompt and response fit into the model's positions.
+    """Check that the longest prompt and response fit into the model's positions.
 
     Raises:
         UserError: if they do not.
@@ -136,10 +137,7 @@ def check_positions(model: PreTrainedModel, prompts: PromptBatch, sampling: Samp
 
 @contextmanager
 def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """No dropout, which would make the log-probabilities at the update other than those drawn from.
-
-    Blocks that are compiled for the update run as they were written.
-    """
+    """Evaluation mode within the block: no dropout, as in the update, and compiled transformer blocks run eagerly."""
     was_training = model.training
     model.eval()
     try:
@@ -150,7 +148,7 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
 
 
 def to_device(prompts: PromptBatch, device: torch.device) -> PromptBatch:
-    """The prompts' tensors where the model is."""
+    """The prompts with their tensors moved to the device."""
     preferences = None if prompts.preferences is None else prompts.preferences.to(device)
     return replace(
         prompts, input_ids=prompts.input_ids.to(device), mask=prompts.mask.to(device), preferences=preferences
@@ -158,11 +156,10 @@ def to_device(prompts: PromptBatch, device: torch.device) -> PromptBatch:
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a response: the tokenizer's end token, and those that the model's generation configuration
-    names besides, such as the one that ends a turn of a chat."""
-    own = model.generation_config.eos_token_id if model.generation_config is not None else None
-    named = own if isinstance(own, list) else [] if own is None else [own]
-    return sorted({int(tokenizer.eos_token_id), *named})
+    """Ids of the tokens that end a response: the tokenizer's, and those of the model's generation configuration."""
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = configured if isinstance(configured, list) else [] if configured is None else [configured]
+    return sorted({int(tokenizer.eos_token_id), *ids})
 
 
 def responses_of(
@@ -172,9 +169,9 @@ def responses_of(
     lengths: Int[Tensor, " B"],
     ends: Sequence[int],
 ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"], list[str]]:
-    """Ids with padding after each response's length, the mask, and the texts.
+    """Response ids with padding after each response's length, their mask, and the texts.
 
-    Texts begin with what the prompt's template has begun of the answer, and are without the token of `ends` that ends.
+    A text starts with the prompt's prefill, if it has one, and leaves out the end token, one of `ends`.
     """
     mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
     ids = torch.where(mask, ids, tokenizer.pad_token_id)
@@ -182,12 +179,12 @@ def responses_of(
     rows = [row[:-1] if row and row[-1] in ends else row for row in rows]
     texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
     if prompts.prefills is not None:
-        texts = [begun + text for begun, text in zip(prompts.prefills, texts, strict=True)]
+        texts = [prefill + text for prefill, text in zip(prompts.prefills, texts, strict=True)]
     return ids, mask, texts
 
 
 def quantised(where: str) -> UserError:
-    """An engine that is handed weights cannot be handed those of few bits."""
+    """The error of an engine, named `where`, that needs full weights and got a quantised base."""
     return UserError(
         f"{where} is given the policy's weights in full, and those of a quantised base are not.",
         "Use adapter=lora, or rollout=hf.",

@@ -1,6 +1,7 @@
-"""Our own decode loop over transformers' models: the default engine.
+"""The default engine: a decode loop over transformers' models.
 
-Legend: B responses, b of them being decoded, T response tokens, H hidden width, E width of the input embeddings.
+Legend: B responses, b responses being decoded, T response tokens, L cache places, H hidden width, E width of the input
+embeddings.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from pama_exp.rollout.graphs import Replayed
 from pama_exp.rollout.probe import Reader, why_not_fast
 from pama_exp.types import PromptBatch, Rollout
 
-# Share of rows still speaking at which the others leave the cache; every time, a graph has to be captured anew.
+# Finished rows leave the cache when the share of unfinished ones falls to this. Each time, a graph is captured again.
 _COMPACT_AT, _COMPACT_GRAPHS_AT = 0.875, 0.5
 
 
 class CannotDecodeError(UserError):
-    """A model that this engine does not decode, and why."""
+    """The model cannot be decoded by `FastEngine`; `reason` says why."""
 
     def __init__(self, model_type: str, reason: str) -> None:
         super().__init__(
@@ -51,23 +52,22 @@ class CannotDecodeError(UserError):
 class FastEngine:
     """Batched sampling with a key-value cache that is allocated once.
 
-    Every distinct prompt is read once; rows whose response has ended leave the computation. In float32, where the
-    update's forward pass gives the same numbers, the log-probabilities of the tokens drawn and the states they were
-    drawn from are kept for it.
+    Each distinct prompt is read once, and finished responses leave the computation. In float32 the rollout keeps the
+    drawn tokens' log-probabilities and hidden states, since the update's forward pass would compute the same numbers.
 
     Args:
         model: the policy.
         tokenizer: the policy's.
-        rows_at_once: decode at most so many responses at a time, those with prompts of similar length together, where
-            the cache of all would not fit; all at once if None.
-        graphs: on a GPU, capture the pass over a token as a CUDA graph and replay it for the next ones: where a small
-            model or batch leaves the GPU waiting for Python. Passes then have one shape, over all places that prompt
-            and response may take. Without a GPU that is all it does, and nothing is gained.
-        shift_of: of a policy conditioned by its embeddings; see `RolloutEngine`.
+        rows_at_once: decode at most this many responses at a time, grouped by prompt length, to bound the size of the
+            cache; None: all at once.
+        graphs: on a GPU, capture the pass over one token as a CUDA graph and replay it. Helps where a small model or
+            batch leaves the GPU waiting for Python. All passes then cover the whole cache; without a GPU this only
+            costs time.
+        shift_of: for a policy conditioned by its embeddings; see `RolloutEngine`.
 
     Raises:
         UserError: if `rows_at_once` is below 1.
-        CannotDecodeError: if it would not be the model's own distribution (`why_not_fast`).
+        CannotDecodeError: if the loop would not sample from the model's own distribution (`why_not_fast`).
     """
 
     @checked("rollout.engine")
@@ -88,7 +88,7 @@ class FastEngine:
 
     @torch.no_grad()
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
-        """See `RolloutEngine`.
+        """Sample one response per prompt, in order; see `RolloutEngine.generate`.
 
         Raises:
             UserError: if prompt and response do not fit the model's positions, its pass cannot be captured, or its
@@ -97,20 +97,20 @@ class FastEngine:
         check_positions(self.model, prompts, sampling)
         prompts = to_device(prompts, self.model.device)
         noise = uniform_noise(seed, len(prompts), sampling.max_new_tokens).to(self.model.device)
-        said = _Said(len(prompts), sampling.max_new_tokens, self.model.device)
+        output = _Output(len(prompts), sampling.max_new_tokens, self.model.device)
         shift = None if self.shift_of is None else self.shift_of(prompts.preferences)
         order = prompts.mask.sum(1).argsort(stable=True)
         with evaluation_mode(self.model):
             for rows in torch.split(order, self.rows_at_once or len(order)):
-                self._decode(prompts, shift, rows, sampling, noise, said)
-        length = int(said.lengths.max())
-        is_said = torch.arange(length, device=said.ids.device) < said.lengths[:, None]
-        check_drawn(torch.where(is_said, said.log_probs[:, :length], 0))
-        ids, mask, texts = responses_of(self.tokenizer, prompts, said.ids[:, :length], said.lengths, self.ends)
+                self._decode(prompts, shift, rows, sampling, noise, output)
+        length = int(output.lengths.max())
+        is_drawn = torch.arange(length, device=output.ids.device) < output.lengths[:, None]
+        check_drawn(torch.where(is_drawn, output.log_probs[:, :length], 0))
+        ids, mask, texts = responses_of(self.tokenizer, prompts, output.ids[:, :length], output.lengths, self.ends)
         log_probs, states = None, None
-        if said.states is not None:
-            log_probs, states = torch.where(mask, said.log_probs[:, :length], 0), said.states[:, :length]
-        return Rollout(prompts, ids, mask, said.finished, texts, log_probs, states)
+        if output.states is not None:
+            log_probs, states = torch.where(mask, output.log_probs[:, :length], 0), output.states[:, :length]
+        return Rollout(prompts, ids, mask, output.finished, texts, log_probs, states)
 
     def _decode(
         self,
@@ -119,25 +119,25 @@ class FastEngine:
         rows: Int[Tensor, " b"],
         sampling: Sampling,
         noise: Float[Tensor, "B T"],
-        said: _Said,
+        output: _Output,
     ) -> None:
-        """Answer the prompts at `rows`."""
+        """Sample responses to the prompts at `rows` into `output`."""
         limit = sampling.max_new_tokens
         width = int(prompts.mask[rows].sum(1).max())
         mask = prompts.mask[rows, -width:]
         preferences = None if shift is None or prompts.preferences is None else prompts.preferences[rows]
         distinct, prompt_of = distinct_prompts(prompts.input_ids[rows, -width:], mask, preferences)
-        given = distinct >= 0
+        is_token = distinct >= 0
         reader = Reader(self.model, width + limit)
         with shifted(self.model, None if shift is None else shift[rows[row_of_each(prompt_of, len(distinct))], None]):
-            hidden = reader.prompts(distinct.clamp(min=0), given)[prompt_of]
+            hidden = reader.prompts(distinct.clamp(min=0), is_token)[prompt_of]
         reader.cache.repeat(prompt_of)
         position = mask.sum(1)
         places = torch.arange(width + limit, device=rows.device)
         bias = hidden.new_full((len(rows), 1, 1, len(places)), -torch.inf)  # what a new token may look at
         bias[..., :width].masked_fill_(mask[:, None, None], 0)
-        speaking = torch.ones_like(rows, dtype=torch.bool)
-        told = None if shift is None else shift[rows, None]
+        active = torch.ones_like(rows, dtype=torch.bool)
+        row_shift = None if shift is None else shift[rows, None]
         ends = torch.tensor(self.ends, device=rows.device)
 
         def read(
@@ -146,24 +146,24 @@ class FastEngine:
             bias: Float[Tensor, "b 1 1 L"],
             place: Int[Tensor, " 1"] | None = None,
         ) -> Float[Tensor, "b H"]:
-            with shifted(self.model, told):
+            with shifted(self.model, row_shift):
                 return reader.tokens(tokens, position, bias, place)
 
         replayed, compact_at = Replayed(read), _COMPACT_GRAPHS_AT if self.graphs else _COMPACT_AT
         for step in range(limit):
             tokens, log_probs = draw(self.head(hidden).float(), sampling, noise[rows, step])
-            said.add(rows, speaking, step, tokens, log_probs, hidden)
+            output.add(rows, active, step, tokens, log_probs, hidden)
             has_ended = torch.isin(tokens, ends)
-            said.finished[rows[speaking & has_ended]] = True
-            speaking = speaking & ~has_ended
-            count = int(speaking.sum())
+            output.finished[rows[active & has_ended]] = True
+            active = active & ~has_ended
+            count = int(active.sum())
             if count == 0 or step + 1 == limit:
                 return
             if count <= compact_at * len(rows):
-                kept = speaking.nonzero().squeeze(1)
-                reader.cache.keep(kept)
-                rows, tokens, position, bias, speaking = (x[kept] for x in (rows, tokens, position, bias, speaking))
-                told = None if told is None else told[kept]
+                unfinished = active.nonzero().squeeze(1)
+                reader.cache.keep(unfinished)
+                rows, tokens, position, bias, active = (x[unfinished] for x in (rows, tokens, position, bias, active))
+                row_shift = None if row_shift is None else row_shift[unfinished]
                 replayed = Replayed(read)
             place = width + step
             bias[..., place] = 0
@@ -174,8 +174,8 @@ class FastEngine:
             position = position + 1
 
 
-class _Said:
-    """What has been said so far, every response in its own place; `states` and `log_probs` count in float32 alone."""
+class _Output:
+    """The responses so far, one row each. `states`, and with them `log_probs`, are kept in float32 only."""
 
     def __init__(self, count: int, limit: int, device: torch.device) -> None:
         self.ids: Int[Tensor, "B T"] = torch.zeros(count, limit, dtype=torch.long, device=device)
@@ -187,16 +187,16 @@ class _Said:
     def add(
         self,
         rows: Int[Tensor, " b"],
-        speaking: Bool[Tensor, " b"],
+        active: Bool[Tensor, " b"],
         step: int,
         tokens: Int[Tensor, " b"],
         log_probs: Float[Tensor, " b"],
         states: Float[Tensor, "b H"],
     ) -> None:
-        """One token of each row; rows that no longer speak are beyond their length, where nothing is read."""
+        """Add one token to each row; a finished row's token lies beyond its length and is not read."""
         if self.states is None and states.dtype == torch.float32 and not torch.is_autocast_enabled(states.device.type):
             self.states = states.new_zeros(*self.ids.shape, states.shape[-1])
         self.ids[rows, step], self.log_probs[rows, step] = tokens, log_probs
-        self.lengths[rows] += speaking
+        self.lengths[rows] += active
         if self.states is not None:
             self.states[rows, step] = states

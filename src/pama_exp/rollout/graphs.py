@@ -1,4 +1,4 @@
-"""A function of tensors, called many times with the same shapes: replayed as a CUDA graph where there is a GPU."""
+"""CUDA graphs: a function of tensors that is called many times with the same shapes is captured once and replayed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ Function = Callable[..., Tensor]
 
 
 class Replayed:
-    """Calls of one function as replays of its first.
+    """A function whose first call is captured and whose later calls replay it.
 
-    On a GPU the first call runs the function once and captures it; later ones copy their arguments to where the first
-    ones lay and launch everything at once, without Python. Elsewhere, the function is called as it is, with arguments
-    in the same places.
+    On a GPU the first call captures the function as a CUDA graph. Later calls copy their arguments into the first
+    call's tensors and launch the graph, without Python. Elsewhere the function is called on the same tensors.
 
     Args:
-        function: from tensors to a tensor. What it does must depend on nothing but its arguments' numbers and on
-            tensors that stay where they are.
+        function: from tensors to a tensor. It may depend only on the values of its arguments and on tensors that stay
+            at the same address.
 
     Raises:
-        UserError: on the first call, if the function waits for the GPU, as choosing experts by their scores does.
+        UserError: on the first call, if the function waits for the GPU, as the routing of experts does.
     """
 
     def __init__(self, function: Function) -> None:
@@ -33,21 +32,21 @@ class Replayed:
         self._replay: Callable[[], Tensor] | None = None
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """The function's result, which the next call overwrites."""
+        """Call the function; the next call overwrites the result."""
         if self._replay is None:
             self._arguments = tuple(argument.clone() for argument in arguments)
             self._replay = capture(lambda: self._function(*self._arguments), self._arguments[0].device)
         else:
-            for held, given in zip(self._arguments, arguments, strict=True):
-                held.copy_(given)
+            for captured, argument in zip(self._arguments, arguments, strict=True):
+                captured.copy_(argument)
         return self._replay()
 
 
 def capture(function: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
-    """What repeats the function's work on the same tensors: itself, but for a GPU."""
+    """A function that repeats the work on the same tensors: on a GPU a captured graph, elsewhere `function`."""
     if device.type != "cuda":
         return function
-    # A pass beforehand, on another stream, as capturing wants it: libraries allocate what they need in their first.
+    # Capturing needs a first pass on another stream: libraries allocate their memory in it.
     aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(aside):

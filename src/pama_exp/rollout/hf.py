@@ -1,4 +1,4 @@
-"""transformers' own `generate` as an engine: the reference that the others are held to.
+"""transformers' own `generate` as an engine: the reference that other engines are tested against.
 
 Legend: B responses, T response tokens.
 """
@@ -28,13 +28,13 @@ from pama_exp.types import PromptBatch, Rollout
 
 
 class HFEngine:
-    """Every architecture that transformers can generate with; slower than `FastEngine`, keeps no log-probabilities.
+    """Sampling by transformers' `generate`: any architecture, slower than `FastEngine`, keeps no log-probabilities.
 
     Args:
         model: the policy.
         tokenizer: the policy's.
-        shift_of: of a policy conditioned by its embeddings; see `RolloutEngine`.
-        reason: why it was chosen, where it was not asked for.
+        shift_of: for a policy conditioned by its embeddings; see `RolloutEngine`.
+        reason: why `choose_engine` chose this engine; None where the user did.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class HFEngine:
 
     @torch.no_grad()
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
-        """See `RolloutEngine`.
+        """Sample one response per prompt, in order; see `RolloutEngine.generate`.
 
         Raises:
             UserError: if prompt and response do not fit the model's positions, or its logits are not finite.
@@ -70,43 +70,43 @@ class HFEngine:
             torch.manual_seed(seed if isinstance(seed, int) else seed[0])  # `generate` draws from the global stream
             shift = None if self.shift_of is None else self.shift_of(prompts.preferences)
             with shifted(self.model, None if shift is None else shift[:, None]), sampling_alone(self.model):
-                whole = self.model.generate(
+                sequences = self.model.generate(
                     input_ids=prompts.input_ids,
                     attention_mask=prompts.mask.long(),
                     generation_config=config,
                     logits_processor=[_Checked()],
                 )
-        said = whole[:, prompts.input_ids.shape[1] :]
-        lengths, finished = lengths_until(said, ends)
-        ids, mask, texts = responses_of(self.tokenizer, prompts, said, lengths, ends)
+        responses = sequences[:, prompts.input_ids.shape[1] :]
+        lengths, finished = lengths_until(responses, ends)
+        ids, mask, texts = responses_of(self.tokenizer, prompts, responses, lengths, ends)
         return Rollout(prompts, ids, mask, finished, texts)
 
 
 class _Checked(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types
-    """Refuses logits that nothing can be drawn from, of which `generate` would make an error of its own."""
+    """Refuses logits that are not finite before `generate` fails on them with an error of its own."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The logits as they are; a word of a masked token's −inf is all right, a row of them is not."""
+        """Return the logits unchanged; −inf for some tokens is allowed, for a whole row it is not."""
         check_drawn(scores.amax(-1))
         return scores
 
 
 @contextmanager
 def sampling_alone(model: PreTrainedModel) -> Iterator[None]:
-    """Without the model's own generation settings, which `generate` would take wherever it is given none.
+    """Within the block the model has no generation settings of its own, which `generate` would use as defaults.
 
-    Penalties, other filters, suppressed tokens or beams would make what is sampled other than the policy.
+    With its penalties, filters, suppressed tokens or beams, samples would not be the policy's.
     """
-    own = model.generation_config
+    saved = model.generation_config
     model.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = saved
 
 
 def lengths_until(ids: Int[Tensor, "B T"], ends: Sequence[int]) -> tuple[Int[Tensor, " B"], Tensor]:
-    """Tokens up to and including the first of `ends`, T where there is none, and whether there is one."""
+    """Number of tokens up to and including the first of `ends`, T if there is none, and whether there is one."""
     is_end = torch.isin(ids, torch.tensor(ends, device=ids.device))
     finished = is_end.any(1)
     return torch.where(finished, is_end.int().argmax(1) + 1, ids.shape[1]), finished

@@ -1,4 +1,4 @@
-"""A key-value cache for decoding: allocated once, written in place, and shrunk where it stands as responses end.
+"""A key-value cache for decoding: allocated once, written in place, and shrunk in place as responses end.
 
 Legend: B rows, L places, d width of a head.
 """
@@ -13,9 +13,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values: the first `rows` of B and the first `length` of L are in use.
+    """One layer's keys and values: the first `rows` of B rows and the first `length` of L places are in use.
 
-    Once `place` is set, all of L are, and the next key goes to that place.
+    Once `place` is set, all L places are in use and the next key is written to that place.
     """
 
     is_sliding = False
@@ -26,7 +26,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self.place: Int[Tensor, " 1"] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Room for the rows of the first call."""
+        """Allocate keys and values for the rows of the first call."""
         self.rows, heads, _, width = key_states.shape
         self.keys = key_states.new_zeros(self.rows, heads, self.capacity, width)
         self.values = value_states.new_zeros(self.rows, heads, self.capacity, value_states.shape[-1])
@@ -35,7 +35,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Float[Tensor, "B heads L d"], Float[Tensor, "B heads L d"]]:
-        """Append, and give everything so far as views."""
+        """Append keys and values; returns all of them so far, as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self.place is not None:
@@ -47,19 +47,19 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         return self.keys[: self.rows, :, : self.length], self.values[: self.rows, :, : self.length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Keys after the next call, and where they start."""
+        """Number of keys after a call with `query_length` tokens, and the index of the first (0)."""
         return self.length + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Places in use."""
+        """Number of places in use."""
         return self.length
 
     def get_max_length(self) -> int:
-        """L."""
+        """Number of places allocated per row, L."""
         return self.capacity
 
     def repeat(self, rows: Int[Tensor, " B"]) -> None:
-        """Row i becomes a copy of the former row `rows[i]`, with room for as many."""
+        """Replace the rows: row i becomes a copy of the former row `rows[i]`; memory is allocated for them."""
         keys, values = self.keys[rows, :, : self.length], self.values[rows, :, : self.length]
         length, self.length = self.length, 0
         self.lazy_initialization(keys, values)
@@ -67,32 +67,32 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         assert self.length == length
 
     def keep(self, rows: Int[Tensor, " b"]) -> None:
-        """Only these rows, in ascending order, moved to the front."""
+        """Keep only these rows, given in ascending order; they move to the front."""
         for buffer in (self.keys, self.values):
             buffer[: len(rows), :, : self.length] = buffer[rows, :, : self.length]
         self.rows = len(rows)
 
 
 class DecodeCache(Cache):  # type: ignore[misc]
-    """One such layer for each of the model's, made as the first pass asks for them."""
+    """The cache of a model: one `_Layer` per layer, created in the first pass, with `capacity` places per row."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__(layer_class_to_replicate=lambda: _Layer(capacity))
 
     def repeat(self, rows: Int[Tensor, " B"]) -> None:
-        """See `_Layer.repeat`."""
+        """Replace the rows of every layer: row i becomes a copy of the former row `rows[i]`."""
         for layer in self.layers:
             layer.repeat(rows)
 
     def keep(self, rows: Int[Tensor, " b"]) -> None:
-        """See `_Layer.keep`."""
+        """Keep only these rows in every layer, given in ascending order; they move to the front."""
         for layer in self.layers:
             layer.keep(rows)
 
     def write_at(self, place: Int[Tensor, " 1"]) -> None:
-        """From now on each pass is over one token, goes to the place that the tensor then says, and reads all L.
+        """From now on each pass takes one token, writes to the place that the tensor then holds, reads all L places.
 
-        So its shapes and addresses are always the same; places that nothing was written to must be masked.
+        Shapes and addresses are then the same in every pass. Places that were never written to must be masked.
         """
         for layer in self.layers:
             layer.place, layer.length = place, layer.capacity

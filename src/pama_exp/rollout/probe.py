@@ -1,4 +1,4 @@
-"""Passes of a decode loop over transformers' trunks: prompts once, then a token at a time; and which trunks allow it.
+"""Decoding passes over transformers' trunks, prompts once, then one token at a time, and a check of their results.
 
 Legend: b rows, P prompt tokens, L places of the cache, H hidden width.
 """
@@ -18,21 +18,21 @@ from pama_exp.policy.attention import Attention, arrange, is_arranged, why_not, 
 from pama_exp.rollout.engine import evaluation_mode
 from pama_exp.rollout.kv_cache import DecodeCache
 
-_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # of the states' size; other precisions: a tenth
-# How architectures fail that keep something else than keys and values.
+_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the states' norm; other precisions: 0.1
+# Errors of architectures whose caches hold something else than keys and values.
 _REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class _OneToken:
-    """What a new token may look at, in layers with a window: the places just before its own."""
+    """Attention of a new token in layers with a window: only the places just before its own."""
 
     place: Int[Tensor, " 1"] | None  # where the token stands; None: at the last of the places
 
     def attend(
         self, attention: Attention, states: tuple[Tensor, Tensor, Tensor], mask: Tensor | None, window: int | None
     ) -> Float[Tensor, "b 1 heads d"]:
-        """See `pama_exp.policy.attention.Layout`."""
+        """The layer's attention restricted to its window; see `pama_exp.policy.attention.Layout.attend`."""
         query, key, value = states
         if window is None or mask is None or window >= key.shape[2]:
             return attention(query, key, value, mask)
@@ -43,9 +43,9 @@ class _OneToken:
 
 
 class Reader:
-    """A model's trunk with a cache for `capacity` tokens of each row.
+    """A model's trunk with a cache for `capacity` tokens per row.
 
-    A model whose attention has no backend makes its masks itself, from which places hold tokens.
+    A model without an attention backend builds its attention masks itself, from a mask of the places that hold tokens.
     """
 
     def __init__(self, model: PreTrainedModel, capacity: int) -> None:
@@ -54,9 +54,9 @@ class Reader:
         self.has_windows = bool(windows_of(model)) and is_arranged(model)
         self.takes_positions = "position_ids" in signature(self.trunk.forward).parameters
 
-    def prompts(self, ids: Int[Tensor, "b P"], given: Bool[Tensor, "b P"]) -> Float[Tensor, "b H"]:
-        """The last hidden states after prompts that are padded on the left."""
-        return self._read(ids, given.long(), (given.cumsum(1) - 1).clamp(min=0))
+    def prompts(self, ids: Int[Tensor, "b P"], mask: Bool[Tensor, "b P"]) -> Float[Tensor, "b H"]:
+        """Read left-padded prompts; returns the hidden state of each one's last token."""
+        return self._read(ids, mask.long(), (mask.cumsum(1) - 1).clamp(min=0))
 
     def tokens(
         self,
@@ -65,13 +65,13 @@ class Reader:
         bias: Float[Tensor, "b 1 1 L"],
         place: Int[Tensor, " 1"] | None = None,
     ) -> Float[Tensor, "b H"]:
-        """The last hidden states after one more token of each row.
+        """Read one more token per row; returns its hidden state.
 
         Args:
-            tokens: their ids.
-            position: of each in its row.
-            bias: over all places up to the new one: 0 on what it may look at, −inf elsewhere.
-            place: the new one; L are then all places of the cache, whatever has been written.
+            tokens: the tokens' ids.
+            position: each token's position in its row.
+            bias: added to the attention scores of all places up to the new one: 0 where it may attend, else −inf.
+            place: where the token is written; L is then the whole cache. None: after the places in use.
         """
         if place is not None:
             self.cache.write_at(place)
@@ -91,10 +91,10 @@ class Reader:
 
 
 def why_not_fast(model: PreTrainedModel, graphs: bool = False) -> str | None:
-    """Why a `Reader` does not read this model as the model reads itself; None where it does.
+    """Why a `Reader` does not compute what the model itself computes; None where it does.
 
-    What the architecture promises is looked at first, and then what it computes, on a few tokens. Its attention is
-    arranged in passing, where it has windows.
+    The architecture's properties are checked first, then its results on a few tokens. Side effect: the attention of a
+    model with windows is arranged (`arrange`).
     """
     has_backend = model._supports_attention_backend
     reason = why_not(model)
@@ -107,26 +107,26 @@ def why_not_fast(model: PreTrainedModel, graphs: bool = False) -> str | None:
 
 @torch.no_grad()
 def _differs(model: PreTrainedModel) -> str | None:
-    """Whether two rows, one of them padded, read token by token, leave other states than each read alone."""
+    """Why two rows, one of them padded, get other states read token by token than each read alone; None if equal."""
     words = (torch.arange(12, device=model.device) * 7 + 3) % model.get_input_embeddings().num_embeddings
     rows, lengths = words.view(2, 6), torch.tensor([4, 2], device=model.device)
-    given = torch.arange(4, device=model.device) >= 4 - lengths[:, None]
+    mask = torch.arange(4, device=model.device) >= 4 - lengths[:, None]
     bias = torch.zeros(2, 1, 1, 6, device=model.device, dtype=model.dtype).masked_fill_(
-        ~torch.nn.functional.pad(given, (0, 2), value=True)[:, None, None], -torch.inf
+        ~torch.nn.functional.pad(mask, (0, 2), value=True)[:, None, None], -torch.inf
     )
     with evaluation_mode(model):
         try:
             reader = Reader(model, 6)
-            reader.prompts(rows[:, :4], given)
+            reader.prompts(rows[:, :4], mask)
             for step in (0, 1):
-                found = reader.tokens(rows[:, 4 + step], lengths + step, bias[..., : 5 + step])
+                states = reader.tokens(rows[:, 4 + step], lengths + step, bias[..., : 5 + step])
         except _REFUSALS as error:
             return f"its cache is of another kind ({str(error).splitlines()[0][:80]})"
         for row, length in enumerate(lengths.tolist()):
             alone = rows[row, 4 - length :][None]
-            wanted = model.base_model(
+            expected = model.base_model(
                 input_ids=alone, attention_mask=torch.ones_like(alone), use_cache=False
             ).last_hidden_state[0, -1]
-            if not (found[row] - wanted).norm() <= _DIFFERENCE.get(wanted.dtype, 0.1) * wanted.norm():
+            if not (states[row] - expected).norm() <= _DIFFERENCE.get(expected.dtype, 0.1) * expected.norm():
                 return "read token by token it computes something else"
     return None

@@ -1,6 +1,6 @@
-"""vLLM as an engine, in this process and on this GPU: takes the policy's weights before a rollout and sleeps after it.
+"""vLLM as an engine in the training process: it loads the policy's weights before a rollout and sleeps after it.
 
-Written against vLLM's documented interface; it needs a GPU, and no test here runs it.
+Written against vLLM's documented interface. It needs a GPU; tests run it against a stand-in for vLLM only.
 
 Legend: B responses.
 """
@@ -25,15 +25,15 @@ from pama_exp.types import PromptBatch, Rollout
 
 
 class VLLMEngine:
-    """Paged attention and continuous batching.
+    """Sampling by vLLM: paged attention and continuous batching.
 
-    The log-probabilities in its rollouts are vLLM's own, of its own kernels. The update computes them again, and
-    `training.importance_cap` is what corrects for the difference.
+    The log-probabilities in its rollouts come from vLLM's kernels. The update computes them again;
+    `training.importance_cap` corrects for the difference.
 
     Args:
-        model: the policy; LoRA adapters are merged into copies of the weights, which vLLM is given.
+        model: the policy; LoRA adapters are merged into copies of the weights, and vLLM gets the copies.
         tokenizer: the policy's.
-        memory_share: of the GPU, for vLLM's weights and cache while it is awake.
+        memory_share: share of the GPU's memory for vLLM's weights and cache while it is awake, in (0, 1).
 
     Raises:
         UserError: if vllm is not installed, the model is quantised, or `memory_share` is not between 0 and 1.
@@ -62,7 +62,7 @@ class VLLMEngine:
 
     @torch.no_grad()
     def generate(self, prompts: PromptBatch, sampling: Sampling, seed: int | Sequence[int]) -> Rollout:
-        """See `RolloutEngine`. Each response has a seed of its own, so that batching does not decide what is drawn.
+        """Sample one response per prompt, in order, each with its own seed; see `RolloutEngine.generate`.
 
         Raises:
             UserError: if prompt and response do not fit the model's positions.
@@ -87,20 +87,20 @@ class VLLMEngine:
         ]
         outputs = engine.generate([{"prompt_token_ids": row} for row in rows], settings, use_tqdm=False)
         engine.sleep(level=2)  # weights and cache leave the GPU to the update
-        said = [list(output.outputs[0].token_ids) for output in outputs]
-        lengths = torch.tensor([len(row) for row in said], device=self.model.device)
-        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in said], batch_first=True)
+        responses = [list(output.outputs[0].token_ids) for output in outputs]
+        lengths = torch.tensor([len(row) for row in responses], device=self.model.device)
+        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in responses], batch_first=True)
         ids, mask, texts = responses_of(self.tokenizer, prompts, padded.to(self.model.device), lengths, ends)
-        finished = torch.tensor([row[-1] in ends for row in said], device=self.model.device)
-        spoken = [
+        finished = torch.tensor([row[-1] in ends for row in responses], device=self.model.device)
+        token_log_probs = [
             torch.tensor([place[token].logprob for token, place in zip(row, output.outputs[0].logprobs, strict=True)])
-            for row, output in zip(said, outputs, strict=True)
+            for row, output in zip(responses, outputs, strict=True)
         ]
-        log_probs = torch.nn.utils.rnn.pad_sequence(spoken, batch_first=True).to(self.model.device)
+        log_probs = torch.nn.utils.rnn.pad_sequence(token_log_probs, batch_first=True).to(self.model.device)
         return Rollout(prompts, ids, mask, finished, texts, log_probs=log_probs)
 
     def _awake(self) -> Any:
-        """The engine with the policy's present weights."""
+        """The vLLM engine, awake, with the policy's current weights."""
         if self._engine is None:
             self._engine = self._start()
         self._engine.wake_up(tags=["weights"])
@@ -129,10 +129,10 @@ class VLLMEngine:
 
 
 def plain_weights(model: PreTrainedModel) -> closing[Generator[tuple[str, Tensor], None, None]]:
-    """The weights under the names of the model without adapters, LoRA's additions made to copies, one at a time.
+    """The weights under the names of the model without adapters, with LoRA merged into copies, one weight at a time.
 
-    Not in place: in 16 bits, adding and taking away again leaves a weight off by its last digit, in every rollout
-    anew, and without its additions the base is the reference.
+    Merging in place and undoing it in 16 bits would change the base by rounding in every rollout, and the base is the
+    reference.
     """
     return closing(_plain_weights(model))
 

@@ -78,7 +78,7 @@ def compute_front(language: Language, prompts: Sequence[Prompt], objectives: Seq
 
 
 def dominated_volume(points: NDArray[np.float64]) -> float:
-    """Exact volume between the origin and the convex hull of the points (M,N): {x ≥ 0 : x ≤ y for some y in the hull}.
+    """Exact volume below the convex hull of the points (M,N): {x ≥ 0 : x ≤ y for some y in the hull}.
 
     In the positive orthant this set is the convex hull of the points and their projections onto all coordinate faces.
     """
@@ -93,7 +93,7 @@ def dominated_volume(points: NDArray[np.float64]) -> float:
 
 
 def distance_along(point: NDArray[np.float64], front: Front) -> float:
-    """Distance from a point (N,) to the front along the point's own direction: (s − 1)‖point‖ with s·point on the front.
+    """Distance from a point (N,) to the front along the point's direction: (s − 1)‖point‖ with s·point on the front.
 
     s = min over support directions w of (w · front point) / (w · point)
     """
