@@ -1,1 +1,1 @@
-"""Objectives and what scores them: gold programs, classifiers, functions; normalisers."""
+"""Objectives, their scorers (gold programs, classifiers, functions, servers) and their normalisers."""

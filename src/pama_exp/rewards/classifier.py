@@ -28,27 +28,27 @@ GOLDEN_TOLERANCE = 0.02  # processors and precisions differ by less
 
 
 class ClassifierScorer:
-    """One logit of a frozen classifier.
+    """Scores by one logit of a frozen sequence classifier.
 
     Args:
         path_or_model: a local folder in Hugging Face format, or a classifier already loaded.
-        tokenizer: the classifier's; read from the folder where None.
+        tokenizer: the classifier's; None: read from the folder.
         template: how prompt and response become one text.
-        strip: drop white space around that text; a model that was trained on texts beginning with it needs it kept.
-        label_index: which logit; may be None where there is only one.
-        sign: −1 where a higher logit is worse.
+        strip: remove white space around that text; False for a model that was trained on texts with it.
+        label_index: index of the logit; None if the classifier has only one.
+        sign: factor of the logit; −1 where a higher logit is worse.
         max_length: tokens kept of each text; None keeps all, and a text beyond the model's positions is an error.
-        truncation_side: where tokens are dropped; `left` keeps the response.
+        truncation_side: the side on which tokens are dropped; `left` keeps the response.
         batch_size: responses per forward pass.
-        pad_token: given to a tokenizer that has none.
-        golden: texts with the scores that the model's authors, or an earlier run, got: {prompt, response, score} each.
+        pad_token: the padding token of a tokenizer that has none.
+        golden: texts with known scores, {prompt, response, score} each, that the classifier must reproduce.
         allow_pickle: read pickled weights where there are no safetensors; no code in them is run.
-        device: `cpu`, `cuda:1`: where it stays, whatever the policy is on; None follows the policy.
+        device: where the classifier runs, such as `cpu` or `cuda:1`; None: on the policy's device.
 
     Raises:
         UserError: if the folder holds no trained classifier with a tokenizer that can pad, the label is not one of the
-            classifier's, the template does not place the response, another setting makes no sense, or a golden score
-            comes out otherwise.
+            classifier's, the template does not place the response, another setting is out of range, or a golden score
+            is not reproduced.
     """
 
     def __init__(
@@ -90,22 +90,24 @@ class ClassifierScorer:
         self._check_golden(golden, source)
 
     def to(self, device: torch.device) -> None:
-        """Score there from now on, unless it has a device of its own."""
+        """Move the classifier to the policy's device, unless it was given a device of its own."""
         if self.device is None:
             self.model.to(device)
 
     @torch.no_grad()
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """Logits in the order of the responses; computed in batches of similar length.
+        """Sign times logit of each response, in order; computed in batches of similar length.
 
         Raises:
             UserError: for a text longer than the classifier's positions.
         """
         pairs = zip(map(self._plain, prompts.texts), map(self._plain, responses), strict=True)
         texts = [self.template.format(prompt=prompt, response=response) for prompt, response in pairs]
-        marked = [Marked(text.strip() if self.strip else text) for text in texts]  # what is marked is the template's
+        marked = [
+            Marked(text.strip() if self.strip else text) for text in texts
+        ]  # special tokens come from the template alone
         rows = encode_whole(self.tokenizer, marked, self.max_length)
-        rows = [row or [self.tokenizer.eos_token_id] for row in rows]  # a text of no tokens has an end
+        rows = [row or [self.tokenizer.eos_token_id] for row in rows]  # an empty text is an end token
         self._check_lengths(rows)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         scores = torch.zeros(len(rows))
@@ -116,7 +118,7 @@ class ClassifierScorer:
         return scores
 
     def _plain(self, text: str) -> str:
-        """Without the classifier's own marks, which would end or divide a text where it does not end."""
+        """The text without the classifier's special tokens, which would end or divide it."""
         return without_names(text, self.tokenizer)
 
     def _check_golden(self, golden: Sequence[Mapping[str, Any]], source: str) -> None:
@@ -124,12 +126,12 @@ class ClassifierScorer:
             return
         prompts = [str(example["prompt"]) for example in golden]
         batch = PromptBatch(torch.zeros(len(golden), 1, dtype=torch.long), torch.ones(len(golden), 1).bool(), prompts)
-        found = self.score(batch, [str(example["response"]) for example in golden]).tolist()
-        for example, score in zip(golden, found, strict=True):
+        scores = self.score(batch, [str(example["response"]) for example in golden]).tolist()
+        for example, score in zip(golden, scores, strict=True):
             if abs(score - float(example["score"])) > GOLDEN_TOLERANCE:
-                said = str(example["response"])[:40]
+                response = str(example["response"])[:40]
                 raise UserError(
-                    f"{source} scores {said!r} {score:.3f}; the golden score is {example['score']}.",
+                    f"{source} scores {response!r} {score:.3f}; the golden score is {example['score']}.",
                     "Is it that revision, and are template, label_index, sign and truncation those of its card?",
                 )
 
@@ -143,25 +145,25 @@ class ClassifierScorer:
 
 
 def logits_of(model: PreTrainedModel, rows: Sequence[Sequence[int]], pad: int) -> Float[Tensor, "B labels"]:
-    """The classifier's logits of rows of token ids, each read at its own last token.
+    """The classifier's logits for rows of token ids, each read at the row's last token.
 
-    Decoders look for the last token that is not their configuration's padding. Where a row itself ends in that token,
-    as with padding that is the end token, a token that no row holds pads in its place.
+    Decoders read the last token that is not their configuration's padding. Where a row itself ends in that token, as
+    when the end token is also the padding, another token that no row contains is used as padding.
     """
     if any(row[-1] == pad for row in rows):
-        held = {token for row in rows for token in row}
-        pad = next(token for token in range(model.get_input_embeddings().num_embeddings) if token not in held)
+        used = {token for row in rows for token in row}
+        pad = next(token for token in range(model.get_input_embeddings().num_embeddings) if token not in used)
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, pad).to(model.device)
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(model.device)
     configs = (model.config, model.config.get_text_config())
-    own = [config.pad_token_id for config in configs]
+    saved = [config.pad_token_id for config in configs]
     try:
         for config in configs:
             config.pad_token_id = pad
         logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
     finally:
-        for config, value in zip(configs, own, strict=True):
+        for config, value in zip(configs, saved, strict=True):
             config.pad_token_id = value
     return logits
 
@@ -173,31 +175,31 @@ def published(
     parameters: Annotated[int, Range(least=1)] | None = None,
     **settings: Any,
 ) -> ClassifierScorer:
-    """A classifier of the Hub, from its cache or fetched into it, or from a local folder.
+    """A classifier from the Hub (its cache is used and filled) or from a local folder.
 
     Args:
         id: owner/name on the Hub.
-        revision: commit, tag or branch; the newest where None.
-        path: a local folder in Hugging Face format, in place of the Hub's.
-        parameters: as published, for the preflight's estimate of memory.
-        settings: those of `ClassifierScorer`.
+        revision: commit, tag or branch; None: the newest.
+        path: a local folder in Hugging Face format, instead of an id.
+        parameters: the published number of parameters, for the preflight's estimate of memory.
+        settings: further arguments of `ClassifierScorer`.
 
     Raises:
-        UserError: if neither is given, the repository cannot be had, or as `ClassifierScorer` does.
+        UserError: if neither id nor path is given, the repository cannot be fetched, or as `ClassifierScorer` does.
     """
     if path is None and id is None:
         raise UserError("A classifier has neither id nor path.", "Give id: owner/name on the Hub, or path: FOLDER.")
-    refused = None if settings.get("allow_pickle", False) else "allow_pickle"
+    pickle_key = None if settings.get("allow_pickle", False) else "allow_pickle"
     return ClassifierScorer(
-        path if path is not None else repositories.resolve(str(id), revision, "model", refused), **settings
+        path if path is not None else repositories.resolve(str(id), revision, "model", pickle_key), **settings
     )
 
 
 def check_published_settings(node: Mapping[str, Any], where: str) -> None:
-    """The arguments of `published` are of the types and ranges that these take; no folder is looked for.
+    """Check the types and ranges of the arguments of `published`, without looking for the folder.
 
     Raises:
-        UserError: beginning with `where`.
+        UserError: for a wrong argument; the message begins with `where`.
     """
     check_values({key: value for key, value in node.items() if key != "_target_"}, _published_parameters(), where)
     golden = node.get("golden", ())
@@ -208,31 +210,31 @@ def check_published_settings(node: Mapping[str, Any], where: str) -> None:
 
 
 def _published_parameters() -> dict[str, Parameter]:
-    taken = {**parameters(ClassifierScorer), **parameters(published)}
-    return {name: taken[name] for name in sorted(taken) if name not in ("path_or_model", "tokenizer", "settings")}
+    accepted = {**parameters(ClassifierScorer), **parameters(published)}
+    return {name: accepted[name] for name in sorted(accepted) if name not in ("path_or_model", "tokenizer", "settings")}
 
 
 def check_published(node: Mapping[str, Any], where: str) -> None:
-    """What `published` would refuse, found without reading weights; what the Hub alone has is fetched.
+    """Check everything that `published` would refuse, without reading weights; fetches from the Hub if needed.
 
     Args:
         node: the arguments of `published`.
         where: their place in the configuration, for the messages.
 
     Raises:
-        UserError: beginning with `where`.
+        UserError: as `published` does; the message begins with `where`.
     """
     check_published_settings(node, where)
     setting = f"{where}.allow_pickle"
     settings = {name: parameter.default for name, parameter in _published_parameters().items()} | dict(node)
-    own = {key: settings[key] for key in ("sign", "max_length", "truncation_side", "batch_size", "device")}
-    given = {key: settings[key] for key in ("template", "label_index", "pad_token", "allow_pickle")}
+    scorer_settings = {key: settings[key] for key in ("sign", "max_length", "truncation_side", "batch_size", "device")}
+    folder_settings = {key: settings[key] for key in ("template", "label_index", "pad_token", "allow_pickle")}
     try:
-        classifier_folder.check_settings(**own)
+        classifier_folder.check_settings(**scorer_settings)
         if node.get("path") is None and node.get("id") is None:
             published()
-        refused = None if node.get("allow_pickle", False) else setting
-        folder = node.get("path") or repositories.resolve(str(node["id"]), node.get("revision"), "model", refused)
-        classifier_folder.check_classifier(folder, **given, setting=setting)
+        pickle_key = None if node.get("allow_pickle", False) else setting
+        folder = node.get("path") or repositories.resolve(str(node["id"]), node.get("revision"), "model", pickle_key)
+        classifier_folder.check_classifier(folder, **folder_settings, setting=setting)
     except UserError as error:
         raise UserError(f"{where}: {error.message}", error.hint) from None

@@ -1,4 +1,4 @@
-"""A classifier's folder: what can be known to be wrong with it before any weight is read, and how it is read."""
+"""A classifier's folder: checks that need no weights, and loading."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_classifier(
     allow_pickle: bool = False,
     setting: str = "allow_pickle",
 ) -> None:
-    """Everything that `ClassifierScorer` would refuse, but for golden scores, in a second and without its weights.
+    """Check everything that `ClassifierScorer` would refuse, golden scores aside, without reading weights.
 
     Args:
         folder: in Hugging Face format.
@@ -43,9 +43,9 @@ def check_classifier(
         setting: the full name of `allow_pickle`, for the message.
 
     Raises:
-        UserError: for a folder without a classifier or with a causal language model in it, pickled weights that were
-            not asked for, a head that would be random, a label that is not there, a tokenizer that is missing or cannot
-            pad, or a template that does not place the response.
+        UserError: for a folder without a classifier or with a causal language model, pickled weights that are not
+            allowed, a head without trained weights, a missing label, a tokenizer that is missing or cannot pad, or a
+            template that does not place the response.
     """
     checked_template(template)
     check_kind(folder)
@@ -57,10 +57,10 @@ def check_classifier(
 
 
 def check_kind(folder: str | Path) -> None:
-    """The folder holds a model, and none that generates.
+    """Check that the folder holds a model, and not one that generates text.
 
     Raises:
-        UserError: if not.
+        UserError: if it holds no model, or a causal language model.
     """
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder} holds no classifier (no config.json).", "Give a folder in Hugging Face format.")
@@ -73,25 +73,25 @@ def check_kind(folder: str | Path) -> None:
 
 
 def check_format(folder: str | Path, allow_pickle: bool, setting: str = "allow_pickle") -> None:
-    """The folder's weights are there, none of them damaged, and not as pickles that nobody asked for.
+    """Check that the folder's weights are complete, undamaged, and not pickled unless `allow_pickle`.
 
     Raises:
-        UserError: if not.
+        UserError: if they are not.
     """
-    found = repositories.weights_format(folder)
-    if found is None:
+    weights = repositories.weights_format(folder)
+    if weights is None:
         raise UserError(f"{folder} holds no weights (model.safetensors).", "Is the folder whole?")
-    if found == "pickle" and not allow_pickle:
+    if weights == "pickle" and not allow_pickle:
         raise repositories.pickled(str(folder), setting)
     repositories.check_whole(folder)
     files.check_folder(Path(folder))
 
 
 def load_classifier(folder: str | Path, allow_pickle: bool) -> PreTrainedModel:
-    """The classifier with its trained head.
+    """Load the classifier with its trained head.
 
     Raises:
-        UserError: as `check_kind` and `check_format` do, or if the weights do not fit.
+        UserError: as `check_kind` and `check_format` do, or if weights cannot be read or are missing.
     """
     check_kind(folder)
     check_format(folder, allow_pickle)
@@ -112,7 +112,7 @@ def load_classifier(folder: str | Path, allow_pickle: bool) -> PreTrainedModel:
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer beside the classifier.
+    """Load the tokenizer from the classifier's folder.
 
     Raises:
         UserError: if there is none, or it cannot be read.
@@ -126,10 +126,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
 
 def pad(tokenizer: PreTrainedTokenizerBase, pad_token: str | None, source: str) -> None:
-    """Give a tokenizer that has no padding token this one.
+    """Set the padding token of a tokenizer that has none.
 
     Raises:
-        UserError: if it then still has none, or does not know the one given.
+        UserError: if it has none and `pad_token` is None or not in its vocabulary.
     """
     if tokenizer.pad_token_id is not None:
         return
@@ -147,10 +147,10 @@ def pad(tokenizer: PreTrainedTokenizerBase, pad_token: str | None, source: str) 
 
 
 def checked_label(label_index: int | None, labels: int, source: str) -> int:
-    """The index of the label that counts.
+    """The index of the logit that scores: `label_index`, or 0 where there is one label and None is given.
 
     Raises:
-        UserError: if there are several and none is chosen, or the one chosen is not there.
+        UserError: if there are several labels and none is chosen, or the chosen one does not exist.
     """
     if (label_index is None and labels > 1) or not 0 <= (label_index or 0) < labels:
         raise UserError(
@@ -161,10 +161,10 @@ def checked_label(label_index: int | None, labels: int, source: str) -> int:
 
 
 def checked_template(template: str) -> str:
-    """A template that places the response.
+    """The template, checked: it has the field {response}, and no fields but {prompt} and {response}.
 
     Raises:
-        UserError: if it does not, or has a field that is neither prompt nor response.
+        UserError: if it is not so.
     """
     try:
         places_response = "response" in template.format(prompt="", response="response")
@@ -178,10 +178,10 @@ def checked_template(template: str) -> str:
 
 
 def check_settings(sign: Any, max_length: Any, truncation_side: Any, batch_size: Any, device: Any = None) -> None:
-    """`ClassifierScorer`'s settings that are its own.
+    """Check the settings of `ClassifierScorer` that do not depend on the folder.
 
     Raises:
-        UserError: for one that makes no sense.
+        UserError: for a value outside its range, or a device that does not exist.
     """
     if not isinstance(sign, int | float) or sign == 0:
         raise UserError(f"sign={sign}.", "1 where a higher logit is better, −1 where it is worse.")
@@ -192,8 +192,8 @@ def check_settings(sign: Any, max_length: Any, truncation_side: Any, batch_size:
             raise UserError(f"{name}={value}.", "It is a number of at least 1.")
     if device is not None and not _is_device(device):
         gpus = torch.cuda.device_count()
-        there = f"cuda:0 … cuda:{gpus - 1}" if gpus else "there is no GPU here"
-        raise UserError(f"device={device}.", f"cpu, {there}, or null for the policy's.")
+        available = f"cuda:0 … cuda:{gpus - 1}" if gpus else "there is no GPU here"
+        raise UserError(f"device={device}.", f"cpu, {available}, or null for the policy's.")
 
 
 def _is_device(name: Any) -> bool:
@@ -205,7 +205,7 @@ def _is_device(name: Any) -> bool:
 
 
 def positions(config: PreTrainedConfig) -> int | None:
-    """How many tokens the classifier reads; None where it is not bounded."""
+    """Largest number of tokens that the classifier reads; None if it has no limit."""
     count: int | None = getattr(config, "max_position_embeddings", None)
     if count is None or config.model_type not in _OFFSET_POSITIONS:
         return count
@@ -220,7 +220,7 @@ def _read_config(folder: str | Path) -> PreTrainedConfig:
 
 
 def _check_head(folder: str | Path, config: PreTrainedConfig) -> None:
-    """Some weight beyond the trunk's is saved; which ones belong together is seen when they are read."""
+    """Check that some weight of the head is saved; missing ones among several are found when the weights are read."""
     saved = _saved_names(Path(folder))
     if saved is None:
         return

@@ -20,10 +20,13 @@ from pama_exp.types import PromptBatch
 
 
 class FunctionScorer:
-    """`module:function`, called as f(prompts, completions, **columns) -> list[float].
+    """Scores by a Python function, called as f(prompts, completions, **columns) -> list[float].
+
+    Args:
+        source: the function as `module:name`.
 
     Raises:
-        UserError: if it cannot be imported or called.
+        UserError: if it is not named, cannot be imported, or is no function.
     """
 
     def __init__(self, source: str | None) -> None:
@@ -42,38 +45,38 @@ class FunctionScorer:
             raise UserError(f"'{source}' is {self.function!r}, not a function.", "Write module:function.")
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, ...]:
-        """(B,) what the function returned; a wrong number of scores is for `checked_score` to refuse.
+        """(B,) the function's scores; `checked_score` refuses a wrong number of them.
 
         Raises:
-            UserError: if the function asks for a column that is not there, raises or exits, or returned anything but
-                numbers.
+            UserError: if the function needs a column that the data does not have, raises, exits, or returns anything
+                but numbers.
         """
-        # A column may be named as what the function is given anyway, which then stands for it.
-        given = {name: list(values) for name, values in prompts.columns.items()}
-        given |= {"prompts": list(prompts.texts), "completions": list(responses)}
-        arguments = self._taken(given)
+        # Prompts and completions take precedence over columns of the same name.
+        available = {name: list(values) for name, values in prompts.columns.items()}
+        available |= {"prompts": list(prompts.texts), "completions": list(responses)}
+        arguments = self._arguments(available)
         with users_code(f"The reward function '{self.source}'", MEND):
             scores = self.function(**arguments)
         try:
             return torch.as_tensor(scores, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError, OverflowError):
-            said = " ".join(str(scores).split())[:80]
+            shown = " ".join(str(scores).split())[:80]
             raise UserError(
-                f"The reward function '{self.source}' returned {said}.", "Return one float per response."
+                f"The reward function '{self.source}' returned {shown}.", "Return one float per response."
             ) from None
 
-    def _taken(self, given: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        """What of it the function has parameters for."""
+    def _arguments(self, available: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """The available columns that the function has parameters for."""
         try:
             parameters = signature(self.function).parameters.values()
         except (TypeError, ValueError):  # of some built in C
-            return dict(given)
+            return dict(available)
         for p in parameters:
-            if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given:
+            if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in available:
                 raise UserError(
                     f"The reward function '{self.source}' asks for '{p.name}', and the data has no such column.",
-                    f"It is given: {', '.join(given)}.",
+                    f"It is given: {', '.join(available)}.",
                 )
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
         names = {p.name for p in parameters}
-        return {name: values for name, values in given.items() if takes_any or name in names}
+        return {name: values for name, values in available.items() if takes_any or name in names}

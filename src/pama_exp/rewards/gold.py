@@ -12,11 +12,11 @@ from pama_exp.world import FactWorld
 
 
 class GoldScorer:
-    """The exact program behind an objective, in [0, 1]."""
+    """Scores by FactWorld's gold program of an objective, in [0, 1]."""
 
     def __init__(self, world: FactWorld, objective: str) -> None:
         self.world, self.objective = world, objective
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Tensor:
-        """(B,) gold values."""
+        """(B,) gold values of the responses."""
         return torch.tensor(self.world.gold(self.objective, list(prompts.texts), list(responses)))

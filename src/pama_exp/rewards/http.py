@@ -1,8 +1,8 @@
-"""A reward server as a scorer: responses in batches over HTTP, transient failures retried.
+"""A reward server as a scorer: responses are sent in batches over HTTP; transient failures are retried.
 
-Protocol: POST {"prompts": [...], "completions": [...], "columns": {name: [...]}}, answered by {"scores": [...]}, one
-finite number per completion, in order; or by {"scores": {name: [...]}}, for several objectives at once, each of which
-names its own. Values of columns that JSON has no form for (dates, say) are sent as text.
+Protocol: POST {"prompts": [...], "completions": [...], "columns": {name: [...]}}. The answer is {"scores": [...]}, one
+finite number per completion, in order, or {"scores": {name: [...]}} for several objectives at once. Column values that
+JSON cannot represent (dates, for example) are sent as text.
 
 Legend: B responses.
 """
@@ -28,21 +28,21 @@ from pama_exp.types import PromptBatch
 
 
 class HttpScorer:
-    """Scores from a server.
+    """Scores from a reward server.
 
     Args:
-        url: where to POST; without user, password or key.
+        url: address of the server, without user, password or key.
         batch_size: responses per request.
-        timeout: seconds for one request in all: connecting, every retry and the waits between them, the whole answer.
-        retries: how often a request that lost its connection or met a passing error is sent again.
-        backoff: seconds before the first retry; doubled for each further one. A server's Retry-After lengthens it.
+        timeout: seconds for one request in total, with all retries, the waits between them and the whole answer.
+        retries: how often a request is sent again after a lost connection or a transient error.
+        backoff: seconds before the first retry, doubled for each further one; a server's Retry-After can lengthen it.
         token_variable: environment variable whose value is sent as a bearer token; None sends none.
-        score: the name of this objective's scores, where the server answers several; scorers with the same other
-            settings then share one request.
-        max_answer_mib: the longest answer that is read, decoded.
+        score: name of this objective's scores if the server returns several; scorers whose other settings are equal
+            then share one request.
+        max_answer_mib: size limit of a decoded answer, in MiB.
 
     Raises:
-        UserError: for a url of another kind or with a secret in it, a number out of range, or a variable that is not
+        UserError: for a url that is not http(s) or contains a secret, a number out of range, or a variable that is not
             set.
     """
 
@@ -66,7 +66,7 @@ class HttpScorer:
         self.server = shared_server(Connection(url, timeout, retries, backoff, max_answer_mib, token))
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, ...]:
-        """(B,) what the server answered; a score that is not finite is for `checked_score` to refuse.
+        """(B,) the server's scores; `checked_score` refuses scores that are not finite.
 
         Raises:
             UserError: if the server cannot be reached, refuses, or answers with anything but one number per response.
@@ -88,17 +88,17 @@ class HttpScorer:
 
 def _is_url(url: str) -> bool:
     try:
-        read = httpx.URL(url)
+        parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError, UnicodeError):
         return False
-    return url.startswith(("http://", "https://")) and read.host != "" and (read.port or 1) < 2**16
+    return url.startswith(("http://", "https://")) and parsed.host != "" and (parsed.port or 1) < 2**16
 
 
 def _token(variable: str) -> str:
-    """The variable's value.
+    """The token in the environment variable.
 
     Raises:
-        UserError: if it is not set or cannot be sent; what may be the token itself is not shown.
+        UserError: if the variable is not set, or its value cannot be sent. A name that may be a token is not shown.
     """
     value = os.environ.get(variable, "").strip() if variable and "\0" not in variable else ""
     if not value and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):

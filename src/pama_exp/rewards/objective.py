@@ -1,4 +1,4 @@
-"""An objective: what it is called, how it is scored and normalised, and which way is up.
+"""An objective: its name, scorer, direction and normaliser.
 
 Legend: N objectives, B responses.
 """
@@ -23,7 +23,17 @@ from pama_exp.types import PromptBatch
 
 @dataclass
 class Objective:
-    """Inside the framework a higher reward is always better: `minimize` turns the sign of the scorer's output."""
+    """One objective of a run. Inside the framework a higher reward is always better: `minimize` negates the scores.
+
+    Attributes:
+        name: the objective's name in records.
+        scorer: scores responses for training.
+        weight: the user's weight of the objective.
+        direction: whether a higher score of the scorer is better (`maximize`) or worse (`minimize`).
+        normaliser: applied to the scores before the solver sees them.
+        range: lowest and highest score, if known.
+        gold: FactWorld's exact program; None elsewhere.
+    """
 
     name: str
     scorer: Scorer
@@ -34,22 +44,22 @@ class Objective:
     gold: Scorer | None = None
 
     def scores(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """What training sees, before normalisation."""
+        """(B,) training scores before normalisation, higher is better."""
         return self._sign * checked_score(self.name, self.scorer, prompts, responses)
 
     def to(self, device: torch.device) -> None:
-        """Compute there from now on, where the scorer has a model of its own."""
+        """Move the scorer's model, if it has one, to the device."""
         if isinstance(self.scorer, ClassifierScorer):
             self.scorer.to(device)
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the scorer computes where the policy does not: on a server, or on a device of its own."""
+        """Whether the scorer runs on a server or on a device of its own, and so can run beside the others."""
         scorer = self.scorer
         return isinstance(scorer, HttpScorer) or (isinstance(scorer, ClassifierScorer) and scorer.device is not None)
 
     def gold_scores(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """The truth, where there is one."""
+        """(B,) gold scores, higher is better; only for an objective that has `gold`."""
         assert self.gold is not None
         return self._sign * checked_score(f"{self.name} (gold)", self.gold, prompts, responses)
 
@@ -59,7 +69,7 @@ class Objective:
 
 
 def score_all(objectives: Sequence[Objective], prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, "N B"]:
-    """Every objective's scores, in order; those that are computed elsewhere all at the same time as the others."""
+    """Scores of all objectives, in order; scorers that run elsewhere run at the same time as the others."""
     elsewhere = [objective for objective in objectives if objective.is_elsewhere]
     with ThreadPoolExecutor(max(1, len(elsewhere))) as pool:
         pending = {objective.name: pool.submit(objective.scores, prompts, responses) for objective in elsewhere}

@@ -1,4 +1,4 @@
-"""Scorers that are formulas of the response's text: length, brevity, readability, patterns.
+"""Scorers that are formulas of the response's text: length, brevity, readability and patterns.
 
 Legend: B responses.
 """
@@ -21,7 +21,7 @@ from pama_exp.types import PromptBatch
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 _VOWELS = re.compile(r"[aeiouy]+")
-_PATIENCE = 2.0  # seconds of a pattern with one response; a usual one takes microseconds
+_PATIENCE = 2.0  # seconds for a pattern on one response; a usual one takes microseconds
 
 UNITS: Mapping[str, Callable[[str], int]] = {"characters": len, "words": lambda text: len(text.split())}
 Unit = Annotated[str, OneOf(*UNITS)]
@@ -30,12 +30,12 @@ Unit = Annotated[str, OneOf(*UNITS)]
 class Length:
     """clip(l / scale, low / scale, high / scale): longer is better between two bounds (He & Maghsudi 2025, section 5).
 
-    The paper does not say what l counts; see `unit`.
+    l is the response's length. The paper does not name its unit; see `unit`.
 
     Args:
-        scale: l's unit of reward.
-        low: responses shorter than this score as if they had this length.
-        high: likewise for longer ones.
+        scale: length that adds 1 to the reward.
+        low: shorter responses score as if they had this length.
+        high: longer responses score as if they had this length.
         unit: characters or words.
 
     Raises:
@@ -55,12 +55,12 @@ class Length:
         self.scale, self.low, self.high, self.count = scale, low, high, UNITS[unit]
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """Between low / scale and high / scale."""
+        """(B,) length rewards, between low / scale and high / scale."""
         return _scores([min(max(self.count(text), self.low), self.high) / self.scale for text in responses])
 
 
 class Brevity:
-    """max(0, 1 − l / limit): FactWorld's `concise`, on real text.
+    """Reward for short responses, max(0, 1 − l / limit) at length l: FactWorld's `concise` for real text.
 
     Args:
         limit: length from which the score is 0.
@@ -75,19 +75,18 @@ class Brevity:
         self.limit, self.count = limit, UNITS[unit]
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """In [0, 1]."""
+        """(B,) rewards in [0, 1]."""
         return _scores([max(0.0, 1.0 - self.count(text) / self.limit) for text in responses])
 
 
 class FleschReadingEase:
-    """206.835 − 1.015 · words / sentences − 84.6 · syllables / words (Flesch 1948), for English text.
+    """Readability of English text: 206.835 − 1.015 · words / sentences − 84.6 · syllables / words (Flesch 1948).
 
-    About 100 for the easiest prose and 0 for the hardest; clipped to [low, high], since a text of one long word has
-    no lower bound. A text without a word scores `low`.
+    About 100 for the easiest prose and 0 for the hardest, clipped to [low, high]. A text without words scores `low`.
 
     Args:
-        low: least score.
-        high: greatest score.
+        low: lowest score.
+        high: highest score.
 
     Raises:
         UserError: for bounds in the wrong order.
@@ -100,17 +99,17 @@ class FleschReadingEase:
         self.low, self.high = low, high
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """Between low and high; higher is easier."""
+        """(B,) readability between low and high; higher is easier."""
         return _scores([min(max(reading_ease(text), self.low), self.high) for text in responses])
 
 
 class Pattern:
-    """1 where a regular expression is found in the response, else 0.
+    """Score 1 where a regular expression is found in the response, else 0.
 
     Args:
-        pattern: Python's syntax; `^` and `$` match at line ends. It has two seconds for each response.
+        pattern: the expression, in Python's syntax; `^` and `$` match at line ends. Limited to 2 seconds a response.
         whole: the expression must match the whole response.
-        forbidden: 1 where it is not found.
+        forbidden: score 1 where the expression is not found, else 0.
 
     Raises:
         UserError: for an expression that is not valid.
@@ -120,14 +119,16 @@ class Pattern:
         try:
             self.pattern = regex.compile(pattern, regex.MULTILINE)
         except regex.error as error:
-            raise UserError(f"pattern={pattern!r} is no regular expression ({error}).", "Mend it.") from None
+            raise UserError(
+                f"pattern={pattern!r} is no regular expression ({error}).", "Correct the pattern."
+            ) from None
         self.whole, self.forbidden = whole, forbidden
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """0 or 1.
+        """(B,) scores, 0 or 1.
 
         Raises:
-            UserError: for an expression that takes too long, as one that repeats what repeats may.
+            UserError: for an expression that takes too long, such as nested repetitions.
         """
         match = self.pattern.fullmatch if self.whole else self.pattern.search
         scores: list[float] = []
@@ -143,7 +144,7 @@ class Pattern:
 
 
 def reading_ease(text: str) -> float:
-    """Flesch's score; −inf for a text without a word."""
+    """Flesch reading ease of an English text, not clipped; −inf for a text without words."""
     words = _WORD.findall(text)
     if not words:
         return float("-inf")
@@ -152,7 +153,7 @@ def reading_ease(text: str) -> float:
 
 
 def syllables(word: str) -> int:
-    """Groups of vowels, less a silent final e; at least 1. An estimate, as all counts from spelling are."""
+    """Estimated number of syllables of an English word: groups of vowels minus a silent final e, at least 1."""
     lower = word.lower()
     count = len(_VOWELS.findall(lower))
     is_silent = lower.endswith("e") and not lower.endswith(("le", "ee", "ye")) and count > 1

@@ -1,4 +1,4 @@
-"""What scores responses, and the check that every score is one finite number per response.
+"""The protocol of scorers, and the check that a scorer returns one finite number per response.
 
 Legend: B responses.
 """
@@ -16,25 +16,25 @@ from torch import Tensor
 from pama_exp.errors import UserError, located, users_code
 from pama_exp.types import PromptBatch
 
-_LARGEST = 1e15  # so that the squares of many scores add up within float32, whose largest number is 3e38
+_LARGEST = 1e15  # the squares of many scores must add up within float32, whose largest number is 3e38
 MEND = "Mend it, then type the same command: finished steps are kept."
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Prompts and responses in, one float per response out, in order."""
+    """Scores responses: prompts and responses in, one float per response out, in order."""
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """Finite; higher means more of what it measures."""
+        """(B,) finite scores in the order of the responses; higher means more of what the scorer measures."""
         ...
 
 
 def checked_score(name: str, scorer: Scorer, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-    """The scorer's scores, in float32 on the processor.
+    """The scorer's scores, checked, in float32 on the CPU.
 
     Raises:
-        UserError: for the wrong number of scores, NaN, inf or numbers too large to compute with, naming the scorer and
-            the sample; for whatever a scorer of the user's own raises.
+        UserError: for a wrong number of scores, and for NaN, inf or numbers too large to compute with, naming objective
+            and response; also for any exception that a user's own scorer raises.
     """
     is_ours = type(scorer).__module__.startswith("pama_exp.")
     guard = nullcontext() if is_ours else users_code(f"The scorer {type(scorer).__name__}", MEND)

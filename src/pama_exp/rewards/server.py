@@ -1,4 +1,4 @@
-"""Asking a reward server: one deadline for a request and all its retries, a limit on what it may answer, no redirects.
+"""Requests to a reward server: one deadline for a request with its retries, a limit on the answer's size, no redirects.
 
 Legend: a batch is the responses of one request.
 """
@@ -24,13 +24,13 @@ from pama_exp.errors import UserError
 from pama_exp.safety.secrets import redact
 
 HINT = 'It is asked {"prompts", "completions", "columns"} and answers {"scores": [one number per completion]}.'
-_PASSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be another when asked again
-_SHOWN = 80  # characters of a wrong answer
+_PASSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # transient status codes: a retry may succeed
+_SHOWN = 80  # characters of a wrong answer in an error
 
 
 @dataclass(frozen=True)
 class Connection:
-    """How a server is asked; objectives that ask in the same way share its answers."""
+    """Address and limits of a reward server; see `HttpScorer`. Scorers with equal connections share answers."""
 
     url: str
     timeout: float = 300.0
@@ -41,45 +41,47 @@ class Connection:
 
 
 class Server:
-    """One server, asked for one batch at a time; the last answer is kept for the other objectives that it scores."""
+    """A reward server: one request at a time; the last answers are kept for the other objectives that it scores."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.name = redact(connection.url)
         self._lock = Lock()
-        self._asked: Sequence[bytes] = ()
+        self._bodies: Sequence[bytes] = ()
         self._outcome: list[Any] | UserError = []
-        self._told: set[int] = set()
+        self._served: set[int] = set()
 
     def answers(self, bodies: Sequence[bytes], asker: object) -> list[Any]:
-        """The parsed answer to each of the bodies. Each asker is told an answer once: asked again, so is the server.
+        """The parsed answer to each request body.
+
+        Askers (scorers) with the same bodies share one request; an asker that repeats its bodies causes a new one.
 
         Raises:
             UserError: if the server cannot be reached, refuses, or answers with anything but JSON.
         """
         with self._lock:
-            if self._asked != bodies or id(asker) in self._told:
-                self._asked, self._told = bodies, set()
+            if self._bodies != bodies or id(asker) in self._served:
+                self._bodies, self._served = bodies, set()
                 try:
                     self._outcome = asyncio.run(self._ask_all(bodies))
                 except UserError as error:
                     self._outcome = error
                 except BaseException:
-                    self._asked = ()
+                    self._bodies = ()
                     raise
-            self._told.add(id(asker))
+            self._served.add(id(asker))
             if isinstance(self._outcome, UserError):
                 raise UserError(self._outcome.message, self._outcome.hint)
             return self._outcome
 
     def shown(self, answer: Any) -> str:
-        """The beginning of what it answered, without the token, control characters escaped."""
+        """The beginning of an answer for an error message, without the token, control characters escaped."""
         text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-        known = [] if self.connection.token is None else [self.connection.token]
-        return repr(redact(text[: 10 * _SHOWN], *known)[:_SHOWN])
+        secrets = [] if self.connection.token is None else [self.connection.token]
+        return repr(redact(text[: 10 * _SHOWN], *secrets)[:_SHOWN])
 
     async def _ask_all(self, bodies: Sequence[bytes]) -> list[Any]:
-        # What is asked for compressed might be much more than it seems.
+        # A small compressed answer might decode to a very large one: ask for it uncompressed.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self.connection.token is not None:
             headers["Authorization"] = f"Bearer {self.connection.token}"
@@ -87,23 +89,23 @@ class Server:
             return [self._read(*await self._ask(client, body)) for body in bodies]
 
     async def _ask(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, bytes]:
-        """Status and decoded body of the first answer that is not a passing error."""
+        """Status and decoded body of the first answer whose status is not transient."""
         c, reason, attempt = self.connection, "", 0
         loop = asyncio.get_running_loop()
         end = loop.time() + c.timeout
         try:
             async with asyncio.timeout_at(end):
                 for attempt in range(1, c.retries + 2):
-                    asked = 0.0
+                    retry_after = 0.0
                     try:
                         async with client.stream("POST", c.url, content=body) as answer:
                             if answer.status_code not in _PASSES:
-                                return answer.status_code, await self._whole(answer)
-                            reason, asked = f"status {answer.status_code}", _retry_after(answer)
+                                return answer.status_code, await self._body(answer)
+                            reason, retry_after = f"status {answer.status_code}", _retry_after(answer)
                     except httpx.TransportError as error:
                         reason = f"{type(error).__name__}: {error}".rstrip(": ")
                     if attempt <= c.retries:
-                        pause = max(c.backoff * 2.0 ** min(attempt - 1, 60), asked)
+                        pause = max(c.backoff * 2.0 ** min(attempt - 1, 60), retry_after)
                         if loop.time() + pause > end:
                             reason += f"; the next try in {pause:.0f} s would be too late"
                             raise TimeoutError
@@ -121,11 +123,11 @@ class Server:
             "Start it again, then type the same command: the run goes on from its last checkpoint.",
         )
 
-    async def _whole(self, answer: httpx.Response) -> bytes:
-        """The body, decoded. Neither as sent nor decoded does it become longer than the limit.
+    async def _body(self, answer: httpx.Response) -> bytes:
+        """The decoded body of an answer, read no further than the size limit.
 
         Raises:
-            UserError: if it would, or is in an encoding other than gzip and deflate.
+            UserError: if it is longer, as sent or decoded, or has an encoding other than gzip and deflate.
         """
         limit = int(self.connection.max_answer_mib * 2**20)
         raw = bytearray()
@@ -138,16 +140,16 @@ class Server:
             return bytes(raw)
         if encoding not in ("gzip", "x-gzip", "deflate"):
             raise UserError(f"The reward server {self.name} answered in the encoding {self.shown(encoding)}.", HINT)
-        decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # of either kind
+        decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or deflate
         try:
-            whole = decoder.decompress(bytes(raw), limit + 1)
+            body = decoder.decompress(bytes(raw), limit + 1)
         except zlib.error:
-            whole = b""
-        if len(whole) > limit:
+            body = b""
+        if len(body) > limit:
             raise self._too_long()
         if not decoder.eof:
             raise UserError(f"The reward server {self.name} answered broken {encoding}.", HINT)
-        return whole
+        return body
 
     def _too_long(self) -> UserError:
         return UserError(
@@ -174,7 +176,7 @@ _SERVERS_LOCK = Lock()
 
 
 def shared_server(connection: Connection) -> Server:
-    """The one that every scorer with this connection asks, as long as there is such a scorer."""
+    """The server for this connection, shared by all scorers that hold it."""
     with _SERVERS_LOCK:
         server = _SERVERS.get(connection)
         if server is None:
@@ -183,32 +185,32 @@ def shared_server(connection: Connection) -> Server:
 
 
 def scores_of(server: Server, answer: Any, name: str | None, count: int) -> list[float]:
-    """The scores in an answer: a list of `count` numbers, or one of several lists by its name.
+    """The `count` scores in an answer: its only list, or the list called `name` if it has several.
 
     Raises:
-        UserError: for an answer of any other form, or a name that is not there.
+        UserError: for an answer of any other form, or a name that it does not have.
     """
-    said = f"The reward server {server.name} answered"
+    prefix = f"The reward server {server.name} answered"
     scores = answer.get("scores") if isinstance(answer, Mapping) else None
     if isinstance(scores, Mapping):
         offered = f"It offers: {redact(_listed(list(scores)))}."
         if name is None:
-            raise UserError(f"{said} several scores, by name, and no score is chosen.", f"Set score=NAME. {offered}")
+            raise UserError(f"{prefix} several scores, by name, and no score is chosen.", f"Set score=NAME. {offered}")
         if name not in scores:
-            raise UserError(f"{said} no score named '{name}'.", offered)
+            raise UserError(f"{prefix} no score named '{name}'.", offered)
         scores = scores[name]
     elif isinstance(scores, list) and name is not None:
         raise UserError(
-            f"{said} one list of scores, and score={name} asks for one of several.",
+            f"{prefix} one list of scores, and score={name} asks for one of several.",
             'Leave score out, or let it answer {"scores": {NAME: [one number per completion]}}.',
         )
     if not isinstance(scores, list):
-        raise UserError(f"{said} {server.shown(answer)}.", HINT)
+        raise UserError(f"{prefix} {server.shown(answer)}.", HINT)
     wrong = next((i for i, score in enumerate(scores) if not _is_number(score)), None)
     if wrong is not None:
-        raise UserError(f"{said} {server.shown(scores[wrong])} as score {wrong}, which is no number.", HINT)
+        raise UserError(f"{prefix} {server.shown(scores[wrong])} as score {wrong}, which is no number.", HINT)
     if len(scores) != count:
-        raise UserError(f"{said} {len(scores)} scores for {count} responses.", HINT)
+        raise UserError(f"{prefix} {len(scores)} scores for {count} responses.", HINT)
     return [_float(score) for score in scores]
 
 
@@ -229,7 +231,7 @@ def _float(value: float | int) -> float:
 
 
 def _retry_after(answer: httpx.Response) -> float:
-    """The seconds that the server asks to be left alone for (RFC 9110, 10.2.3: a number, or a date); else 0."""
+    """Seconds to wait by the Retry-After header, a number or a date (RFC 9110, section 10.2.3); 0 without one."""
     value = answer.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
@@ -237,6 +239,6 @@ def _retry_after(answer: httpx.Response) -> float:
         until = parsedate_to_datetime(value)
     except ValueError:
         return 0.0
-    # A date without a zone is in UTC, as every HTTP date is.
+    # HTTP dates are in UTC.
     until = until if until.tzinfo is not None else until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())

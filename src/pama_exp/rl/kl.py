@@ -86,7 +86,7 @@ class FixedKL:
         return {"coefficient": self.coefficient}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.coefficient = state["coefficient"]
 
 
