@@ -93,9 +93,9 @@ def test_soft_noon_becomes_pama():
 
 
 def test_a_setting_moves_in_a_straight_line_and_stays():
-    moving = Annealed("solver.tau", 1.0, 0.25, 4, above=0.0)
+    moving = Annealed(1.0, 0.25, 4)
     assert [moving.advance() for _ in range(6)] == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.25, 0.25])
-    assert [Annealed("solver.k", 0.5, None, 9, above=0.0).advance() for _ in range(2)] == [0.5, 0.5]
+    assert [Annealed(0.5, None, 9).advance() for _ in range(2)] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize(

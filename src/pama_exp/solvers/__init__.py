@@ -1,6 +1,6 @@
 """Multi-objective solvers: tensors in, tensors out.
 
-A solver of one's own is a subclass of `Solver` that overrides one of its hooks:
+A new solver is a subclass of `Solver` that overrides one of its hooks:
 
     >>> import torch
     >>> from pama_exp.solvers import Solver
@@ -87,87 +87,24 @@ __all__ = [
     "uw",
 ]
 
-# Imported when first asked for: torchjd, which half of them use, takes a second.
+# Imported on first access: torchjd, which half of them use, takes a second to import.
 _HOME = {
-    "adaptive": (
-        "CTWA",
-        "DynamicHypervolume",
-        "Lagrangian",
-    ),
-    "balancing": (
-        "DynamicGradient",
-        "GradNorm",
-    ),
-    "conflicts": (
-        "cagrad",
-        "config",
-        "dualproj",
-        "gradvac",
-        "pcgrad",
-        "upgrad",
-    ),
-    "fairness": (
-        "aligned_mtl",
-        "cr_mogm",
-        "fairgrad",
-        "imtl_g",
-        "nash_mtl",
-        "rgw",
-    ),
-    "gapo": (
-        "GAPO",
-        "PGAPO",
-    ),
-    "gradient": (
-        "MGDA",
-        "MGDAUB",
-    ),
-    "group": (
-        "GDPO",
-        "RVPO",
-    ),
-    "loss_scalarizers": (
-        "cosmos",
-        "dwa",
-        "famo",
-        "geometric_mean",
-        "pbi",
-        "stch",
-        "uw",
-    ),
-    "pama": (
-        "PAMA",
-        "combine",
-    ),
+    "adaptive": ("CTWA", "DynamicHypervolume", "Lagrangian"),
+    "balancing": ("DynamicGradient", "GradNorm"),
+    "conflicts": ("cagrad", "config", "dualproj", "gradvac", "pcgrad", "upgrad"),
+    "fairness": ("aligned_mtl", "cr_mogm", "fairgrad", "imtl_g", "nash_mtl", "rgw"),
+    "gapo": ("GAPO", "PGAPO"),
+    "gradient": ("MGDA", "MGDAUB"),
+    "group": ("GDPO", "RVPO"),
+    "loss_scalarizers": ("cosmos", "dwa", "famo", "geometric_mean", "pbi", "stch", "uw"),
+    "pama": ("PAMA", "combine"),
     "scalarizers": ("Linear",),
-    "group_weights": (
-        "CorrGRPO",
-        "DARA",
-        "DVAO",
-        "GD2PO",
-        "RDPO",
-    ),
-    "noon": (
-        "ShiftedPAMA",
-        "SoftNoon",
-    ),
-    "steered": (
-        "orpg",
-        "raco",
-    ),
-    "welfare": (
-        "FastRL",
-        "ProportionalFairness",
-        "Saturation",
-    ),
-    "solver": (
-        "Gramian",
-        "Solver",
-    ),
-    "tchebycheff": (
-        "SmoothTchebycheff",
-        "Tchebycheff",
-    ),
+    "group_weights": ("CorrGRPO", "DARA", "DVAO", "GD2PO", "RDPO"),
+    "noon": ("ShiftedPAMA", "SoftNoon"),
+    "steered": ("orpg", "raco"),
+    "welfare": ("FastRL", "ProportionalFairness", "Saturation"),
+    "solver": ("Gramian", "Solver"),
+    "tchebycheff": ("SmoothTchebycheff", "Tchebycheff"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Methods that move the weights of advantages from step to step by what they observe of the rewards.
+"""Methods that adapt the weights of advantages from step to step to the observed rewards.
 
 Legend: N objectives, B responses, T response tokens.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from pama_exp.config.ranges import Range, checked
 from pama_exp.errors import UserError
 from pama_exp.metrics.fronts import hypervolume
-from pama_exp.solvers.solver import Solver
+from pama_exp.solvers.solver import Solver, require_positive
 
 
 class CTWA(Solver):
@@ -31,7 +31,7 @@ class CTWA(Solver):
     Stays: own.
     Advantage: advantage=group (either baseline): the covariance is among the answers to one prompt.
     Source: arXiv 2602.06869, the weight update of covariance-targeted weight adaptation. Its code differs in that it
-        weighs rewards and estimates one advantage; measures the covariance after the update, with the advantage times
+        weights rewards and estimates one advantage; measures the covariance after the update, with the advantage times
         the ratio where it is not clipped; lets log w grow without renormalising; leaves out signals beyond 100 medians
         where here they are clipped at b; and has c* 0.05 to 0.15 and η 0.02 to 0.05. `goals` is its gate.
     Use: where linear weights improve some objectives and let others fall.
@@ -42,7 +42,7 @@ class CTWA(Solver):
         step_size: η.
         decay: of the moving average, in [0, 1).
         bound: b, in units of the advantage.
-        goals: one mean score per objective from which on its weight no longer grows, or null for it; null: no gate.
+        goals: one mean score per objective at which its weight stops growing, or null for none; null: no goals.
         group_size: responses per prompt; given by the run.
 
     Raises:
@@ -63,7 +63,7 @@ class CTWA(Solver):
         group_size: Annotated[int, Range(least=1)] = 1,
     ) -> None:
         super().__init__(weights)
-        require_positive(self.weights, "CTWA multiplies weights")
+        require_positive(weights, "CTWA multiplies weights, and 0 would stay 0")
         count = len(self.weights)
         self.target = torch.tensor([target] * count if isinstance(target, int | float) else list(target)).float()
         if len(self.target) != count:
@@ -78,11 +78,11 @@ class CTWA(Solver):
         self._rewards: Float[Tensor, "N B"] | None = None
 
     def observe(self, scores: Float[Tensor, "N B"]) -> None:
-        """See which goals the step's means have reached."""
+        """Record which goals the step's mean scores have reached."""
         self.reached = scores.mean(1).float().cpu() >= self.goals
 
     def on_rewards(self, rewards: Float[Tensor, "N B"]) -> Float[Tensor, "N B"]:
-        """Unchanged, and remembered for the covariance."""
+        """Return the rewards unchanged; they are stored for the covariance."""
         self._rewards = rewards
         return rewards
 
@@ -95,19 +95,19 @@ class CTWA(Solver):
         assert self._rewards is not None, "on_rewards comes first"
         signal = torch.where(response_mask, combined, 0).sum(1) / response_mask.sum(1).clamp(min=1)
         signal = signal.clamp(-self.bound, self.bound)
-        seen = within_group_covariance(self._rewards, signal, self.group_size).float().cpu()
-        kept = seen if self.covariance is None else self.decay * self.covariance + (1 - self.decay) * seen
-        self.covariance = kept
-        missing = torch.where(self.reached, 0, (self.target - kept).clamp(min=0))
+        latest = within_group_covariance(self._rewards, signal, self.group_size).float().cpu()
+        average = latest if self.covariance is None else self.decay * self.covariance + (1 - self.decay) * latest
+        self.covariance = average
+        missing = torch.where(self.reached, 0, (self.target - average).clamp(min=0))
         self.log_weights = (self.log_weights + self.step_size * missing).log_softmax(0)
         return combined[None]
 
     def state_dict(self) -> dict[str, Any]:
-        """log w and c."""
+        """The state to save: log w and the moving average of the covariance."""
         return {"log_weights": self.log_weights, "covariance": self.covariance}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.log_weights, self.covariance = state["log_weights"], state["covariance"]
 
 
@@ -128,8 +128,8 @@ class Lagrangian(Solver):
     Args:
         weights: only their number is used; λ replaces them.
         primary: the position of the objective that is maximised, from 0.
-        targets: one per objective, the primary's ignored; None: what the starting policy scores, so that the others may
-            not fall.
+        targets: lowest mean score of each objective, null for none; the primary's is ignored. Null: the starting
+            policy's means.
         step_size: η, in units of 1 / score.
         initial: λ at the start.
         cap: the largest λ.
@@ -164,12 +164,12 @@ class Lagrangian(Solver):
         self.latest_weights = self.multipliers / self.multipliers.sum()
 
     def calibrate(self, scores: Float[Tensor, "N B"], rewards: Float[Tensor, "N B"]) -> None:
-        """The starting policy's means become the targets, unless these were given."""
+        """Set the targets to the starting policy's mean scores, unless they are settings."""
         if self.needs_calibration:
             self.targets = scores.mean(1).float().cpu()
 
     def observe(self, scores: Float[Tensor, "N B"]) -> None:
-        """Move λ."""
+        """Update the multipliers λ by how far each mean score is below its target."""
         missed = self.targets - scores.mean(1).float().cpu()
         moved = (self.multipliers + self.step_size * missed).clamp(0, self.cap)
         self.multipliers = torch.where(self.is_primary, 1.0, moved)
@@ -182,11 +182,11 @@ class Lagrangian(Solver):
         return torch.einsum("n,nbt->bt", self.latest_weights, advantages)[None]
 
     def state_dict(self) -> dict[str, Any]:
-        """λ and the targets."""
+        """The state to save: λ and the targets."""
         return {"multipliers": self.multipliers, "targets": self.targets}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.multipliers, self.targets = state["multipliers"], state["targets"]
 
 
@@ -220,12 +220,12 @@ class DynamicHypervolume(Solver):
         self.multiplier = 1.0
 
     def calibrate(self, scores: Float[Tensor, "N B"], rewards: Float[Tensor, "N B"]) -> None:
-        """The starting policy's mean and deviation are the units of the hypervolume."""
+        """Set the units of the hypervolume: the starting policy's mean and deviation."""
         self.mean, spread = scores.mean(1).float().cpu(), scores.std(1, correction=0).float().cpu()
         self.deviation = torch.where(spread > 0, spread, 1)
 
     def on_validation(self, means: Float[Tensor, " N"]) -> None:
-        """Put the point into the archive and set m by what it adds; the first only opens the archive."""
+        """Add the point to the archive and set m by the hypervolume it adds; m stays 1 at the first point."""
         point = ((means.float().cpu() - self.mean) / self.deviation).tolist()
         if self.archive:
             corner = [-1.0] * len(point)
@@ -240,7 +240,7 @@ class DynamicHypervolume(Solver):
         return self.multiplier * torch.einsum("n,nbt->bt", self.weights.to(advantages), advantages)[None]
 
     def state_dict(self) -> dict[str, Any]:
-        """Archive, units and multiplier."""
+        """The state to save: archive, units and multiplier."""
         return {
             "archive": self.archive,
             "mean": self.mean,
@@ -249,7 +249,7 @@ class DynamicHypervolume(Solver):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.archive, self.multiplier = [list(point) for point in state["archive"]], state["multiplier"]
         self.mean, self.deviation = state["mean"], state["deviation"]
 
@@ -257,20 +257,7 @@ class DynamicHypervolume(Solver):
 def within_group_covariance(
     rewards: Float[Tensor, "N B"], signal: Float[Tensor, " B"], group_size: int
 ) -> Float[Tensor, " N"]:
-    """Cov(rʲ, signal) among the responses of each group of consecutive ones, averaged over the groups."""
+    """Cov(rʲ, signal) within each group of consecutive responses, averaged over the groups."""
     grouped = rewards.reshape(len(rewards), -1, group_size)
     centred = grouped - grouped.mean(-1, keepdim=True)
     return (centred * signal.reshape(-1, group_size)).mean((1, 2))  # centring one side is enough
-
-
-def require_positive(weights: Float[Tensor, " N"], why: str) -> None:
-    """A weight of zero would stay zero.
-
-    Raises:
-        UserError: for a weight that is not positive.
-    """
-    if not bool((weights > 0).all()):
-        raise UserError(
-            f"solver.weights={weights.tolist()}: {why}, and 0 would stay 0.",
-            "Give every objective a positive weight; leave out an objective that should not count.",
-        )

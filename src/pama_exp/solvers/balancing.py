@@ -1,4 +1,4 @@
-"""Methods that weigh losses by gradient norms and products, with weights that are carried from update to update.
+"""Methods that weight losses by gradient norms and products, with weights that persist from update to update.
 
 Legend: N losses, one per objective; B responses.
 """
@@ -13,16 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pama_exp.config.ranges import Range, checked
-from pama_exp.solvers.adaptive import require_positive
 from pama_exp.solvers.ideal_gap import Gap
-from pama_exp.solvers.solver import Gramian, Solver
+from pama_exp.solvers.solver import Gramian, Solver, require_positive
 
-# Differences of weighted norms below this share of their mean are rounding, and do not move a weight.
+# Differences of weighted norms below this share of their mean are rounding errors and do not change a weight.
 NORM_TOLERANCE = 1e-5
 
 
 class DynamicGradient(Solver):
-    """Weights that grow with an objective's influence on the others: multiplicative, by its gradient's products.
+    """Weights that grow multiplicatively with the products of an objective's gradient with all gradients.
 
     Rule: wʲ ∝ wʲ exp(η ⟨gʲ, Σₖ gᵏ⟩), once per optimiser update; products are divided by mean ‖gᵏ‖² with `relative`.
     Cost: one backward pass per objective and one for the update.
@@ -48,12 +47,12 @@ class DynamicGradient(Solver):
         self, weights: Sequence[float], step_size: Annotated[float, Range(least=0)] = 0.1, relative: bool = True
     ) -> None:
         super().__init__(weights)
-        require_positive(self.weights, "the method multiplies weights")
+        require_positive(weights, "the method multiplies weights, and 0 would stay 0")
         self.step_size, self.relative = step_size, relative
         self.log_weights = self.weights.double().log()
 
     def on_losses(self, losses: Float[Tensor, " N"], gramian: Gramian) -> Float[Tensor, " N"]:
-        """Move the weights by the gradients of this update, then apply them."""
+        """Update the weights by this update's gradient products; returns the new weights."""
         if len(losses) == 1:
             return torch.ones_like(losses)
         products = gramian().detach().cpu().double()
@@ -64,11 +63,11 @@ class DynamicGradient(Solver):
         return self.latest_weights
 
     def state_dict(self) -> dict[str, Any]:
-        """log w."""
+        """The state to save: log w."""
         return {"log_weights": self.log_weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.log_weights = state["log_weights"]
 
 
@@ -84,12 +83,12 @@ class GradNorm(Solver):
     Stays: no. Weights are not those of the least norm.
     Advantage: any.
     Source: Chen et al. 2018, arXiv 1711.02257, equations 1 and 2. The rate ℓ is not a ratio of losses, as surrogates
-        start at 0 and change sign, but the share of the distance to the ideal point that is left; see `Gap`.
+        start at 0 and change sign, but the remaining share of the distance to the ideal point; see `Gap`.
     Use: to give every objective an equal share of the update whatever its gradient's size.
 
     Args:
         weights: w at the start.
-        alpha: how much laggards are favoured; 0 balances norms alone.
+        alpha: how strongly lagging objectives are favoured; 0 only balances norms.
         step_size: η.
         floor: the smallest weight before renormalisation.
 
@@ -113,15 +112,15 @@ class GradNorm(Solver):
         self.gap = Gap(len(self.weights))
 
     def calibrate(self, scores: Float[Tensor, "N B"], rewards: Float[Tensor, "N B"]) -> None:
-        """Fix the ideal point and the start."""
+        """Set the ideal point and the starting point from the starting policy's scores."""
         self.gap.calibrate(scores)
 
     def observe(self, scores: Float[Tensor, "N B"]) -> None:
-        """How far each objective has come."""
+        """Record the step's mean scores."""
         self.gap.observe(scores)
 
     def on_losses(self, losses: Float[Tensor, " N"], gramian: Gramian) -> Float[Tensor, " N"]:
-        """Move the weights by the norms of this update's gradients, then apply them."""
+        """Update the weights by this update's gradient norms; returns the new weights."""
         if len(losses) == 1:
             return torch.ones_like(losses)
         norms = gramian().detach().cpu().double().diagonal().clamp(min=0).sqrt()
@@ -137,10 +136,10 @@ class GradNorm(Solver):
         return self.latest_weights
 
     def state_dict(self) -> dict[str, Any]:
-        """w and the rates' points."""
+        """The state to save: w, and the points of the rates."""
         return {"current": self.current, "gap": self.gap.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.current = state["current"]
         self.gap.load_state_dict(state["gap"])

@@ -1,4 +1,4 @@
-"""Gradient methods that remove the conflicts between gradients; torchjd has most of them.
+"""Gradient methods that remove conflicts between gradients; most are torchjd's.
 
 Legend: N losses, one per objective.
 """
@@ -30,7 +30,7 @@ def pcgrad(weights: Sequence[float], seed: Seed = 0) -> Weighted:
     Stays: every, with two objectives; with more, not where conflicts are not pairwise.
     Advantage: any.
     Source: Yu et al. 2020, arXiv 2001.06782, algorithm 1 (there the sum); torchjd PCGradWeighting.
-    Use: as the usual baseline of gradient surgery. With more than two objectives their order matters by chance alone.
+    Use: as the usual baseline of gradient surgery. With more than two objectives the result depends on a random order.
 
     Args:
         weights: only their number is used.
@@ -49,7 +49,7 @@ def gradvac(weights: Sequence[float], beta: Annotated[float, Range(least=0, most
     State: φ and the number of calls.
     Scale: equivariant.
     Weights: non-negative.
-    Stays: no. The learned cosines go on moving.
+    Stays: no. The learned cosines keep changing.
     Advantage: any.
     Source: Wang et al. 2021, arXiv 2010.05874, algorithm 1 (there the sum); torchjd GradVacWeighting.
     Use: where gradients are mostly aligned and PCGrad would not act.
@@ -157,7 +157,10 @@ def config(weights: Sequence[float]) -> Weighted:
 
 
 def conflict_free_weights(gramian: Float[Tensor, "N N"], preference: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """w with Σ wⁱ gⁱ = (mean ⟨gⁱ, d̂⟩) d̂,  d = Σ xⁱ uⁱ,  x = C⁺ p, C the cosines; a vanishing gradient has no part."""
+    """The weights w of ConFIG from the Gramian; a gradient of 0 gets no weight.
+
+    Σ wⁱ gⁱ = (mean ⟨gⁱ, d̂⟩) d̂,  d = Σ xⁱ uⁱ,  x = C⁺ p, with C the cosines and uⁱ the unit gradients
+    """
     norms = gramian.diagonal().clamp(min=0).sqrt()
     inverse = torch.where(norms > 0, 1 / norms, 0)
     cosines = gramian * inverse[:, None] * inverse[None, :]

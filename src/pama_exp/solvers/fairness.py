@@ -1,4 +1,4 @@
-"""Gradient methods that even out the gains of the objectives, and random weights to compare with; through torchjd.
+"""Gradient methods that balance the gains of the objectives, and random weights as a baseline; through torchjd.
 
 Legend: N losses, one per objective.
 """
@@ -53,7 +53,7 @@ def imtl_g(weights: Sequence[float]) -> Weighted:
     Stays: no. Equal projections onto opposite gradients are 0 only if it vanishes, which its normalisation forbids.
     Advantage: any.
     Source: Liu et al. 2021, "Towards Impartial Multi-task Learning", the gradient balance; torchjd IMTLGWeighting.
-    Use: to compare; it needs the gradient clip.
+    Use: as a comparison. Keep gradient clipping on, since the weights can be large.
 
     Args:
         weights: only their number is used.
@@ -93,7 +93,7 @@ def fairgrad(weights: Sequence[float], alpha: Annotated[float, Range(least=0)] =
     Stays: every, for α > 0.
     Advantage: any.
     Source: Ban & Ji 2024, arXiv 2402.15638, equation 4; torchjd FairGradWeighting.
-    Use: to choose how much fairness costs.
+    Use: to choose how much fairness matters.
 
     Args:
         weights: only their number is used.
@@ -132,17 +132,17 @@ def cr_mogm(weights: Sequence[float], alpha: Annotated[float, Range(least=0, mos
 
 @checked("solver")
 def rgw(weights: Sequence[float], seed: Seed = 0) -> Weighted:
-    """New random weights at every update: what any method has to beat.
+    """New random weights at every update: the baseline that any method should beat.
 
     Rule: w = softmax(ξ), ξ standard normal.
-    Cost: one backward pass per objective and one for the update. The products are not needed, but the seam is the same.
+    Cost: one backward pass per objective and one for the update. The Gramian is computed although it is not needed.
     State: the number of calls, which with the seed determines the weights.
     Scale: equivariant.
     Weights: simplex.
     Stays: no.
     Advantage: any.
     Source: Lin et al. 2022, arXiv 2111.10603, algorithm 2; torchjd RandomWeighting.
-    Use: as the litmus test of a comparison. In expectation it is linear with equal weights.
+    Use: as a sanity check of a comparison. In expectation it is linear with equal weights.
 
     Args:
         weights: only their number is used.

@@ -18,7 +18,7 @@ from pama_exp.solvers.solver import Gramian, Solver
 
 
 class GAPO(Solver):
-    """MGDA on gradients divided by a power of their norm, so that the smallest does not decide alone.
+    """MGDA on gradients divided by a power of their norm, which keeps the smallest gradient from deciding alone.
 
     Rule: c = argmin ‖Σ cⁱ gⁱ / ‖gⁱ‖ᵖ‖² over the simplex; the update is Σ cⁱ gⁱ / ‖gⁱ‖ᵖ, its weights scaled to sum to 1.
     Cost: one backward pass per objective and one for the update.
@@ -44,7 +44,7 @@ class GAPO(Solver):
         self.power = power
 
     def on_losses(self, losses: Float[Tensor, " N"], gramian: Gramian) -> Float[Tensor, " N"]:
-        """The weights of the losses as they are."""
+        """Weights of the unscaled losses, scaled to sum to 1."""
         if len(losses) == 1:
             return torch.ones_like(losses)
         exact = gramian().detach().cpu().double()
@@ -72,7 +72,7 @@ class PGAPO(Solver):
     """
 
     def on_losses(self, losses: Float[Tensor, " N"], gramian: Gramian) -> Float[Tensor, " N"]:
-        """The weights of the losses as they are."""
+        """Weights of the unscaled losses, scaled to sum to 1."""
         if len(losses) == 1:
             return torch.ones_like(losses)
         weights = self.weights.double() / _norms(gramian().detach().cpu().double())
@@ -81,6 +81,6 @@ class PGAPO(Solver):
 
 
 def _norms(gramian: Float[Tensor, "N N"]) -> Float[Tensor, " N"]:
-    """‖gⁱ‖ over the largest of them, 1 for a gradient that vanishes."""
+    """Gradient norms divided by the largest; 1 for a gradient of 0."""
     norms = gramian.diagonal().clamp(min=0).sqrt()
     return torch.where(norms > 0, norms / norms.max().clamp(min=torch.finfo(norms.dtype).tiny), 1)

@@ -1,4 +1,4 @@
-"""Methods that weigh losses by the geometry of their gradients, seen through the Gramian G = g gᵀ.
+"""Methods that weight losses by the geometry of their gradients, given by the Gramian G = g gᵀ.
 
 Legend: N losses, one per objective; K channels, B responses, T response tokens.
 """
@@ -17,22 +17,22 @@ from pama_exp.errors import UserError, suggest
 from pama_exp.solvers.solver import Gramian, Solver
 
 NORMALISATIONS = ("none", "l2", "loss", "loss+")
-# A surrogate loss is near 0 and of either sign while the policy is near the sampling one. Below this magnitude its
-# size says nothing, and such losses count as equally large.
+# A surrogate loss is near 0, with either sign, while the policy is near the sampling one. Below this magnitude its size
+# means nothing, and such losses count as equally large.
 LOSS_FLOOR = 1e-3
-# Cosines are rounded at about 1e-7 where gradients are float32; curvature below this is treated as this.
+# Cosines of float32 gradients have rounding errors of about 1e-7; curvature below this floor is raised to it.
 CURVATURE_FLOOR = 1e-10
 OPTIMALITY_TOLERANCE = 1e-13
 
 
 def min_norm_weights(gramian: Float[Tensor, "N N"]) -> Float[Tensor, " N"]:
-    """argmin_w wᵀGw over the simplex: the common descent direction of MGDA (Désidéri 2012).
+    """Min-norm weights argmin_w wᵀGw over the simplex: the common descent direction of MGDA (Désidéri 2012).
 
     N = 2:  w¹ = clamp((G₂₂ − G₁₂) / (G₁₁ + G₂₂ − 2G₁₂), 0, 1)
 
     More objectives are solved by Wolfe's active-set algorithm (Wolfe 1976, "Finding the nearest point in a polytope"),
-    in float64 on the processor and at any scale of the gradients. Where the minimiser is not unique, as with identical
-    or vanishing gradients, the mass is shared.
+    in float64 on the CPU and at any scale of the gradients. Where the minimiser is not unique, as with identical
+    gradients or gradients of 0, the weight is shared equally.
     """
     exact = gramian.detach().cpu().double()
     norms = exact.diagonal().clamp(min=0).sqrt()
@@ -47,11 +47,11 @@ def min_norm_weights(gramian: Float[Tensor, "N N"]) -> Float[Tensor, " N"]:
 
 
 def normalise_gramian(gramian: Float[Tensor, "N N"], losses: Float[Tensor, " N"], mode: str) -> Float[Tensor, "N N"]:
-    """The Gramian of gradients divided by a size, so that no objective binds for its scale alone.
+    """The Gramian of gradients that are divided by a size, which removes the objectives' scales.
 
     none: g;  l2: g/‖g‖;  loss: g/L;  loss+: g/(L‖g‖)  (the normalisers of Sener & Koltun 2018's public code)
 
-    A clipped surrogate changes sign, so that L here is |L| + 1e-3. A vanishing gradient stays zero.
+    A clipped surrogate changes sign: L here is |L| + 1e-3. A gradient of 0 stays 0.
 
     Raises:
         UserError: for an unknown mode.
@@ -104,11 +104,11 @@ class MGDA(Solver):
     def on_advantages(
         self, advantages: Float[Tensor, "K B T"], response_mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "K B T"]:
-        """max(Aⁱ, 0) with `noon`."""
+        """The advantages, clipped to max(Aⁱ, 0) with `noon`."""
         return advantages.clamp(min=0) if self.noon else advantages
 
     def on_losses(self, losses: Float[Tensor, " K"], gramian: Gramian) -> Float[Tensor, " K"]:
-        """Min-norm weights of the (normalised) gradients, applied to the losses as they are."""
+        """Min-norm weights of the (normalised) gradients, for the unscaled losses."""
         if len(losses) == 1:
             return torch.ones_like(losses)
         weights = min_norm_weights(normalise_gramian(gramian(self.target), losses, self.normalisation)).to(losses)
@@ -119,7 +119,7 @@ class MGDA(Solver):
 class MGDAUB(MGDA):
     """MGDA on the gradients with respect to the last hidden state that the objectives share.
 
-    An upper bound of MGDA's objective that needs no backward pass through the trunk per objective.
+    It minimises an upper bound of MGDA's objective, without one backward pass through the trunk per objective.
 
     Rule: w = argmin ‖Σ wⁱ ∂Lⁱ/∂h‖² over the simplex.
     Cost: one backward pass through the trunk, one through the head per objective.
@@ -152,8 +152,8 @@ def _closed_form_of_two(gramian: Float[Tensor, "2 2"]) -> Float[Tensor, " 2"]:
 def _positive_definite(cosines: Float[Tensor, "N N"]) -> Float[Tensor, "N N"]:
     """The cosines with eigenvalues raised to a floor.
 
-    Makes the minimiser unique, hence symmetrical between identical gradients, and undoes the indefiniteness that
-    rounding in float32 brings; costs at most the floor in the attained (relative, squared) norm.
+    This makes the minimiser unique, and so equal for identical gradients, and removes the negative eigenvalues of
+    float32 rounding. It costs at most the floor in the attained (relative, squared) norm.
     """
     eigenvalues, vectors = torch.linalg.eigh((cosines + cosines.T) / 2)
     raised: Tensor = vectors * eigenvalues.clamp(min=CURVATURE_FLOOR) @ vectors.T
@@ -186,7 +186,7 @@ def _wolfe(cosines: Float[Tensor, "N N"], norms: Float[Tensor, " N"]) -> Float[T
 def _minimise_within(
     cosines: Float[Tensor, "N N"], norms: Float[Tensor, " N"], weights: Float[Tensor, " N"], support: Bool[Tensor, " N"]
 ) -> Float[Tensor, " N"]:
-    """Move from `weights` to the minimiser over the support's affine hull, dropping objectives on the way."""
+    """Move from `weights` towards the minimiser over the support's affine hull, dropping objectives that reach 0."""
     while True:
         # G_S u ∝ 1, in coordinates scaled by the norms, so that only the cosines' condition matters.
         inverse = 1 / norms[support]

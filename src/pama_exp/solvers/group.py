@@ -1,4 +1,4 @@
-"""Critic-free methods that standardise each reward among the answers to one prompt before the rewards are combined.
+"""Critic-free methods that standardise each reward within the responses to one prompt and then combine the rewards.
 
 Legend: N objectives, B responses, T response tokens.
 """
@@ -20,9 +20,9 @@ STANDARDISED = ("group/standardise",)
 
 
 class GDPO(Solver):
-    """Rewards standardised one by one within the group, then added: no reward drowns another by its spread.
+    """Rewards standardised separately within each group, then added: their spreads do not matter.
 
-    Rule: A = whiten(Σ wⁱ Zⁱ), Zⁱ = rⁱ standardised among the answers to the same prompt.
+    Rule: A = whiten(Σ wⁱ Zⁱ), Zⁱ = rⁱ standardised over the responses to the same prompt.
     Cost: one backward pass; no critic.
     State: none.
     Scale: invariant.
@@ -54,7 +54,7 @@ class GDPO(Solver):
 
 
 class RVPO(Solver):
-    """A soft minimum of the standardised rewards: a response is as good as its worst objective makes it.
+    """A soft minimum of the standardised rewards: a response counts by its worst objective.
 
     Rule: A = whiten(−(1/k) log Σ wⁱ exp(−k Zⁱ)); k → 0 is GDPO's Σ wⁱ Zⁱ, k → ∞ the minimum over i. k grows in a
         straight line over the run.
@@ -71,12 +71,12 @@ class RVPO(Solver):
     Args:
         weights: w, one per objective.
         k: how much the worst objective counts at the first step, not negative; 0 is the weighted mean.
-        k_end: the same after `anneal_steps`; null: k stays.
-        anneal_steps: steps over which k moves; the run's own by default.
+        k_end: k after `anneal_steps`; null: k is constant.
+        anneal_steps: steps over which k changes; by default all steps of the run.
         whiten: centre and scale the result over the batch's responses.
 
     Raises:
-        UserError: for a k that is negative or infinite.
+        UserError: for a setting outside its range.
     """
 
     estimators = STANDARDISED
@@ -92,7 +92,7 @@ class RVPO(Solver):
         anneal_steps: Annotated[int, Range(least=1)] = 1,
     ) -> None:
         super().__init__(weights)
-        self.k = Annealed("solver.k", k, k_end, anneal_steps, above=0.0, inclusive=True)
+        self.k = Annealed(k, k_end, anneal_steps)
         self.whiten = whiten
 
     def on_advantages(
@@ -106,22 +106,27 @@ class RVPO(Solver):
             combined = (weights * advantages).sum(0)
         else:
             # Σ wⁱ exp(−k Zⁱ) differs from 1 by little where k is small, which the logarithm of a sum would round off.
-            advantages = torch.where(weights > 0, advantages, torch.inf)  # what has no weight is not the least one
+            advantages = torch.where(
+                weights > 0, advantages, torch.inf
+            )  # objectives without weight are never the least
             low = advantages.amin(0)
             combined = low - torch.log1p((weights * torch.expm1(-k * (advantages - low))).sum(0)) / k
         return (whiten_responses(combined, response_mask) if self.whiten else combined)[None]
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps were made."""
+        """The state to save: the number of steps."""
         return {"steps": self.k.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.k.steps = state["steps"]
 
 
 def whiten_responses(values: Float[Tensor, "B T"], response_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """(A − Ā) / s, the mean and sample deviation being those of the responses' means; 0 where they do not vary."""
+    """Values whitened over responses: (A − Ā) / s, with mean and sample deviation of the responses' means.
+
+    Zero everywhere if the means do not vary, and off the mask.
+    """
     counted = response_mask.any(1)
     means = (torch.where(response_mask, values, 0).sum(1) / response_mask.sum(1).clamp(min=1))[counted]
     if len(means) < 2:

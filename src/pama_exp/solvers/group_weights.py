@@ -1,4 +1,4 @@
-"""Sums of standardised rewards that look at how the rewards vary together among the answers to one prompt.
+"""Sums of standardised rewards, weighted by how the rewards vary together within the responses to one prompt.
 
 Legend: N objectives, B responses, G groups of S responses to one prompt, T response tokens.
 """
@@ -12,18 +12,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pama_exp.config.ranges import Range
-from pama_exp.errors import UserError, suggest
+from pama_exp.config.ranges import OneOf, Range, checked
 from pama_exp.solvers.group import STANDARDISED, whiten_responses
 from pama_exp.solvers.solver import Solver
 
-_ROUNDING = 1e-6  # a spread below this share of the values is rounding
+_ROUNDING = 1e-6  # a spread below this share of the values is a rounding error
 
 
 class _Remembering(Solver):
-    """Keeps the step's rewards for the combination of advantages.
+    """A solver that stores the step's rewards for the combination of advantages.
 
-    `group_size` is given by the run; 1, where there are no groups, makes one group of the whole batch.
+    `group_size` is given by the run; with 1 the whole batch is one group.
     """
 
     def __init__(self, weights: Sequence[float], group_size: Annotated[int, Range(least=1)] = 1) -> None:
@@ -32,31 +31,31 @@ class _Remembering(Solver):
         self._rewards: Float[Tensor, "N B"] | None = None
 
     def on_rewards(self, rewards: Float[Tensor, "N B"]) -> Float[Tensor, "N B"]:
-        """Unchanged, and remembered."""
+        """Return the rewards unchanged, and store them."""
         self._rewards = rewards
         return rewards
 
     def groups(self) -> Float[Tensor, "N G S"]:
-        """The step's rewards by group."""
+        """The step's rewards, grouped by prompt."""
         assert self._rewards is not None, "on_rewards comes first"
         size = self.group_size if self.group_size > 1 else self._rewards.shape[1]
         return self._rewards.double().reshape(len(self._rewards), -1, size)
 
     def spreads(self) -> tuple[Float[Tensor, "N G S"], Float[Tensor, "N G"]]:
-        """Rewards about their group's mean, and their sample deviation; exactly 0 where they do not vary."""
+        """Rewards minus their group's mean, and each group's sample deviation, exactly 0 where rewards do not vary."""
         grouped = self.groups()
         centred = grouped - grouped.mean(-1, keepdim=True)
         deviation = (centred.square().sum(-1) / max(grouped.shape[-1] - 1, 1)).sqrt()
         return centred, torch.where(deviation > _ROUNDING * grouped.abs().amax(-1), deviation, 0)
 
     def per_response(self, by_group: Float[Tensor, "*lead G"]) -> Float[Tensor, "*lead B"]:
-        """Each group's value, for each of its responses."""
+        """Repeat each group's value for all its responses."""
         assert self._rewards is not None
         return by_group.repeat_interleave(self._rewards.shape[1] // by_group.shape[-1], -1)
 
 
 class DVAO(_Remembering):
-    """Each objective counts by its spread among the answers to the prompt: what does not vary has no say.
+    """Weights by each reward's spread within the responses to a prompt; a reward that does not vary does not count.
 
     Rule: A = Σ w̃ⁱ Zⁱ, w̃ⁱ = wⁱ σᵢ / Σ wʲ σⱼ in every group, σᵢ the deviation of rⁱ in it.
     Cost: one backward pass.
@@ -67,7 +66,7 @@ class DVAO(_Remembering):
     Advantage: any that standardises. advantage=group advantage.baseline=standardise is the paper's; with a critic the
         batch is one group. In groups of 4 and fewer the spreads are noisy.
     Source: arXiv 2605.25604, the variance-adaptive weights, from a summary; shown there for two objectives.
-    Use: where rewards have one unit, and a reward that hardly varies should not be blown up to noise.
+    Use: where rewards have one unit, and the noise of a reward that hardly varies should not be amplified.
 
     Args:
         weights: w, one per objective.
@@ -87,9 +86,9 @@ class DVAO(_Remembering):
 
 
 class GD2PO(_Remembering):
-    """Responses about which the rewards disagree are left out.
+    """Standardised rewards added, leaving out responses on which the rewards disagree.
 
-    Rule: A = whiten(mᵇ k Σ wⁱ Zⁱ) over the kept, k the share of the group that is kept; mᵇ = 1 where all Zⁱ have one
+    Rule: A = whiten(mᵇ k Σ wⁱ Zⁱ) over responses with mᵇ = 1, k their share of the group; mᵇ = 1 where all Zⁱ have one
         sign (`hard`), or where |Σ wⁱ Zⁱ| ≥ τ Σ wⁱ |Zⁱ| (`snr`), 0 elsewhere.
     Cost: one backward pass; no critic.
     State: none.
@@ -98,14 +97,14 @@ class GD2PO(_Remembering):
     Stays: own.
     Advantage: advantage=group advantage.baseline=standardise, which computes Zⁱ.
     Source: arXiv 2606.16771 and its code, the conflict filter; τ = 0.2 in the code, 0.8 in its script.
-    Use: where noise makes rewards contradict one another. As with PAMA, what is kept thins out with the number of
-        objectives under `hard`.
+    Use: where noise makes rewards contradict one another. Under `hard`, as with PAMA, fewer responses remain the more
+        objectives there are.
 
     Args:
         weights: w, one per objective.
         mode: hard or snr.
         tau: τ in [0, 1], of `snr`; 0 keeps all.
-        whiten: centre and scale over the kept responses.
+        whiten: centre and scale over the remaining responses.
         group_size: responses per prompt; given by the run.
 
     Raises:
@@ -114,19 +113,16 @@ class GD2PO(_Remembering):
 
     estimators = STANDARDISED
 
+    @checked("solver")
     def __init__(
         self,
         weights: Sequence[float],
-        mode: str = "snr",
+        mode: Annotated[str, OneOf("hard", "snr")] = "snr",
         tau: Annotated[float, Range(least=0, most=1)] = 0.2,
         whiten: bool = True,
         group_size: Annotated[int, Range(least=1)] = 1,
     ) -> None:
         super().__init__(weights, group_size)
-        if mode not in ("hard", "snr"):
-            raise UserError(f"solver.mode={mode} is not one of its values.", suggest(mode, ("hard", "snr")))
-        if not 0 <= tau <= 1:
-            raise UserError(f"solver.tau={tau} is not in [0, 1].", "0 keeps every response; 0.2 is usual.")
         self.mode, self.tau, self.whiten = mode, tau, whiten
 
     def on_advantages(
@@ -143,8 +139,8 @@ class GD2PO(_Remembering):
         size = self.group_size if self.group_size > 1 else len(keep)
         share = self.per_response(keep.reshape(-1, size).to(z).mean(1))
         combined = (w[:, :, None] * advantages).sum(0) * (share * keep)[:, None]
-        kept = response_mask & keep[:, None]
-        return (whiten_responses(combined, kept) if self.whiten else torch.where(kept, combined, 0))[None]
+        mask = response_mask & keep[:, None]
+        return (whiten_responses(combined, mask) if self.whiten else torch.where(mask, combined, 0))[None]
 
 
 class CorrGRPO(_Remembering):
@@ -187,7 +183,7 @@ class CorrGRPO(_Remembering):
 
 
 class DARA(_Remembering):
-    """Rewards that seldom vary within a group are amplified, since they seldom have a say.
+    """Rewards that vary in few groups are amplified, since they act in few groups.
 
     Rule: A = whiten(Σ wⁱ aᵢ Zⁱ), aᵢ = min(cap, √(π_max/πᵢ)), πᵢ the share of groups in which rⁱ varies; with
         `asymmetric` only positive Zⁱ are amplified.
@@ -214,6 +210,7 @@ class DARA(_Remembering):
 
     estimators = STANDARDISED
 
+    @checked("solver")
     def __init__(
         self,
         weights: Sequence[float],
@@ -223,8 +220,6 @@ class DARA(_Remembering):
         group_size: Annotated[int, Range(least=1)] = 1,
     ) -> None:
         super().__init__(weights, group_size)
-        if not 1 <= cap < float("inf"):
-            raise UserError(f"solver.cap={cap}.", "It is at least 1, which amplifies nothing.")
         self.cap, self.asymmetric, self.whiten = cap, asymmetric, whiten
 
     def on_advantages(
@@ -244,7 +239,7 @@ class DARA(_Remembering):
 
 
 class RDPO(_Remembering):
-    """Rewards made normal by their ranks, then uncorrelated, then added: neither outliers nor copies count twice.
+    """Rewards turned into normal scores by rank, decorrelated and added: outliers and copies do not count twice.
 
     Rule: A = Σ yⁱ/√M over the M rewards that vary, y = C^(−½) q, qⁱ = Φ⁻¹((rank − ½)/B) of rⁱ in the batch, ties
         sharing their ranks, each brought to unit deviation, C the correlations of q over the batch.
@@ -253,21 +248,22 @@ class RDPO(_Remembering):
     Scale: invariant.
     Weights: simplex. Those of the user multiply y.
     Stays: no. Ranks keep their spread however near the optimum.
-    Advantage: any; it estimates its own from the rewards, one per response, so that a critic and the KL in the return
-        have no part in it. training.kl.placement=combined charges the KL.
+    Advantage: any; the method computes its own from the rewards, one per response. A critic and the KL in the return
+        have no effect on it. training.kl.placement=combined charges the KL.
     Source: arXiv 2605.13641, quantile normalisation and Mahalanobis whitening, from a summary of it; how its quantiles
         keep magnitudes is not said there, and normal scores do not.
     Use: where rewards have outliers, or are near copies of one another.
 
     Args:
         weights: w, one per objective.
-        floor: eigenvalues of C below this are raised to it, so that a copy is not blown up.
+        floor: eigenvalues of C below this are raised to it, which keeps copies of a reward small.
         group_size: responses per prompt; given by the run.
 
     Raises:
         UserError: for a floor outside (0, 1].
     """
 
+    @checked("solver")
     def __init__(
         self,
         weights: Sequence[float],
@@ -275,8 +271,6 @@ class RDPO(_Remembering):
         group_size: Annotated[int, Range(least=1)] = 1,
     ) -> None:
         super().__init__(weights, group_size)
-        if not 0 < floor <= 1:
-            raise UserError(f"solver.floor={floor} is not in (0, 1].", "0.05 is usual; 1 hardly whitens.")
         self.floor = floor
 
     def on_advantages(
@@ -300,7 +294,7 @@ class RDPO(_Remembering):
 
 
 def normal_scores(values: Float[Tensor, "N B"]) -> Float[Tensor, "N B"]:
-    """Φ⁻¹((rank − ½)/B), ties at their mean rank, in unit deviation; zeros where a row does not vary."""
+    """Normal scores of each row, Φ⁻¹((rank − ½)/B) in unit deviation; ties get their mean rank, constant rows zeros."""
     below = (values[:, None, :] < values[:, :, None]).sum(-1)
     same = (values[:, None, :] == values[:, :, None]).sum(-1)
     scores = torch.special.ndtri((below.double() + same / 2) / values.shape[1])

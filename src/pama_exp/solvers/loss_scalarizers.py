@@ -1,8 +1,8 @@
 """Loss scalarizers of torchjd, each as a solver.
 
-They are defined for positive losses. A clipped surrogate is none: it starts every rollout near 0 and has either sign.
-What they are fed is the positive loss of `Gap`, the share of the distance to a frozen ideal point that is left; the
-derivatives of the scalarizer there weigh the surrogates, which are the estimates of those losses' gradients.
+They are defined for positive losses, but a clipped surrogate is near 0 at each rollout's start and has either sign.
+Their input is instead the positive loss of `Gap`: the remaining share of the distance to a frozen ideal point. The
+scalarizer's derivatives there are the weights of the surrogates, which estimate the gradients of those losses.
 
 Legend: N objectives, B responses.
 """
@@ -20,7 +20,7 @@ from torchjd import scalarization
 from pama_exp.config.ranges import Range, checked
 from pama_exp.solvers.ideal_gap import Gap
 from pama_exp.solvers.solver import Gramian, Solver
-from pama_exp.solvers.weighted import remember, remembered
+from pama_exp.solvers.weighted import load_module_state, module_state
 
 
 class Scalarized(Solver):
@@ -29,7 +29,7 @@ class Scalarized(Solver):
     Args:
         weights: one per objective, applied until the first step has been observed.
         scalarizer: a torchjd scalarizer.
-        learn: called with the scalarizer and a step's losses, before these are scalarised, from the second step on.
+        learn: updates the scalarizer; called with it and a step's losses before these are scalarised, from step 2 on.
     """
 
     needs_calibration = True
@@ -43,11 +43,11 @@ class Scalarized(Solver):
         self.steps = 0
 
     def calibrate(self, scores: Float[Tensor, "N B"], rewards: Float[Tensor, "N B"]) -> None:
-        """Fix the ideal point and the start."""
+        """Set the ideal point and the starting point from the starting policy's scores."""
         self.gap.calibrate(scores)
 
     def observe(self, scores: Float[Tensor, "N B"]) -> None:
-        """Find the weights of this step from how far each objective is from its ideal."""
+        """Compute the weights of this step from each objective's distance to its ideal."""
         self.gap.observe(scores)
         losses = self.gap.values()
         if self.learn is not None and self.steps > 0:
@@ -59,23 +59,23 @@ class Scalarized(Solver):
         self.latest_weights = slopes / total if bool(total > 0) else self.weights
 
     def on_losses(self, losses: Float[Tensor, " N"], gramian: Gramian) -> Float[Tensor, " N"]:
-        """The weights of this step."""
+        """The weights computed by `observe`."""
         if len(losses) == 1:
             return torch.ones_like(losses)
         return self.latest_weights.to(losses)
 
     def state_dict(self) -> dict[str, Any]:
-        """The scalarizer, the ideal point and the latest weights."""
+        """The state to save: scalarizer, ideal point and latest weights."""
         return {
-            "scalarizer": remembered(self.scalarizer),
+            "scalarizer": module_state(self.scalarizer),
             "gap": self.gap.state_dict(),
             "steps": self.steps,
             "latest_weights": self.latest_weights,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        remember(self.scalarizer, state["scalarizer"])
+        """Restore the state that `state_dict` returned."""
+        load_module_state(self.scalarizer, state["scalarizer"])
         self.gap.load_state_dict(state["gap"])
         self.steps, self.latest_weights = state["steps"], state["latest_weights"]
 
@@ -96,9 +96,9 @@ def famo(
     Weights: simplex.
     Stays: no. The weights follow the rates.
     Advantage: any.
-    Source: Liu et al. 2023, arXiv 2306.03792, algorithm 1; torchjd FAMO. Fed with the positive losses of `Gap`: before
+    Source: Liu et al. 2023, arXiv 2306.03792, algorithm 1; torchjd FAMO. Uses the positive losses of `Gap`: before
         and after are consecutive steps, not two passes over one batch.
-    Use: for many objectives, where a Gramian is too dear.
+    Use: for many objectives, where a Gramian is too expensive.
 
     Args:
         weights: only their number is used.
@@ -112,7 +112,7 @@ def famo(
 
 @checked("solver")
 def uw(weights: Sequence[float], learning_rate: Annotated[float, Range(least=0)] = 0.025) -> Scalarized:
-    """Losses weighed by learned uncertainties: a loss that stays large loses weight.
+    """Losses weighted by learned uncertainties: a loss that stays large loses weight.
 
     Rule: S = Σ ½ exp(−sⁱ) ℓⁱ + ½ sⁱ; s takes a gradient step per step.
     Cost: one backward pass.
@@ -121,7 +121,7 @@ def uw(weights: Sequence[float], learning_rate: Annotated[float, Range(least=0)]
     Weights: simplex.
     Stays: no. The weights follow the losses.
     Advantage: any.
-    Source: Kendall et al. 2018, equation 7 with log variances; torchjd UW. Fed with the positive losses of `Gap`.
+    Source: Kendall et al. 2018, equation 7 with log variances; torchjd UW. Uses the positive losses of `Gap`.
     Use: as a baseline from multi-task learning; it favours objectives that are easy. IMTL-L is the same method.
 
     Args:
@@ -140,7 +140,7 @@ def uw(weights: Sequence[float], learning_rate: Annotated[float, Range(least=0)]
 
 @checked("solver")
 def dwa(weights: Sequence[float], temperature: Annotated[float, Range(above=0)] = 2.0) -> Scalarized:
-    """Losses weighed by how slowly they fell from one step to the next.
+    """Losses weighted by how slowly they fell from one step to the next.
 
     Rule: w = softmax(ρ / T), ρⁱ = ℓⁱ(t − 1) / ℓⁱ(t − 2); equal until two steps have passed.
     Cost: one backward pass.
@@ -150,7 +150,7 @@ def dwa(weights: Sequence[float], temperature: Annotated[float, Range(above=0)] 
     Stays: no. The weights follow the rates.
     Advantage: any.
     Source: Liu et al. 2019, "End-to-End Multi-Task Learning with Attention", equation 7; torchjd DWA, a step for an
-        epoch. Fed with the positive losses of `Gap`.
+        epoch. Uses the positive losses of `Gap`.
     Use: as a baseline from multi-task learning.
 
     Args:
@@ -220,7 +220,7 @@ def pbi(weights: Sequence[float], theta: Annotated[float, Range(least=0)] = 5.0)
     Weights: real. An objective that is ahead of the direction has a negative weight.
     Stays: no. The weights follow the losses.
     Advantage: any.
-    Source: Zhang & Li 2007, MOEA/D, the PBI approach; torchjd PBI. Fed with the positive losses of `Gap`.
+    Source: Zhang & Li 2007, MOEA/D, the PBI approach; torchjd PBI. Uses the positive losses of `Gap`.
     Use: to land on a chosen ray from the ideal point; large θ also holds objectives back.
 
     Args:

@@ -16,12 +16,12 @@ from pama_exp.solvers.solver import Solver
 
 
 class Linear(Solver):
-    """Fixed weights (MORLHF), in one of two places that are not the same method.
+    """Fixed weights (MORLHF), applied to the advantages or to the rewards.
 
     Rule: A = Σ wⁱ Aⁱ, or one advantage estimated from r = Σ wⁱ rⁱ.
     Cost: one backward pass; in reward space one value head.
     State: none.
-    Scale: equivariant. With whitened advantages, in advantage space, no reward drowns another by its spread.
+    Scale: equivariant. In advantage space with whitened advantages, the rewards' spreads do not matter.
     Weights: simplex.
     Stays: own.
     Advantage: any.
@@ -32,7 +32,7 @@ class Linear(Solver):
     Args:
         weights: w, one per objective.
         space: `advantage`, A = Σ wⁱ Aⁱ over advantages estimated (and whitened) per objective; `reward`, r = Σ wⁱ rⁱ
-            before a single advantage is estimated, so that one value head serves all.
+            before a single advantage is estimated, with one value head for all.
 
     Raises:
         UserError: for an unknown space.
@@ -49,11 +49,11 @@ class Linear(Solver):
 
     @property
     def num_channels(self) -> int:
-        """One in reward space."""
+        """1 in reward space, else N."""
         return 1 if self.space == "reward" else len(self.weights)
 
     def on_rewards(self, rewards: Float[Tensor, "K B"]) -> Float[Tensor, "L B"]:
-        """r = Σ wⁱ rⁱ in reward space."""
+        """The weighted reward Σ wⁱ rⁱ in reward space; in advantage space the rewards, unchanged."""
         if self.space == "advantage":
             return rewards
         return self.weighted_sum(rewards)[None]
@@ -61,7 +61,7 @@ class Linear(Solver):
     def on_advantages(
         self, advantages: Float[Tensor, "K B T"], response_mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "1 B T"]:
-        """A = Σ wⁱ Aⁱ in advantage space."""
+        """The weighted advantage Σ wⁱ Aⁱ in advantage space; in reward space the advantage, unchanged."""
         if self.space == "reward":
             return advantages
         return self.weighted_sum(advantages)[None]

@@ -1,7 +1,8 @@
-"""What a multi-objective method is to the rest of the framework: three hooks that act, identity by default.
+"""The base class of multi-objective methods.
 
-Three more only tell the solver what happened (`calibrate`, `observe`, `on_validation`); they do nothing by default, and
-every solver is told alike. A fourth, `prefer`, is for those that can weigh every response by a preference of its own.
+A method acts through one of three hooks: on rewards, on advantages or on losses. Each is the identity by default. Three
+others (`calibrate`, `observe`, `on_validation`) report scores to the solver and do nothing by default. `prefer` sets a
+preference for each response, in solvers that can use one.
 
 Legend: N objectives, K channels or losses before a hook, L after it, B responses, T response tokens.
 """
@@ -20,30 +21,30 @@ from pama_exp.errors import UserError
 
 @runtime_checkable
 class Gramian(Protocol):
-    """G_kl = ⟨∇L^k, ∇L^l⟩ of the surrogate losses, computed when called and not before."""
+    """The Gramian of the surrogate losses' gradients, G_kl = ⟨∇L^k, ∇L^l⟩, computed when called."""
 
     def __call__(self, target: Literal["parameters", "hidden"] = "parameters") -> Float[Tensor, "K K"]:
-        """Gradients with respect to the trained parameters, or to the last hidden state that the losses share."""
+        """The Gramian of gradients with respect to the trained parameters, or to the shared last hidden state."""
 
 
 class Solver:
     """A multi-objective method; a subclass overrides the hook at which it acts.
 
-    A subclass's further arguments are its settings in the configuration. One named `group_size` is given the number of
-    responses per prompt, which are consecutive in every batch.
+    A subclass's further arguments are its settings in the configuration. An argument named `group_size` receives the
+    number of responses per prompt, which are consecutive in every batch.
 
     Args:
         weights: the user's weight of each objective, in the objectives' order; normalised to sum to 1.
 
     Attributes:
-        weights: (N,) the same, on the simplex.
-        latest_weights: (N,) the objective weights most recently applied, averaged over valid tokens where they are per
-            token, and scaled so that their magnitudes sum to 1; for logging.
-        estimators: labels of the advantage estimators that the method is defined for; empty: all.
+        weights: (N,) the user's weights, normalised.
+        latest_weights: (N,) the weights applied last, for logging: averaged over valid tokens if they are per token,
+            and scaled to magnitudes that sum to 1.
+        estimators: labels of the advantage estimators that the method supports; empty: all.
         needs_calibration: whether `calibrate` must be called before the first step.
-        needs_validation: whether the method depends on `on_validation`, hence on `training.evaluate_every`.
-        takes_preferences: whether every response may have weights of its own, which `prefer` sets.
-        preferences: (N,B) these, where there are any.
+        needs_validation: whether the method uses `on_validation`, and so needs `training.evaluate_every`.
+        takes_preferences: whether `prefer` can set weights for each response.
+        preferences: (N,B) the weights of each response; None: the user's weights apply to all.
 
     Raises:
         UserError: if there are no weights, if one is negative or not finite, or if all are zero.
@@ -63,69 +64,82 @@ class Solver:
 
     @property
     def num_channels(self) -> int:
-        """Reward channels after `on_rewards`: how many advantages are estimated and value heads trained."""
+        """Number of reward channels after `on_rewards`; advantages and value heads are per channel."""
         return len(self.weights)
 
     def calibrate(self, scores: Float[Tensor, "N B"], rewards: Float[Tensor, "N B"]) -> None:
-        """The starting policy's scores, and the same after normalisation; called once, where `needs_calibration`."""
+        """Receive the starting policy's scores, raw and normalised; called once, if `needs_calibration`."""
 
     def observe(self, scores: Float[Tensor, "N B"]) -> None:
-        """Every step's scores before normalisation, ahead of the other hooks."""
+        """Receive each step's scores before normalisation; called before the other hooks."""
 
     def prefer(self, preferences: Float[Tensor, "N B"]) -> None:
-        """Weigh each response of the coming step by its own preference, and none by the user's weights."""
+        """Set the preference of each response of the coming step, used in place of the user's weights."""
         self.preferences = preferences
         self.latest_weights = preferences.mean(1)
 
     def weights_of(self, values: Float[Tensor, "N B *rest"]) -> Tensor:
-        """The weights in a shape that multiplies `values`: the user's, or each response's own."""
+        """The weights, the user's or each response's own, in a shape that broadcasts with `values`."""
         weights = self.weights[:, None] if self.preferences is None else self.preferences
         return weights.to(values).reshape(*weights.shape, *[1] * (values.dim() - 2))
 
     def weighted_sum(self, values: Float[Tensor, "N B *rest"]) -> Float[Tensor, " B *rest"]:
-        """Σ wⁱ vⁱ by the user's weights, or by each response's own."""
+        """Weighted sum over objectives, Σ wⁱ vⁱ, with the user's weights or each response's own."""
         if self.preferences is None:
             return torch.einsum("n,n...->...", self.weights.to(values), values)
         return (self.weights_of(values) * values).sum(0)
 
     def on_validation(self, means: Float[Tensor, " N"]) -> None:
-        """Mean scores on the validation prompts, whenever they have been evaluated."""
+        """Receive the mean scores on the validation prompts after each evaluation."""
 
     def on_rewards(self, rewards: Float[Tensor, "K B"]) -> Float[Tensor, "L B"]:
-        """One score per response and objective → one per response and channel."""
+        """Hook on rewards: one per response and objective in, one per response and channel out."""
         return rewards
 
     def on_advantages(
         self, advantages: Float[Tensor, "K B T"], response_mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "L B T"]:
-        """One advantage per token and channel → one per token and surrogate loss."""
+        """Hook on advantages: one per token and channel in, one per token and surrogate loss out."""
         return advantages
 
     def on_losses(self, losses: Float[Tensor, " K"], gramian: Gramian) -> Float[Tensor, " K"]:
-        """The weight of each surrogate loss in the update."""
+        """Hook on losses: the weight of each surrogate loss in the update."""
         return torch.ones_like(losses)
 
     def state_dict(self) -> dict[str, Any]:
-        """Whatever must survive an interruption: tensors and floats."""
+        """The state that a checkpoint must hold: tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
 
 
 def on_simplex(weights: Sequence[float]) -> Float[Tensor, " N"]:
-    """w^i / Σ w.
+    """Weights normalised to sum to 1, wⁱ / Σ w.
 
     Raises:
         UserError: if there are no weights, if one is negative or not finite, or if all are zero.
     """
-    given = torch.tensor(list(weights), dtype=torch.float64)
-    usable = bool(torch.isfinite(given).all()) and bool((given >= 0).all()) and bool((given > 0).any())
+    values = torch.tensor(list(weights), dtype=torch.float64)
+    usable = bool(torch.isfinite(values).all()) and bool((values >= 0).all()) and bool((values > 0).any())
     if not usable:
         raise UserError(
             f"solver.weights={list(weights)} cannot be normalised.",
             "Give one finite, non-negative number per objective, not all of them zero, such as [0.5, 0.5].",
         )
     # Divided by the largest first: a sum of huge weights overflows.
-    given = given / given.max()
-    return (given / given.sum()).float()
+    values = values / values.max()
+    return (values / values.sum()).float()
+
+
+def require_positive(weights: Sequence[float], reason: str) -> None:
+    """Check that all weights are above 0.
+
+    Raises:
+        UserError: if one is not; the message gives the reason.
+    """
+    if not bool((on_simplex(weights) > 0).all()):
+        raise UserError(
+            f"solver.weights={list(weights)}: {reason}.",
+            "Give every objective a positive weight; leave out an objective that should not count.",
+        )

@@ -13,23 +13,23 @@ from jaxtyping import Float
 from torch import Tensor
 from torchjd import aggregation
 
-from pama_exp.config.ranges import Range, Seed
-from pama_exp.errors import UserError
+from pama_exp.config.ranges import Range, Seed, checked
 from pama_exp.solvers.gradient import min_norm_weights
 from pama_exp.solvers.solver import Solver
 from pama_exp.solvers.weighted import Weighted
 
 _TINY = 1e-12
-_TURNS = 100  # of p and t; each shortens what is left by a factor
+_ITERATIONS = 100  # each solves for p, then for t; the error falls by a factor
 
 
+@checked("solver")
 def orpg(
     weights: Sequence[float],
     q: Annotated[float, Range(least=0)] = 0.5,
     blend: Annotated[float, Range(least=0, most=1)] = 0.25,
     seed: Seed = 0,
 ) -> Weighted:
-    """Where gradients agree the sum is turned a little towards the stronger one; where they conflict, PCGrad.
+    """Where gradients agree, their sum is rotated slightly towards the larger one; where they conflict, PCGrad.
 
     Rule: with cos(g¹, g²) = c ≥ 0: S = ‖Σ gⁱ‖, b = S v/‖v‖, v = Σ ‖gⁱ‖^q gⁱ/‖gⁱ‖, z = (1 − λc) Σ gⁱ + λc b, and the
         update is S z/‖z‖, divided by N; with c < 0 it is PCGrad's. With more than two objectives c is the mean cosine
@@ -53,10 +53,6 @@ def orpg(
     Raises:
         UserError: for a value outside its range.
     """
-    if not 0 <= q < float("inf"):
-        raise UserError(f"solver.q={q} is negative.", "1 is the sum, 0.5 usual.")
-    if not 0 <= blend <= 1:
-        raise UserError(f"solver.blend={blend} is not in [0, 1].", "0 is the sum where gradients agree; 0.25 is usual.")
     return Weighted(weights, _Orthogonal(q, blend), "mean", seed)
 
 
@@ -76,12 +72,13 @@ class _Orthogonal:
         alpha = self.blend * pairs.mean().clamp(max=1)
         stronger = torch.where(norms > 0, safe ** (self.q - 1), 0)
         size, plain = _norm(exact, torch.ones_like(norms)), torch.ones_like(norms)
-        turned = (1 - alpha) * plain + alpha * size / _norm(exact, stronger).clamp(min=_TINY) * stronger
-        return (turned * size / _norm(exact, turned).clamp(min=_TINY)).to(gramian)
+        rotated = (1 - alpha) * plain + alpha * size / _norm(exact, stronger).clamp(min=_TINY) * stronger
+        return (rotated * size / _norm(exact, rotated).clamp(min=_TINY)).to(gramian)
 
 
+@checked("solver")
 def raco(weights: Sequence[float], c: Annotated[float, Range(least=0)] = 0.4) -> Weighted:
-    """CAGrad about the preferred combination, whose correction may not weigh an objective more than it is preferred.
+    """CAGrad around the weighted mean gradient; the correction gives no objective more weight than its preference.
 
     Rule: g = g₀ + c ‖g₀‖ G/‖G‖, g₀ = Σ wⁱ gⁱ, G = Σ min(pⁱ, wⁱ) gⁱ, p = argmin over the simplex of
         ⟨Σ pⁱ gⁱ, g₀⟩ + c ‖g₀‖ ‖Σ pⁱ gⁱ‖, which is CAGrad's; the weights are scaled to sum to 1.
@@ -102,8 +99,6 @@ def raco(weights: Sequence[float], c: Annotated[float, Range(least=0)] = 0.4) ->
     Raises:
         UserError: for a negative radius.
     """
-    if not 0 <= c < float("inf"):
-        raise UserError(f"solver.c={c} is negative.", "0 is the weighted mean; 0.4 is usual.")
     return Weighted(weights, _clipped(Solver(weights).weights.double(), c), "sum")
 
 
@@ -114,7 +109,7 @@ def _clipped(preference: Float[Tensor, " N"], c: float) -> Callable[[Tensor], Te
         p = conflict_averse(exact, preference, float(radius))
         correction = torch.minimum(p, preference)
         length = _norm(exact, correction)
-        # A correction that vanishes has no direction.
+        # A correction of 0 has no direction.
         factor = radius / length if bool(length > 1e-6 * exact.diagonal().max().clamp(min=0).sqrt()) else 0.0
         return (preference + factor * correction).to(gramian)
 
@@ -122,10 +117,10 @@ def _clipped(preference: Float[Tensor, " N"], c: float) -> Callable[[Tensor], Te
 
 
 def conflict_averse(gramian: Float[Tensor, "N N"], toward: Float[Tensor, " N"], radius: float) -> Float[Tensor, " N"]:
-    """argmin_p ⟨Σ pⁱ gⁱ, g₀⟩ + radius ‖Σ pⁱ gⁱ‖ over the simplex, g₀ = Σ towardⁱ gⁱ, from the Gramian in float64.
+    """CAGrad's weights: argmin_p ⟨Σ pⁱ gⁱ, g₀⟩ + radius ‖Σ pⁱ gⁱ‖ over the simplex, g₀ = Σ towardⁱ gⁱ, in float64.
 
-    ‖x‖ is the least of (‖x‖²/t + t)/2 over t, taken at t = ‖x‖, so that the problem is convex in (p, t) together. For
-    a fixed t it is min-norm among the gⁱ + (t/radius) g₀; p and t take turns.
+    ‖x‖ is the minimum of (‖x‖²/t + t)/2 over t, at t = ‖x‖: the problem is convex in (p, t). For a fixed t it is the
+    min-norm problem of the gⁱ + (t/radius) g₀. The loop solves for p and t alternately.
     """
     size = gramian.diagonal().max().clamp(min=_TINY)
     exact, ones = gramian / size, torch.ones_like(toward)
@@ -137,11 +132,11 @@ def conflict_averse(gramian: Float[Tensor, "N N"], toward: Float[Tensor, " N"], 
         at_least = (inner == inner.min()).to(inner)
         return at_least / at_least.sum()
     length = float(_norm(exact, p))
-    for _ in range(_TURNS):
+    for _ in range(_ITERATIONS):
         step = length / reach
         p = min_norm_weights(exact + step * cross + step**2 * square)
-        before, length = length, float(_norm(exact, p))
-        if abs(length - before) <= 1e-9 * before:
+        previous, length = length, float(_norm(exact, p))
+        if abs(length - previous) <= 1e-9 * previous:
             break
     return p
 

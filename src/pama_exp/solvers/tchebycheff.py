@@ -1,6 +1,6 @@
-"""Methods that scalarise the rewards of a response by its distance from an ideal point, before any advantage.
+"""Methods that scalarise a response's rewards by their distance from an ideal point, before advantages are estimated.
 
-Once per response: taken per token, the distance would become a hidden penalty on length.
+The distance is taken once per response. Per token it would act as a penalty on length.
 
 Legend: N objectives, B responses.
 """
@@ -20,7 +20,7 @@ from pama_exp.solvers.solver import Solver
 
 
 class Tchebycheff(Solver):
-    """The weighted distance from an ideal point in the objective that is farthest from it.
+    """The largest weighted distance from an ideal point, over the objectives, negated as the reward.
 
     Rule: r = −maxᵢ wⁱ (zⁱ − rⁱ) + ρ Σ wⁱ rⁱ, once per response; one advantage is estimated from r.
     Cost: one backward pass; one value head.
@@ -58,16 +58,16 @@ class Tchebycheff(Solver):
 
     @property
     def num_channels(self) -> int:
-        """One."""
+        """1: the rewards are scalarised before advantages are estimated."""
         return 1
 
     def calibrate(self, scores: Float[Tensor, "N B"], rewards: Float[Tensor, "N B"]) -> None:
-        """zⁱ = the best reward of the starting policy's responses, unless z was given."""
+        """Set z to the best rewards of the starting policy's responses, unless it is a setting."""
         if self.needs_calibration:
             self.ideal = rewards.amax(1).cpu()
 
     def on_rewards(self, rewards: Float[Tensor, "N B"]) -> Float[Tensor, "1 B"]:
-        """The scalarised reward; a single objective's as it is."""
+        """The scalarised reward; a single objective's reward is returned unchanged."""
         if len(rewards) == 1:
             return rewards
         weights = self.weights_of(rewards)
@@ -76,21 +76,21 @@ class Tchebycheff(Solver):
         return (-shortfall.amax(0) + self.rho * (weights * rewards).sum(0))[None]
 
     def state_dict(self) -> dict[str, Any]:
-        """The ideal point."""
+        """The state to save: the ideal point."""
         return {"ideal": self.ideal}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.ideal = state["ideal"]
 
     def _shortfall(self, rewards: Float[Tensor, "N B"]) -> Float[Tensor, "N B"]:
-        """wⁱ (zⁱ − rⁱ)"""
+        """Weighted distances from the ideal point, wⁱ (zⁱ − rⁱ)."""
         assert self.ideal is not None, "calibrate has not been called"
         return self.weights_of(rewards) * (self.ideal.to(rewards)[:, None] - rewards)
 
 
 class SmoothTchebycheff(Tchebycheff):
-    """Tchebycheff with the maximum replaced by a soft one, so that more than the farthest objective counts.
+    """Tchebycheff with a soft maximum: not only the farthest objective counts.
 
     Rule: r = −μ log Σᵢ exp(wⁱ (zⁱ − rⁱ) / μ), once per response; μ → 0 is Tchebycheff.
     Cost: one backward pass; one value head.
@@ -119,7 +119,7 @@ class SmoothTchebycheff(Tchebycheff):
         self.mu = mu
 
     def on_rewards(self, rewards: Float[Tensor, "N B"]) -> Float[Tensor, "1 B"]:
-        """The scalarised reward; a single objective's as it is."""
+        """The scalarised reward; a single objective's reward is returned unchanged."""
         if len(rewards) == 1:
             return rewards
         exponents = self._shortfall(rewards) / self.mu
@@ -128,16 +128,16 @@ class SmoothTchebycheff(Tchebycheff):
 
 
 def _shares(counts: Float[Tensor, "N B"], weights: Float[Tensor, "N _"]) -> Float[Tensor, " N"]:
-    """∂r/∂rⁱ averaged over the responses, scaled to sum to 1."""
+    """The slopes ∂r/∂rⁱ, averaged over the responses and scaled to sum to 1."""
     slopes = (weights * counts / counts.sum(0)).mean(1)
     return slopes / slopes.sum() if bool(slopes.sum() > 0) else weights.mean(1)
 
 
-def _ideal_point(given: Sequence[float] | None, count: int) -> Float[Tensor, " N"] | None:
-    if given is None:
+def _ideal_point(ideal: Sequence[float] | None, count: int) -> Float[Tensor, " N"] | None:
+    if ideal is None:
         return None
-    if len(given) != count:
+    if len(ideal) != count:
         raise UserError(
-            f"solver.ideal={list(given)} has {len(given)} values for {count} objectives.", "Give one per objective."
+            f"solver.ideal={list(ideal)} has {len(ideal)} values for {count} objectives.", "Give one per objective."
         )
-    return torch.tensor(list(given), dtype=torch.float32)
+    return torch.tensor(list(ideal), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""The seam to torchjd: a function of the Gramian as a solver, and what it remembers in plain values.
+"""The adapter for torchjd: a function of the Gramian as a solver, and its state in plain values.
 
 Legend: N losses, one per objective.
 """
@@ -17,24 +17,24 @@ from torch.optim import Adam, Optimizer
 from pama_exp.errors import UserError
 from pama_exp.solvers.solver import Gramian, Solver
 
-# Squared distances below this share of the squared norms are rounding where the Gramian is float32.
+# Squared distances below this share of the squared norms are rounding errors of a float32 Gramian.
 TWIN_TOLERANCE = 1e-6
-_EVERY_MODULE = frozenset(vars(nn.Module()))  # torch's own, not what a module of torchjd remembers
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))  # torch's own, not the state of a torchjd module
 
 
 class Weighted(Solver):
-    """Weights that a function finds from the Gramian of the losses' gradients.
+    """Weights computed by a function of the Gramian of the losses' gradients.
 
-    The Gramian is handed over divided by its mean diagonal entry, because torchjd compares it with absolute thresholds
-    while policy gradients come in any size; and in its own precision, by which torchjd judges its rank. Where all
-    gradients vanish the user's weights are applied; objectives with the same gradient share their weights equally.
+    The Gramian is divided by its mean diagonal entry first, since torchjd uses absolute thresholds; it keeps its
+    precision, by which torchjd judges its rank. If all gradients are 0 the user's weights apply. Objectives with equal
+    gradients share their weights equally.
 
     Args:
         weights: one per objective.
         weighting: (N,N) Gramian → (N,) weights.
-        scaled: what the weights are divided by: `as is`, nothing; `mean`, N, where the method adds gradients up, so
-            that the update has the size of one gradient; `sum`, Σ|w|.
-        seed: where the weighting draws random numbers: they are a function of the seed and the number of earlier calls.
+        scaled: what the weights are divided by. `as is`: nothing. `mean`: N, for methods that add gradients; the update
+            then has the size of one gradient. `sum`: Σ|w|.
+        seed: of a weighting that draws random numbers; they depend on the seed and the number of earlier calls.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Weighted(Solver):
         self.calls = 0
 
     def on_losses(self, losses: Float[Tensor, " N"], gramian: Gramian) -> Float[Tensor, " N"]:
-        """The weighting's answer for this update's gradients."""
+        """The weighting's weights for this update's Gramian, scaled."""
         if len(losses) == 1:
             return torch.ones_like(losses)
         exact = gramian().detach().cpu()
@@ -63,17 +63,17 @@ class Weighted(Solver):
         return (weights / (len(losses) if self.scaled == "mean" else 1)).to(losses)
 
     def state_dict(self) -> dict[str, Any]:
-        """How often it was called, and the weighting itself where it remembers earlier calls."""
-        held = None
+        """The state to save: the number of calls, and the weighting's own state if it has one."""
+        state = None
         if isinstance(self.weighting, nn.Module) and isinstance(self.weighting, torchjd.Stateful):
-            held = remembered(self.weighting)
-        return {"calls": self.calls, "weighting": held}
+            state = module_state(self.weighting)
+        return {"calls": self.calls, "weighting": state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self.calls = state["calls"]
         if state["weighting"] is not None and isinstance(self.weighting, nn.Module):
-            remember(self.weighting, state["weighting"])
+            load_module_state(self.weighting, state["weighting"])
 
     def _draw(self, gramian: Float[Tensor, "N N"]) -> Float[Tensor, " N"]:
         self.calls += 1
@@ -85,9 +85,9 @@ class Weighted(Solver):
 
 
 def shared_among_twins(gramian: Float[Tensor, "N N"], weights: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """The same combination of gradients, with the mean weight for those with ‖gⁱ − gʲ‖² within rounding of 0.
+    """Weights of the same combination of gradients, with equal weights for equal gradients (up to rounding).
 
-    A solver's choice among them would be rounding, and would depend on the objectives' order.
+    Otherwise rounding and the objectives' order would decide between them.
     """
     squares = gramian.diagonal()
     apart = squares[:, None] + squares[None, :] - 2 * gramian
@@ -95,43 +95,43 @@ def shared_among_twins(gramian: Float[Tensor, "N N"], weights: Float[Tensor, " N
     return twins @ weights / twins.sum(1)
 
 
-def remembered(module: nn.Module) -> dict[str, Any]:
-    """What `module` holds, in plain values and tensors: torchjd keeps a part of it outside of state_dict."""
-    own = {**module._parameters, **module._buffers, **module._modules}
-    own |= {name: value for name, value in vars(module).items() if name not in _EVERY_MODULE}
-    held: dict[str, Any] = {}
-    for name, value in own.items():
+def module_state(module: nn.Module) -> dict[str, Any]:
+    """The state of a torchjd module in plain values and tensors; a part of it is not in its state_dict."""
+    attributes = {**module._parameters, **module._buffers, **module._modules}
+    attributes |= {name: value for name, value in vars(module).items() if name not in _MODULE_ATTRIBUTES}
+    state: dict[str, Any] = {}
+    for name, value in attributes.items():
         if isinstance(value, nn.Module):
-            held[name] = remembered(value)
+            state[name] = module_state(value)
         elif isinstance(value, Optimizer):
-            held[name] = value.state_dict()
+            state[name] = value.state_dict()
         elif isinstance(value, Tensor):
-            held[name] = value.detach().clone()
+            state[name] = value.detach().clone()
         elif _is_plain(value):
-            held[name] = value
-    return held
+            state[name] = value
+    return state
 
 
-def remember(module: nn.Module, held: Mapping[str, Any]) -> None:
-    """The inverse of `remembered`, on a module that was made with the same settings.
+def load_module_state(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Restore what `module_state` returned, in a module with the same settings.
 
     Raises:
-        UserError: for what an earlier version wrote, which is a pickle.
+        UserError: for a state that an earlier version pickled.
     """
-    if isinstance(held, Tensor):
+    if isinstance(state, Tensor):
         raise UserError(
             "This checkpoint is of a version that kept the solver's state as a pickle, which is no longer read.",
             "force=true runs again from the start.",
         )
-    for name in remembered(module):
-        kept, value = getattr(module, name), held[name]
-        if isinstance(kept, nn.Module):
-            remember(kept, value)
-        elif isinstance(kept, nn.Parameter):
+    for name in module_state(module):
+        current, value = getattr(module, name), state[name]
+        if isinstance(current, nn.Module):
+            load_module_state(current, value)
+        elif isinstance(current, nn.Parameter):
             with torch.no_grad():
-                kept.copy_(value)
-        elif isinstance(value, Mapping):  # Adam is what torchjd's modules learn by; they make it when first used
-            optimizer = Adam(module.parameters()) if kept is None else kept
+                current.copy_(value)
+        elif isinstance(value, Mapping):  # torchjd's modules learn by Adam, which they create at first use
+            optimizer = Adam(module.parameters()) if current is None else current
             optimizer.load_state_dict(dict(value))
             setattr(module, name, optimizer)
         else:
@@ -145,10 +145,10 @@ def _is_plain(value: Any) -> bool:
 
 
 def with_extra(name: str, make: Callable[[], Any]) -> Any:
-    """What `make` returns.
+    """The result of `make`, which needs torchjd's optional packages.
 
     Raises:
-        UserError: if torchjd misses packages for it.
+        UserError: if they are not installed; `name` is the solver's.
     """
     try:
         return make()
