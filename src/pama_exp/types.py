@@ -6,7 +6,7 @@ Legend: N objectives, B responses, P prompt tokens, T response tokens, H hidden 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
@@ -31,6 +31,19 @@ class PromptBatch:
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     preferences: Float[Tensor, "B N"] | None = None
     prefills: Sequence[str] | None = None
+
+    def rows(self, index: Sequence[int]) -> PromptBatch:
+        """The prompts at these rows, with the same padding."""
+        index = list(index)
+        return replace(
+            self,
+            input_ids=self.input_ids[index],
+            mask=self.mask[index],
+            texts=[self.texts[i] for i in index],
+            columns={name: [values[i] for i in index] for name, values in self.columns.items()},
+            preferences=None if self.preferences is None else self.preferences[index],
+            prefills=None if self.prefills is None else [self.prefills[i] for i in index],
+        )
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -45,8 +45,8 @@ def test_dropout_is_off_unless_asked_for(architecture, key):
         ("otp", {}, "otp", "Did you mean 'opt'?"),
         ("vit", {}, "vit", "Valid:"),
         ("gpt2", {"n_layers": 2}, "n_layers", "Did you mean 'n_layer'?"),
-        ("opt", {"hidden_size": 30, "num_attention_heads": 4}, "30", "Mend"),
-        ("gpt2", {"n_layer": "two"}, "two", "Mend"),
+        ("opt", {"hidden_size": 30, "num_attention_heads": 4}, "30", "Correct"),
+        ("gpt2", {"n_layer": "two"}, "two", "Correct"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_the_users_mistake(architecture, config, wrong, right):

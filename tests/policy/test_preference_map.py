@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 import tiny
 from pama_exp.errors import UserError
 from pama_exp.policy.attention import is_arranged
-from pama_exp.policy.export import export, load_preference_map, told
+from pama_exp.policy.export import conditioned as conditioned_model
+from pama_exp.policy.export import export, load_preference_map
 from pama_exp.policy.packing import pack
 from pama_exp.policy.policy import Policy, reference_log_probs, response_states, select
 from pama_exp.rollout.engine import Sampling
@@ -33,7 +34,7 @@ def rollout(preferences=ASKED):
 
 
 def conditioned(architecture, scale=0.5):
-    policy = Policy(tiny.language_model(architecture), 2, told=2).eval()
+    policy = Policy(tiny.language_model(architecture), 2, conditioned_on=2).eval()
     with torch.no_grad():
         weight = policy.preference_map.weight
         weight.copy_(scale * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
@@ -52,7 +53,7 @@ def embedded_by_hand(policy, rollout, row):
 
 
 def test_at_the_start_it_is_the_policy_that_is_told_nothing(architecture):
-    plain, told_one = (Policy(tiny.language_model(architecture), 2, told=n).eval() for n in (None, 2))
+    plain, told_one = (Policy(tiny.language_model(architecture), 2, conditioned_on=n).eval() for n in (None, 2))
     made = rollout()
     first, second = plain.score_rollout(made), told_one.score_rollout(made)
     torch.testing.assert_close(second.log_probs, first.log_probs, atol=tiny.ROUNDING, rtol=0)
@@ -153,7 +154,7 @@ def test_engines_sample_what_the_update_computes(architecture, engine, settings)
 @pytest.mark.parametrize("engine", [FastEngine, HFEngine])
 def test_engines_do_what_they_are_told(engine):
     """With a map strong enough, one preference says one word and the other another, whatever the noise."""
-    policy = Policy(tiny.language_model("gpt2"), 2, told=2).eval()
+    policy = Policy(tiny.language_model("gpt2"), 2, conditioned_on=2).eval()
     with torch.no_grad():
         policy.preference_map.weight.normal_(0, 200.0, generator=torch.Generator().manual_seed(4))
     made = engine(policy.model, tiny.tokenizer())
@@ -173,7 +174,7 @@ def test_an_exported_policy_is_told_again(architecture, tmp_path):
     assert torch.equal(weight, policy.preference_map.weight)
     assert names == ["x", "y"]
     made = rollout(torch.tensor([[0.75, 0.25]]).expand(4, -1))
-    with told(model, tmp_path, {"y": 1.0, "x": 3.0}):
+    with conditioned_model(model, tmp_path, {"y": 1.0, "x": 3.0}):
         found = tiny.log_probs_by_hand(model, made)
     for row, log_probs in enumerate(found):
         chosen = log_probs.gather(1, made.response_ids[row][made.response_mask[row]][:, None])[:, 0]
@@ -189,9 +190,12 @@ def test_an_exported_policy_is_told_again(architecture, tmp_path):
 def test_what_cannot_be_told_is_named(tmp_path):
     model = tiny.language_model("gpt2")
     export(Policy(model, 1), tiny.tokenizer(), tmp_path / "plain", ["x"], merged=True)
-    with pytest.raises(UserError, match="not told a preference"), told(model, tmp_path / "plain", {"x": 1.0}):
+    with (
+        pytest.raises(UserError, match="not told a preference"),
+        conditioned_model(model, tmp_path / "plain", {"x": 1.0}),
+    ):
         pass
     export(conditioned("gpt2"), tiny.tokenizer(), tmp_path / "told", ["x", "y"], merged=True, objectives=["x", "y"])
     for wrong in ({"x": 1.0}, {"x": 1.0, "z": 1.0}, {"x": 0.0, "y": 0.0}, {"x": 2.0, "y": -1.0}):
-        with pytest.raises(UserError, match=r"\['x', 'y'\]"), told(model, tmp_path / "told", wrong):
+        with pytest.raises(UserError, match=r"\['x', 'y'\]"), conditioned_model(model, tmp_path / "told", wrong):
             pass

@@ -13,7 +13,7 @@ from pama_exp.assembly.module import build_alignment
 from pama_exp.assembly.setup import Setup, resolve
 from pama_exp.config.schema import Config
 from pama_exp.parallel import collectives
-from pama_exp.policy.sharding import whole
+from pama_exp.policy.sharding import gathered
 from pama_exp.tracking.record import RunRecord
 from pama_exp.training.callbacks import Checkpoints
 from pama_exp.training.fitting import make_trainer
@@ -66,5 +66,5 @@ def fit(config: Config, folder: Any, steps: int, resume: Any = None) -> Any:
 
 
 def parameters_of(module: Any) -> list[torch.Tensor]:
-    with whole(module.policy):
+    with gathered(module.policy):
         return [p.detach().clone() for p in module.policy.parameters()]

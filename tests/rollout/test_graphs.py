@@ -93,7 +93,7 @@ def test_without_a_gpu_the_same_passes_are_made_as_they_are():
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_a_policy_told_its_preference_is_told_in_replays(architecture, tapes):
-    policy = Policy(tiny.language_model(architecture), 2, told=2).eval()
+    policy = Policy(tiny.language_model(architecture), 2, conditioned_on=2).eval()
     with torch.no_grad():
         policy.preference_map.weight.normal_(0, 3.0, generator=torch.Generator().manual_seed(4))
     asked = torch.rand(8, 2, generator=torch.Generator().manual_seed(1))

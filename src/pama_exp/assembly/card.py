@@ -75,7 +75,8 @@ def _conditioning(config: Config) -> dict[str, str]:
             "told its preference": markdown_text(f"before the prompt, as in {json.dumps(written, ensure_ascii=False)}")
         }
     example = ", ".join(f"{json.dumps(name)}: {1 / len(names):.2g}" for name in names).replace("`", r"\u0060")
-    how = f"by `{PREFERENCE_MAP}`: `with pama_exp.policy.export.told(model, FOLDER, {{{example}}}): model.generate(…)`"
+    call = f"with pama_exp.policy.export.conditioned(model, FOLDER, {{{example}}}): model.generate(…)"
+    how = f"by `{PREFERENCE_MAP}`: `{call}`"
     return {"told its preference": how}
 
 

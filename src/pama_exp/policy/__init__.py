@@ -1,1 +1,1 @@
-"""The policy: models and adapters from configurations and folders, value heads, log-probabilities."""
+"""The policy: models and adapters, value heads, log-probabilities, memory and export."""

@@ -1,4 +1,4 @@
-"""Low-rank additions to a frozen language model (LoRA, Hu et al. 2021), switched off, saved and merged."""
+"""LoRA adapters (Hu et al. 2021) of a frozen language model: made, switched off, saved and merged."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from pama_exp.errors import UserError, suggest
 
 
 class Adapter:
-    """W x + (alpha / rank) B A x in place of W x, in the target layers of `model`, which is changed and frozen.
+    """A LoRA adapter: W x + (alpha / rank) B A x in place of W x in the target layers.
+
+    The model is changed in place and frozen; only A and B are trained.
 
     Args:
-        model: the base; its class stays what it is.
+        model: the base model.
         targets: names of linear layers; None: every linear layer of the trunk.
         rank: rows of A.
-        alpha: the additions' scale is alpha / rank.
-        dropout: on x, in training mode.
+        alpha: scale of the additions, times rank.
+        dropout: probability of dropout on x in training mode.
 
     Raises:
-        UserError: if a target is no linear layer of the trunk, or peft is not installed.
+        UserError: if a target is not a linear layer of the trunk, or peft is not installed.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Adapter:
 
     @contextmanager
     def off(self) -> Iterator[PreTrainedModel]:
-        """The base alone, for as long as the block lasts: the reference, without a second copy."""
+        """Within the block the adapter is off: the base model, used as the reference without a second copy."""
         self._wrapped.base_model.disable_adapter_layers()
         try:
             yield self.model
@@ -59,27 +61,27 @@ class Adapter:
             self._wrapped.base_model.enable_adapter_layers()
 
     def save(self, folder: str | Path) -> None:
-        """The additions alone, in PEFT's format; they name the folder or id of their base."""
+        """Save the adapter's weights in PEFT's format; they name the folder or id of the base model."""
         self._wrapped.save_pretrained(str(folder), save_embedding_layers=False)  # they are never among the targets
 
     def merge(self) -> PreTrainedModel:
-        """The model with the additions folded into its weights; this adapter is then spent."""
+        """Merge the adapter into the weights and return the model; the adapter cannot be used afterwards."""
         return self._wrapped.merge_and_unload()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warning that peft calls a property of transformers by its former name: no user can act on it."""
+    """Within the block peft's warning about a renamed property of transformers is silent; users cannot act on it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
         yield
 
 
 def check_targets(model: PreTrainedModel, targets: Sequence[str] | None) -> list[str]:
-    """The names of the layers to adapt, every linear layer of the trunk where None.
+    """Names of the layers to adapt: `targets`, checked, or every linear layer of the trunk if None.
 
     Raises:
-        UserError: for a name that matches none of them, with those that would.
+        UserError: for a name that matches no layer; the hint lists those that exist.
     """
     valid = linear_names(model)
     for name in targets or ():
@@ -92,16 +94,20 @@ def check_targets(model: PreTrainedModel, targets: Sequence[str] | None) -> list
 
 
 def linear_names(model: PreTrainedModel) -> list[str]:
-    """Last parts of the names of the trunk's linear layers: not of the output layer, which embeddings may share."""
+    """Last parts of the names of the trunk's linear layers, without the output layer, which may share embeddings."""
     trunk = model.base_model.named_modules()
     return list(dict.fromkeys(n.rpartition(".")[2] for n, m in trunk if isinstance(m, nn.Linear | Conv1D)))
 
 
 def quantisation(bits: int | None, dtype: torch.dtype) -> Any:
-    """What transformers needs to load a model in 8 or 4 bits; None for neither.
+    """transformers' settings for loading a model in 8 or 4 bits; None for no quantisation.
+
+    Args:
+        bits: 8, 4 or None.
+        dtype: precision of the computation with 4 bits.
 
     Raises:
-        UserError: without CUDA or bitsandbytes.
+        UserError: for other bits, or without CUDA or bitsandbytes.
     """
     if bits is None:
         return None
@@ -116,10 +122,10 @@ def quantisation(bits: int | None, dtype: torch.dtype) -> Any:
 
 
 def check_quantisation(bits: int) -> None:
-    """Whether models can be held in so few bits here.
+    """Check that this machine can hold models in 8 or 4 bits.
 
     Raises:
-        UserError: if not, with what is missing.
+        UserError: for other bits, or if a GPU or bitsandbytes is missing.
     """
     if bits not in (4, 8):
         raise UserError(f"adapter.bits={bits}.", "It is 8, 4, or null for none.")

@@ -1,7 +1,7 @@
-"""Attention of a model of transformers that its callers arrange: who may look at whom, window by window.
+"""Attention of transformers' models with a layout that the caller of a forward pass chooses.
 
-A pass is given `layout=`, which transformers hands on to every layer's attention. What the layer then computes is the
-model's own: fused attention, or where the architecture has none (capped scores, attention sinks) its own function.
+The pass takes `layout=`, which transformers hands on to every layer's attention. The layers then compute the model's
+own attention: fused, or the architecture's own function where it has no fused one (capped scores, attention sinks).
 
 Legend: b rows, n queries, d width of a head.
 """
@@ -21,14 +21,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 ARRANGED, ARRANGED_EAGER = "pama_exp_arranged", "pama_exp_arranged_eager"
-_KINDS = {"full_attention", "sliding_attention"}  # of layers; others keep a state or look at chunks
+_KINDS = {"full_attention", "sliding_attention"}  # supported layers; others keep a state or attend to chunks
 
 Attention = Callable[..., Tensor]  # of queries, keys, values, and a mask that is added to the scores
 
 
 @runtime_checkable
 class Layout(Protocol):
-    """How a pass arranges its tokens."""
+    """How a forward pass arranges its tokens for attention."""
 
     def attend(
         self,
@@ -37,19 +37,19 @@ class Layout(Protocol):
         mask: Tensor | None,
         window: int | None,
     ) -> Float[Tensor, "b n heads d"]:
-        """The layer's result for queries, keys and values of (b, heads, n, d).
+        """One layer's attention output for queries, keys and values of shape (b, heads, n, d).
 
         Args:
-            attention: the layer's own; without a mask it is causal.
+            attention: the layer's own attention; causal if called without a mask.
             states: queries, keys, values.
-            mask: what the model was given as its mask.
-            window: how many tokens, itself included, a token of this layer looks at; None: all before it.
+            mask: the attention mask that the model got.
+            window: number of tokens, itself included, that a token of this layer attends to; None: all before it.
         """
         ...
 
 
 def why_not(model: PreTrainedModel) -> str | None:
-    """Why the model's attention cannot be arranged; None where it can."""
+    """Why the model's attention cannot take a layout, as a phrase; None if it can."""
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - _KINDS
     if not model._supports_attention_backend:
         return "transformers gives it no attention backend"
@@ -63,18 +63,21 @@ def why_not(model: PreTrainedModel) -> str | None:
 
 
 def arrange(model: PreTrainedModel) -> PreTrainedModel:
-    """Let passes of this model take a `layout`, where it can; passes without one are transformers' own."""
-    fused, own = ("sdpa", ARRANGED), ("eager", ARRANGED_EAGER)
-    now, then = fused if model._supports_sdpa else own
-    if model.config._attn_implementation == now and why_not(model) is None:
-        model.set_attn_implementation(then)
+    """Let forward passes of this model take a `layout`, if possible; returns the model, changed in place.
+
+    Passes without a layout stay transformers' own.
+    """
+    fused, eager = ("sdpa", ARRANGED), ("eager", ARRANGED_EAGER)
+    original, arranged = fused if model._supports_sdpa else eager
+    if model.config._attn_implementation == original and why_not(model) is None:
+        model.set_attn_implementation(arranged)
         if not _reaches_every_layer(model):
-            model.set_attn_implementation(now)
+            model.set_attn_implementation(original)
     return model
 
 
 class _Counting:
-    """Attention as it is, counted."""
+    """A layout that changes nothing and counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -82,14 +85,14 @@ class _Counting:
     def attend(
         self, attention: Attention, states: tuple[Tensor, Tensor, Tensor], mask: Tensor | None, window: int | None
     ) -> Tensor:
-        """See `Layout`."""
+        """Plain attention, counted."""
         self.calls += 1
         return attention(*states, mask)
 
 
 @torch.no_grad()
 def _reaches_every_layer(model: PreTrainedModel) -> bool:
-    """Whether the architecture hands on to all its layers what a pass is given: a few do not."""
+    """Whether the architecture hands the layout on to all its layers; a few do not."""
     layout, token = _Counting(), torch.zeros(1, 1, dtype=torch.long, device=model.device)
     try:
         model.base_model(input_ids=token, use_cache=False, layout=layout)
@@ -99,18 +102,18 @@ def _reaches_every_layer(model: PreTrainedModel) -> bool:
 
 
 def is_arranged(model: PreTrainedModel) -> bool:
-    """Whether `arrange` took effect."""
+    """Whether forward passes of the model can take a `layout` (`arrange` succeeded)."""
     return bool(model.config._attn_implementation in (ARRANGED, ARRANGED_EAGER))
 
 
 def windows_of(model: PreTrainedModel) -> set[int]:
-    """How far layers of the model look that do not look at everything, in tokens."""
-    found = [getattr(module, "sliding_window", None) for module in model.modules()]
-    found.append(getattr(model.config.get_text_config(), "sliding_window", None))
-    return {window for window in found if isinstance(window, int) and window > 0}
+    """Sizes, in tokens, of the attention windows of the model's layers; empty if all layers attend to everything."""
+    sizes = [getattr(module, "sliding_window", None) for module in model.modules()]
+    sizes.append(getattr(model.config.get_text_config(), "sliding_window", None))
+    return {size for size in sizes if isinstance(size, int) and size > 0}
 
 
-def _own_eager(module: nn.Module) -> Callable[..., Any]:
+def _eager_function(module: nn.Module) -> Callable[..., Any]:
     function: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
     return function
 
@@ -137,8 +140,8 @@ def _eager(
     layout: Layout | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """The same by the architecture's own function, which has to be told what is causal."""
-    return _attend(partial(_own_eager(module), module, **rest), (query, key, value), attention_mask, layout, rest)
+    """Attention by the architecture's own function, which needs an explicit causal mask; shapes as in `_fused`."""
+    return _attend(partial(_eager_function(module), module, **rest), (query, key, value), attention_mask, layout, rest)
 
 
 def _attend(
@@ -150,7 +153,7 @@ def _attend(
 ) -> tuple[Tensor, None]:
     if layout is None:
         return function(*states, mask)[0], None
-    return layout.attend(lambda *given: function(*given)[0], states, mask, rest.get("sliding_window")), None
+    return layout.attend(lambda *arguments: function(*arguments)[0], states, mask, rest.get("sliding_window")), None
 
 
 AttentionInterface.register(ARRANGED, _fused)

@@ -1,4 +1,4 @@
-"""The aligned policy as others load it: weights or adapter, tokenizer, value heads beside them, and a model card."""
+"""Export of an aligned policy: weights or adapter, tokenizer, value heads and a model card."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PREFERENCE_MAP = "preference_map.safetensors"  # of a conditioned policy
 
 @dataclass(frozen=True)
 class Card:
-    """What a reader of the exported folder is told."""
+    """The contents of the model card in an exported folder."""
 
     base: str  # a Hub id, or what the policy was before alignment
     is_hub_id: bool
@@ -52,18 +52,19 @@ def export(
     state: Mapping[str, Any] | None = None,
     objectives: Sequence[str] = (),
 ) -> None:
-    """Write the policy in Hugging Face's format (with an adapter that is not merged, in PEFT's), and its value heads.
+    """Write the policy in Hugging Face's format (an adapter that is not merged in PEFT's), and its value heads.
 
-    The map of a conditioned policy is a file of its own: without it the folder is the policy of the even preference.
+    The preference map of a conditioned policy is a separate file; without it the folder is the policy of the even
+    preference.
 
     Args:
-        policy: its adapter, if merged, is folded in for good.
+        policy: with `merged`, its adapter is merged permanently.
         tokenizer: the policy's.
-        folder: where to.
-        channels: what each value head estimates.
-        merged: whether an adapter is folded into the weights.
-        state: whole weights, where the model holds a part of them alone.
-        objectives: what a conditioned policy's preference is over, in order.
+        folder: where to write.
+        channels: name of the reward that each value head estimates.
+        merged: whether to merge an adapter into the weights.
+        state: the full weights, if the model holds only a shard of them.
+        objectives: names of the objectives of a conditioned policy's preference, in order.
     """
     folder = Path(folder)
     heads = {name: p.detach().cpu().contiguous() for name, p in policy.value_heads.state_dict().items()}
@@ -82,7 +83,11 @@ def export(
 
 
 def load_preference_map(folder: str | Path) -> tuple[Tensor, list[str]] | None:
-    """The exported map (E, N) and the objectives that its columns are of; None where the policy is not conditioned."""
+    """The exported preference map (E, N) and the names of its N objectives; None if the policy is not conditioned.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
     path = Path(folder) / PREFERENCE_MAP
     if not path.is_file():
         return None
@@ -95,21 +100,21 @@ def load_preference_map(folder: str | Path) -> tuple[Tensor, list[str]] | None:
 
 
 @contextmanager
-def told(model: Any, folder: str | Path, preference: Mapping[str, float]) -> Iterator[None]:
-    """The model of an exported folder answers by this preference meanwhile, in `generate` as in `forward`.
+def conditioned(model: Any, folder: str | Path, preference: Mapping[str, float]) -> Iterator[None]:
+    """Within the block the exported model follows this preference, in `generate` and in `forward`.
 
     Args:
-        model: as transformers loads it.
-        folder: the exported policy's.
-        preference: a weight for each objective, not negative, not all zero.
+        model: the exported model, loaded by transformers.
+        folder: the exported folder.
+        preference: a weight for each objective by name, not negative and not all zero.
 
     Raises:
-        UserError: if the folder's policy is not conditioned, or on other objectives.
+        UserError: if the folder's policy is not conditioned, or conditioned on other objectives.
     """
-    found = load_preference_map(folder)
-    if found is None:
+    loaded = load_preference_map(folder)
+    if loaded is None:
         raise UserError(f"The policy in {folder} is not told a preference.", f"It holds no {PREFERENCE_MAP}.")
-    weight, names = found
+    weight, names = loaded
     total = sum(preference.values())
     if set(names) != set(preference) or not total > 0 or min(preference.values()) < 0:
         raise UserError(f"preference={dict(preference)} is not one over {names}.", "Give each a weight, not negative.")
@@ -119,7 +124,7 @@ def told(model: Any, folder: str | Path, preference: Mapping[str, float]) -> Ite
 
 
 def write_card(folder: str | Path, card: Card, adapter_only: bool) -> None:
-    """README.md, with the metadata that the Hub reads; and what every file of the finished folder is known by."""
+    """Write README.md with the metadata that the Hub reads, and the manifest of all files of the folder."""
     base = [f"base_model: {card.base}"] if card.is_hub_id else []
     head = [
         "---",
@@ -158,13 +163,13 @@ def write_card(folder: str | Path, card: Card, adapter_only: bool) -> None:
 
 
 def fenced(command: str) -> list[str]:
-    """A block of shell in markdown, which nothing in the command can end."""
+    """A markdown block with a shell command, fenced by more backticks than the command has in a row."""
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", command))])
     return [f"{fence}sh", command, fence]
 
 
 def _rewards(objectives: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A table of the rewards that training saw and, on the testbed, of the gold ones."""
+    """A table of the training (proxy) rewards and, on FactWorld, of the gold rewards."""
 
     def row(name: str, means: Mapping[str, Any]) -> list[float | None]:
         return [(means[when] or {}).get(kind) for kind in ("proxy", "gold") for when in ("before", "after")]

@@ -1,4 +1,4 @@
-"""Models from configurations and local folders, in Hugging Face's formats."""
+"""Models and tokenizers from configurations and from local folders in Hugging Face's formats."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 def build_model(
     architecture: str, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None = None
 ) -> PreTrainedModel:
-    """A causal language model with random weights, the tokenizer's vocabulary, and no dropout unless asked.
+    """A causal language model with random weights, the tokenizer's vocabulary, and no dropout unless `config` sets it.
 
-    A vocabulary size in `config` stands. Without a tokenizer, special tokens are the architecture's own.
+    A vocabulary size in `config` takes precedence. Without a tokenizer, special tokens are the architecture's own.
 
     Raises:
         UserError: for an unknown architecture or key, or a value that the architecture refuses.
@@ -52,11 +52,11 @@ def build_model(
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **settings))
     except Exception as error:  # each architecture refuses values in its own way
         reason = shown(str(error), 200)
-        raise UserError(f"model.config is not valid for {architecture}: {reason}", "Mend that value.") from None
+        raise UserError(f"model.config is not valid for {architecture}: {reason}", "Correct that value.") from None
 
 
 def build_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A sequence classifier with one output, its trunk a copy of the language model's, its head new."""
+    """A sequence classifier with one output: a copy of the language model's trunk and a new, random head."""
     # id2label of a causal model holds the default two labels, which would contradict num_labels
     settings = {k: v for k, v in model.config.to_dict().items() if k not in ("id2label", "label2id")}
     config = type(model.config).from_dict({**settings, "num_labels": 1})
@@ -69,11 +69,11 @@ def build_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
 def load_model(
     folder: str | Path, dtype: str | None = None, bits: int | None = None, allow_pickle: bool = False
 ) -> PreTrainedModel:
-    """A causal language model from a local folder; a folder that holds an adapter gives its base with it folded in.
+    """Load a causal language model from a local folder; an adapter's folder gives its base with the adapter merged.
 
     Args:
         folder: in Hugging Face's or PEFT's format.
-        dtype: of the weights in memory, by torch's name; None: as saved.
+        dtype: torch's name of the weights' precision in memory; None: as saved.
         bits: 8 or 4 for a quantised base.
         allow_pickle: read pickled weights where there are no safetensors; no code in them is run.
 
@@ -90,21 +90,21 @@ def load_model(
 
 
 def load_classifier(folder: str | Path) -> PreTrainedModel:
-    """A sequence classifier from a local folder.
+    """Load a sequence classifier from a local folder.
 
     Raises:
-        UserError: if the folder is missing, or holds no trained head.
+        UserError: if the folder holds no model, or the head's weights are missing.
     """
     return _load(AutoModelForSequenceClassification, folder)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer saved with a model, padding on the left; with its end token where it has no padding token.
+    """Load the tokenizer saved with a model; it pads on the left, by its end token if it has no padding token.
 
-    Padding is masked wherever it could matter, so that the two may be one.
+    Padding is masked wherever it matters, so it may be the end token.
 
     Raises:
-        UserError: if the folder holds none, or it has no end token.
+        UserError: if the folder holds no readable tokenizer, or it has no end token.
     """
     # Without these files transformers would make an empty tokenizer of the model's class.
     if not any(path for pattern in _VOCABULARIES for path in Path(folder).glob(pattern)):
@@ -127,10 +127,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
 
 def check_vocabulary(rows: int, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
-    """Every token has its row in the embedding.
+    """Check that the embedding has a row for every token id of the tokenizer; `source` names both in the message.
 
     Raises:
-        UserError: if the tokenizer knows ids beyond it.
+        UserError: if it has too few rows.
     """
     highest = max(tokenizer.get_vocab().values())
     if highest >= rows:
@@ -141,16 +141,16 @@ def check_vocabulary(rows: int, tokenizer: PreTrainedTokenizerBase, source: str)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Weights (safetensors), configuration and tokenizer."""
+    """Save weights (safetensors), configuration and tokenizer in the folder."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def architecture_of(folder: str | Path) -> PreTrainedModel:
-    """The causal language model that the folder's config.json describes, with random weights.
+    """Build the causal language model that the folder's config.json describes, with random weights.
 
     Raises:
-        UserError: if transformers has no such architecture, or it is another kind of model.
+        UserError: if transformers cannot build it, or it is a classifier.
     """
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
@@ -170,7 +170,7 @@ def architecture_of(folder: str | Path) -> PreTrainedModel:
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
-    """How many tokens the model can attend over; None where it is not bounded."""
+    """Largest number of positions of the model, in tokens; None if it has no limit."""
     return getattr(model.config, "max_position_embeddings", None)
 
 
@@ -188,8 +188,8 @@ def _settings(
         if key not in valid:
             raise UserError(f"model.config has no key '{key}' in the architecture {architecture}.", suggest(key, valid))
     vocabulary = {} if tokenizer is None else _vocabulary(tokenizer)
-    still = {name: 0.0 for name in _DROPOUTS if hasattr(known, name)}
-    return {**vocabulary, **still, **config}
+    no_dropout = {name: 0.0 for name in _DROPOUTS if hasattr(known, name)}
+    return {**vocabulary, **no_dropout, **config}
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -202,10 +202,10 @@ def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def check_weights(folder: str | Path, allow_pickle: bool) -> None:
-    """The folder holds weights, none of them damaged, and not as pickles that nobody asked for.
+    """Check that the folder holds a model with complete, undamaged weights, not pickled unless `allow_pickle`.
 
     Raises:
-        UserError: if not.
+        UserError: if it does not.
     """
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
@@ -221,7 +221,7 @@ def _check_files(folder: Path, allow_pickle: bool) -> None:
 
 def _load(kind: Any, folder: str | Path, allow_pickle: bool = False, **extra: Any) -> PreTrainedModel:
     check_weights(folder, allow_pickle)
-    logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # what it would warn of is an error below
+    logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # its warnings are errors below
     try:
         model, info = kind.from_pretrained(
             str(folder),
@@ -244,11 +244,11 @@ def _load(kind: Any, folder: str | Path, allow_pickle: bool = False, **extra: An
     return model
 
 
-def whole_folder(folder: str | Path) -> Path:
-    """The folder itself, or where it holds an adapter that of its base.
+def unadapted_folder(folder: str | Path) -> Path:
+    """The folder of the full weights: the folder itself, or the base's folder if it holds an adapter.
 
     Raises:
-        UserError: if the adapter names no base, or that is not to be had.
+        UserError: if the adapter names no base, or the base cannot be found or is an adapter too.
     """
     settings = Path(folder) / "adapter_config.json"
     if not settings.is_file():
@@ -260,16 +260,16 @@ def whole_folder(folder: str | Path) -> Path:
         raise UserError(f"{settings} names no base.", "Is the folder whole?") from None
     if content.get("megatron_config") is not None:  # PEFT would import the module that it names
         raise UserError(f"{settings} is for Megatron, which nothing here reads.", "Give an adapter of a plain model.")
-    found = Path(base) if Path(base).is_dir() else repositories.resolve(base)
-    if (found / "adapter_config.json").is_file():
+    resolved = Path(base) if Path(base).is_dir() else repositories.resolve(base)
+    if (resolved / "adapter_config.json").is_file():
         raise UserError(f"{settings}: its base {base} is an adapter too.", "Merge that one into its own base first.")
-    return found
+    return resolved
 
 
 def _load_adapted(folder: Path, dtype: str | None, allow_pickle: bool) -> PreTrainedModel:
     from peft import PeftModel
 
-    source = whole_folder(folder)
+    source = unadapted_folder(folder)
     _check_files(folder, allow_pickle)
     if repositories.weights_format(folder) is None:
         raise UserError(f"{folder} holds no adapter_model.safetensors.", "Is the folder whole?")
@@ -279,4 +279,4 @@ def _load_adapted(folder: Path, dtype: str | None, allow_pickle: bool) -> PreTra
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"The adapter in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
-    return adapted.merge_and_unload().requires_grad_(True).eval()  # peft has frozen the base; merged, it is a model
+    return adapted.merge_and_unload().requires_grad_(True).eval()  # peft froze the base

@@ -1,4 +1,4 @@
-"""How many bytes a policy's training takes, from a model without memory for its weights (on the meta device)."""
+"""Estimates of the memory that training takes, from a model on the meta device, which holds no weights."""
 
 from __future__ import annotations
 
@@ -12,44 +12,41 @@ from transformers.pytorch_utils import Conv1D
 
 from pama_exp.policy.log_probs import _KEPT as MOST_LOGITS
 
-_LOGIT_COPIES = 2  # of a pass over response tokens: logits and their gradient
-_DRAWN_COPIES = 3  # of the next token's logits while it is drawn: as the head gives them, weights, their running sums
+_LOGIT_COPIES = 2  # in a pass over response tokens: logits and their gradient
+_DRAWN_COPIES = 3  # while a token is drawn: its logits, their exponentials and cumulative sums
 _QUANTISED_BYTES = {8: 1.0, 4: 0.53}  # per weight of a linear layer, scales included
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a run asks of a model: the precision and the sizes that memory grows with."""
+    """The precisions and sizes of a run that determine its memory; bytes are per parameter, others are counts."""
 
     weight_bytes: int  # per parameter of the base
-    trained_bytes: int  # per parameter that is trained
+    trained_bytes: int  # per trained parameter
     bits: int | None
     has_reference_copy: bool
-    recomputes: bool  # activation checkpointing
+    recomputes: bool  # with activation checkpointing
     value_heads: int
     rollout_rows: int
     prompt_tokens: int
     response_tokens: int
     micro_batch_rows: int
     shards: int  # devices that split parameters, gradients and optimiser state
-    mixed: bool  # computes in 16 bits on 32-bit weights
-    master_bytes: int = 0  # per parameter that is trained: a copy in float32 of what is held in 16 bits
-    moment_bytes: int | None = None  # of each of the two, per parameter that is trained; None: as the parameter itself
-    packed_tokens: int | None = None  # of a micro-batch without its padding; None: as if every prompt were the longest
-    solver_gradients: int = 0  # whole ones that the solver compares, held beside the activations
-    watched_gradients: int = 0  # whole ones that diagnostics compare, held beside the update's own
+    mixed: bool  # whether it computes in 16 bits with 32-bit weights
+    master_bytes: int = 0  # per trained parameter, of a float32 copy of 16-bit weights
+    moment_bytes: int | None = None  # per trained parameter, of each of two moments; None: as the parameter
+    packed_tokens: int | None = None  # of a micro-batch without padding; None: as if every prompt were the longest
+    solver_gradients: int = 0  # full gradients that the solver compares, held beside the activations
+    watched_gradients: int = 0  # full gradients that diagnostics compare, held beside the update's own
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
-    """All parameters and those that are trained; tied ones count once."""
+    """Number of all parameters and of the trained ones; tied parameters count once."""
     return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
-    """Bytes per device, by what they are for. The optimiser is AdamW: two moments for each trained parameter.
-
-    Not all of it is held at once: see `peak`.
-    """
+    """Estimated bytes per device by purpose, for training with AdamW; not all are held at once, see `peak`."""
     total, trained = parameter_counts(model)
     frozen = total - trained
     weights = frozen * load.weight_bytes + trained * load.trained_bytes
@@ -59,10 +56,10 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
     width = model.get_output_embeddings().weight.shape[1]
     length = load.prompt_tokens + load.response_tokens
     layers = _text(model).num_hidden_layers
-    kept = activation_bytes_per_token(model, load.weight_bytes if not load.mixed else 2)
+    activations = activation_bytes_per_token(model, load.weight_bytes if not load.mixed else 2)
     if load.recomputes:
         inputs = layers * _text(model).hidden_size * min(load.weight_bytes, 2 if load.mixed else 4)
-        kept = inputs + kept / layers
+        activations = inputs + activations / layers
     vocabulary = model.get_output_embeddings().weight.shape[0]
     tokens = load.micro_batch_rows * length if load.packed_tokens is None else load.packed_tokens
     logits = min(load.micro_batch_rows * load.response_tokens * vocabulary, MOST_LOGITS)
@@ -75,7 +72,7 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
         "value heads": load.value_heads * (width + 1) * load.trained_bytes * 4,
         "key-value cache": load.rollout_rows * length * cache_bytes_per_token(model, load.weight_bytes),
         "next token": load.rollout_rows * vocabulary * 4 * _DRAWN_COPIES,
-        "activations": tokens * kept,
+        "activations": tokens * activations,
         "logits": logits * load.weight_bytes * _LOGIT_COPIES,
         "gradients compared": max(load.solver_gradients - 1, load.watched_gradients) * trained * 4 / load.shards,
         "saved policy": total * load.weight_bytes,
@@ -83,7 +80,7 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
 
 
 def peak(parts: dict[str, float]) -> float:
-    """The most held at once: of an update, a generation (an evaluation's too) and saving the policy, the largest."""
+    """The largest number of bytes held at once: in an update, a generation, or when the policy is saved."""
     phases = (
         ("activations", "logits", "gradients compared"),
         ("key-value cache", "next token"),
@@ -94,7 +91,7 @@ def peak(parts: dict[str, float]) -> float:
 
 
 def cache_bytes_per_token(model: PreTrainedModel, element_bytes: int) -> float:
-    """Keys and values of one token in every layer."""
+    """Bytes of one token's keys and values in all layers, at `element_bytes` per number."""
     config = _text(model)
     heads = config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -103,10 +100,10 @@ def cache_bytes_per_token(model: PreTrainedModel, element_bytes: int) -> float:
 
 
 def activation_bytes_per_token(model: PreTrainedModel, element_bytes: int) -> float:
-    """What the trunk keeps of a token for the backward pass.
+    """Bytes that the trunk keeps per token for the backward pass, at `element_bytes` per number.
 
     Measured: the trunk runs on the meta device at two lengths, and the tensors that autograd saves are counted. The
-    part that grows with the length is the attention's scores, which fused attention does not keep: it is left out.
+    part that grows with the length, attention scores, is left out, since fused attention does not keep it.
     """
     model = model.to(torch.float32 if element_bytes == 4 else torch.bfloat16)
     short, long = (_saved_bytes(model, tokens) / tokens for tokens in (16, 32))
@@ -129,10 +126,10 @@ def _saved_bytes(model: PreTrainedModel, tokens: int) -> float:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.base_model(input_ids=ids, use_cache=False, **extra)
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
+    parameters = {p.untyped_storage()._cdata for p in model.parameters()}
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in saved}
     model.train(was_training)
-    return float(sum(size for key, size in storages.items() if key not in own))
+    return float(sum(size for key, size in storages.items() if key not in parameters))
 
 
 def _is_frozen_linear(module: nn.Module) -> bool:

@@ -1,10 +1,10 @@
-"""One pass through the trunk for a whole rollout without padding: every distinct prompt once, then every response.
+"""One forward pass through the trunk for a rollout without padding: each distinct prompt once, then all responses.
 
-Layers that act on each token alone see one packed row of valid tokens. Only attention needs to know which tokens
-belong together: it unpacks queries, keys and values, lets responses look at their prompt's keys, and packs again.
+Layers that act on single tokens get one packed row of valid tokens. Only attention needs to know which tokens belong
+together: it unpacks queries, keys and values, lets responses attend to their prompt, and packs the result again.
 
-Legend: B responses, P and R the most tokens of a prompt and of a response fed, N packed tokens, T response tokens,
-H hidden width, E width of the input embeddings, d width of a head.
+Legend: B responses, P prompt tokens and R response tokens fed at most, N packed tokens, T response tokens, H hidden
+width, E width of the input embeddings, d width of a head.
 """
 
 from __future__ import annotations
@@ -26,64 +26,67 @@ from pama_exp.types import Rollout
 
 @dataclass(frozen=True)
 class Slots:
-    """A right-padded rectangle over packed tokens: which token each place shows, and where each token stands."""
+    """A right-padded rectangle of packed tokens: the token of each place, and the place of each token."""
 
     shape: tuple[int, int]
-    token_of_place: Int[Tensor, " places"]  # an arbitrary token on padding
+    token_of_place: Int[Tensor, " places"]  # any token on padding
     place_of_token: Int[Tensor, " tokens"]
-    first: int  # where the tokens start among all N
+    first: int  # index of the first token among all N
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no padding: the rectangle is then a view."""
+        """Whether there is no padding; the rectangle is then a view of the tokens."""
         return len(self.token_of_place) == len(self.place_of_token)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where each token of a packed rollout belongs."""
+class PackedLayout:
+    """The attention layout of a packed rollout: the prompt or response, and the position, of each token."""
 
     ids: Int[Tensor, "1 N"]
     positions: Int[Tensor, "1 N"]
     prompts: Slots
-    responses: Slots | None  # None where no response feeds a token: all are of one token
+    responses: Slots | None  # None if no response feeds a token: all have one token
     prompt_of: Int[Tensor, " B"]
-    # By window: what a prompt's and a response's tokens may look at; added to the scores. None: all before them.
+    # By window: masks added to the scores of prompt and response tokens; None: causal.
     prompt_masks: Mapping[int | None, Float[Tensor, "1 1 P P"] | None]
     masks: Mapping[int | None, Float[Tensor, "_ 1 R PR"] | None]
-    predictor: Int[Tensor, "B T"]  # the token from whose state each response token is predicted; any on padding
+    predictor: Int[Tensor, "B T"]  # the token whose state predicts each response token; any on padding
 
     def attend(
         self, attention: Attention, states: tuple[Tensor, Tensor, Tensor], mask: Tensor | None, window: int | None
     ) -> Float[Tensor, "1 N heads d"]:
-        """See `pama_exp.policy.attention.Layout`; `mask` is not looked at."""
-        kind = window if window in self.masks else None  # a window that holds every row is none
+        """Attention within prompts and from responses to their prompts; `mask` is not used.
+
+        See `pama_exp.policy.attention.Layout.attend`.
+        """
+        kind = window if window in self.masks else None  # a window that covers every row is none
         tokens = [state.transpose(1, 2)[0] for state in states]
-        whole = [_unpack(state, self.prompts) for state in tokens]
-        out = [_pack(attention(*whole, _like(self.prompt_masks[kind], whole[0])), self.prompts)]
+        prompts = [_unpack(state, self.prompts) for state in tokens]
+        out = [_pack(attention(*prompts, _like(self.prompt_masks[kind], prompts[0])), self.prompts)]
         if self.responses is not None:
-            own = [_unpack(state, self.responses) for state in tokens]
-            joined = [torch.cat([p[self.prompt_of], r], dim=2) for p, r in zip(whole[1:], own[1:], strict=True)]
-            out.append(_pack(attention(own[0], *joined, _like(self.masks[kind], own[0])), self.responses))
+            query, *rest = (_unpack(state, self.responses) for state in tokens)
+            joined = [torch.cat([p[self.prompt_of], r], dim=2) for p, r in zip(prompts[1:], rest, strict=True)]
+            out.append(_pack(attention(query, *joined, _like(self.masks[kind], query)), self.responses))
         return torch.cat(out)[None]
 
 
 def pack(
     rollout: Rollout, by_preference: bool = False, windows: Collection[int] = (), explicit: bool = False
-) -> Layout:
-    """The layout of a rollout; prompts that are alike (and, where it counts, asked to serve alike) are one.
+) -> PackedLayout:
+    """The layout of a rollout with equal prompts packed once.
 
     Args:
         rollout: of B responses.
-        by_preference: whether preferences count.
-        windows: how far the model's layers look that do not look at everything.
-        explicit: whether the attention has to be told that it is causal.
+        by_preference: whether equal prompts with different preferences are packed separately.
+        windows: sizes of the model's attention windows, in tokens.
+        explicit: whether attention needs an explicit causal mask.
     """
     prompts, device = rollout.prompts, rollout.response_ids.device
     preferences = prompts.preferences if by_preference else None
     distinct, prompt_of = distinct_prompts(prompts.input_ids, prompts.mask, preferences)
-    given = distinct >= 0
-    prompt_lengths = given.sum(1)
+    is_token = distinct >= 0
+    prompt_lengths = is_token.sum(1)
     fed = rollout.response_mask[:, 1:]  # nothing follows the last token, so it is not fed
     fed_ids, feeds = rollout.response_ids[:, :-1], bool(fed.any())
     prompt_slots = _slots(prompt_lengths, 0)
@@ -92,8 +95,8 @@ def pack(
 
     steps = torch.arange(fed.shape[1], device=device)
     starts = prompt_lengths[prompt_of, None]
-    ids = torch.cat([distinct[given], fed_ids[fed]])
-    positions = torch.cat([(given.cumsum(1) - 1)[given], (starts + steps)[fed]])
+    ids = torch.cat([distinct[is_token], fed_ids[fed]])
+    positions = torch.cat([(is_token.cumsum(1) - 1)[is_token], (starts + steps)[fed]])
     last_of_prompt = prompt_lengths.cumsum(0)[prompt_of] - 1
     offsets = total + fed.flatten().cumsum(0).view_as(fed) - 1  # of the fed tokens; others are masked
     predictor = torch.cat([last_of_prompt[:, None], torch.where(fed, offsets, 0)], dim=1)
@@ -102,21 +105,22 @@ def pack(
     kinds: list[int | None] = [None, *(window for window in windows if window < longest)]
     prompt_masks = {k: _causal(prompt_slots.shape[1], k, device) if explicit or k else None for k in kinds}
     masks = {k: None if response_slots is None else _visible(prompt_slots, response_slots, starts, k) for k in kinds}
-    return Layout(ids[None], positions[None], prompt_slots, response_slots, prompt_of, prompt_masks, masks, predictor)
+    return PackedLayout(
+        ids[None], positions[None], prompt_slots, response_slots, prompt_of, prompt_masks, masks, predictor
+    )
 
 
 def packed_states(
     model: PreTrainedModel, rollout: Rollout, shift: Float[Tensor, "B E"] | None = None
 ) -> Float[Tensor, "B T H"]:
-    """Last hidden states from which the response's tokens are predicted; arbitrary on padding.
+    """Last hidden states that predict the response tokens; arbitrary on padding.
 
-    `shift` is added to the embedding of each row's tokens; it is a function of the rollout's preferences.
+    `shift` is added to the input embeddings of each row's tokens; it must depend only on the rollout's preferences.
     """
     is_eager = model.config._attn_implementation != ARRANGED
     layout = pack(rollout, shift is not None, windows_of(model), is_eager)
-    unused = layout.ids.new_zeros(
-        1, 1, 1, 1, dtype=torch.bool
-    )  # a mask of four dimensions keeps the model from making one
+    # A mask of four dimensions keeps the model from making one.
+    unused = layout.ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)
     with shifted(model, None if shift is None else functional.embedding(rows_of_tokens(rollout, layout), shift)[None]):
         output = model.base_model(
             input_ids=layout.ids, position_ids=layout.positions, attention_mask=unused, use_cache=False, layout=layout
@@ -124,15 +128,15 @@ def packed_states(
     return functional.embedding(layout.predictor, output.last_hidden_state[0])
 
 
-def rows_of_tokens(rollout: Rollout, layout: Layout) -> Int[Tensor, " N"]:
-    """The row that each packed token belongs to; of a prompt that several rows share, any of them."""
+def rows_of_tokens(rollout: Rollout, layout: PackedLayout) -> Int[Tensor, " N"]:
+    """The row that each packed token belongs to; for a prompt that several rows share, any of them."""
     rows = row_of_each(layout.prompt_of, layout.prompts.shape[0])
     lengths = rollout.prompts.mask[rows].sum(1)
     return torch.cat([rows.repeat_interleave(lengths), rollout.response_mask[:, 1:].nonzero()[:, 0]])
 
 
 def _causal(length: int, window: int | None, device: torch.device) -> Float[Tensor, "1 1 P P"]:
-    """Each token looks at itself and those before it, within the window."""
+    """The mask by which each token attends to itself and those before it, within the window."""
     places = torch.arange(length, device=device)
     return _bias(_within(places[:, None] - places, window))[None, None]
 
@@ -140,16 +144,16 @@ def _causal(length: int, window: int | None, device: torch.device) -> Float[Tens
 def _visible(
     prompts: Slots, responses: Slots, starts: Int[Tensor, "B 1"], window: int | None
 ) -> Float[Tensor, "_ 1 R PR"]:
-    """Each token of a response looks at its prompt, at itself and at those before it, within the window.
+    """The mask by which each response token attends to its prompt, itself and those before it, within the window.
 
-    One row serves all where the prompts are of one length.
+    It has one row if all prompts have the same length.
     """
     starts = starts[:1] if bool((starts == starts[0]).all()) else starts
     steps = torch.arange(responses.shape[1], device=starts.device)
     places = torch.arange(prompts.shape[1], device=starts.device)
     of_prompt = _within((starts + steps)[:, :, None] - places, window) & (places < starts)[:, None]
-    own = _within(steps[:, None] - steps, window).expand(len(starts), -1, -1)
-    return _bias(torch.cat([of_prompt, own], dim=-1))[:, None]
+    of_response = _within(steps[:, None] - steps, window).expand(len(starts), -1, -1)
+    return _bias(torch.cat([of_prompt, of_response], dim=-1))[:, None]
 
 
 def _within(distance: Int[Tensor, ...], window: int | None) -> Bool[Tensor, ...]:
@@ -173,10 +177,10 @@ def _slots(lengths: Int[Tensor, " rows"], first: int) -> Slots:
 
 
 def _unpack(states: Float[Tensor, "N heads d"], slots: Slots) -> Float[Tensor, "rows heads longest d"]:
-    mine = states[slots.first : slots.first + len(slots.place_of_token)]
-    places: Tensor = mine
+    tokens = states[slots.first : slots.first + len(slots.place_of_token)]
+    places: Tensor = tokens
     if not slots.is_full:
-        places = _ToPlaces.apply(mine, slots.token_of_place, slots.place_of_token)  # type: ignore[no-untyped-call]
+        places = _ToPlaces.apply(tokens, slots.token_of_place, slots.place_of_token)  # type: ignore[no-untyped-call]
     return places.view(*slots.shape, *places.shape[1:]).transpose(1, 2)
 
 
@@ -188,7 +192,7 @@ def _pack(states: Float[Tensor, "rows longest heads d"], slots: Slots) -> Float[
 
 
 class _ToPlaces(torch.autograd.Function):
-    """Tokens to places. Backward, too, is a selection: padding is masked or dropped, so that it has no gradient."""
+    """Tokens to places. Backward is a selection too, since padding, masked or dropped, has no gradient."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, token_of_place: Tensor, place_of_token: Tensor) -> Tensor:
@@ -201,7 +205,7 @@ class _ToPlaces(torch.autograd.Function):
 
 
 class _ToTokens(torch.autograd.Function):
-    """Places to tokens; every token has one place, so that backward is a copy and no scattered addition."""
+    """Places to tokens. Every token has one place: backward is a copy, without scattered addition."""
 
     @staticmethod
     def forward(ctx: Any, places: Tensor, place_of_token: Tensor) -> Tensor:
@@ -211,5 +215,5 @@ class _ToTokens(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        whole = gradient.new_zeros(ctx.places, *gradient.shape[1:])
-        return whole.index_copy_(0, ctx.saved_tensors[0], gradient), None
+        places = gradient.new_zeros(ctx.places, *gradient.shape[1:])
+        return places.index_copy_(0, ctx.saved_tensors[0], gradient), None

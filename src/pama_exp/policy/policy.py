@@ -1,4 +1,4 @@
-"""The policy: a causal language model, N value heads on its trunk, and log-probabilities of what it said.
+"""The policy: a causal language model with value heads on its trunk, and log-probabilities of its responses.
 
 Legend: K value heads, N objectives, B responses, b some of them, P prompt tokens, T response tokens, H hidden width,
 E width of the input embeddings.
@@ -26,20 +26,19 @@ from pama_exp.types import Rollout
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """What one forward pass says of a rollout; zeros where the response is padding."""
+    """The results of one forward pass over a rollout; zeros on padding, except for `hidden`."""
 
     log_probs: Float[Tensor, "B T"]
     entropy: Float[Tensor, "B T"]
     values: Float[Tensor, "K B T"]
-    hidden: Float[Tensor, "B T H"]  # from which token t is predicted; log_probs and values are functions of it
+    hidden: Float[Tensor, "B T H"]  # the state that predicts token t; log_probs and values are functions of it
 
 
 class Policy(nn.Module):
     """A causal language model with `num_values` value heads in one linear layer, zero at the start.
 
-    A conditioned policy has a linear map M besides, zero at the start as well, by which it is told the preference w
-    that each response is asked to serve: M (w − 1/N) is added to the input embedding of every token of the row, so
-    that the policy without its map is the one of the even preference.
+    A conditioned policy also has a linear map M, zero at the start. For a response with preference w, M (w − 1/N) is
+    added to the input embedding of every token. Without its map the policy is that of the even preference.
 
     Source: a network conditioned on the weights of the objectives (Abels et al. 2019, "Dynamic weights in
     multi-objective deep reinforcement learning"); for language models, Wang et al. 2024, "Conditional language policy",
@@ -48,13 +47,13 @@ class Policy(nn.Module):
     Args:
         model: the language model.
         num_values: K.
-        critic_shapes_trunk: let value losses train the trunk too, not the value heads alone.
-        adapter: what of the model is trained, where it is not the whole.
-        told: N, the objectives whose preference the policy is told; None: of none.
+        critic_shapes_trunk: whether value losses train the trunk too, or the value heads only.
+        adapter: the trained part of the model; None: the whole model is trained.
+        conditioned_on: N, the number of objectives of the preference; None: the policy is not conditioned.
 
     Raises:
-        UserError: if the model's logits depend on more than its last hidden states: the update would compute
-            log-probabilities of another distribution than the one that generates.
+        UserError: if weights are not finite, or the logits depend on more than the last hidden states: the update would
+            then compute log-probabilities of another distribution than the one that generates.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Policy(nn.Module):
         num_values: int,
         critic_shapes_trunk: bool = True,
         adapter: Adapter | None = None,
-        told: int | None = None,
+        conditioned_on: int | None = None,
     ) -> None:
         super().__init__()
         self.adapter = adapter
@@ -75,21 +74,21 @@ class Policy(nn.Module):
         nn.init.zeros_(self.value_heads.weight)
         nn.init.zeros_(self.value_heads.bias)
         self.preference_map: nn.Linear | None = None
-        if told is not None:
+        if conditioned_on is not None:
             embedding = model.get_input_embeddings().weight
             self.preference_map = nn.Linear(
-                told, embedding.shape[1], bias=False, device=weight.device, dtype=weight.dtype
+                conditioned_on, embedding.shape[1], bias=False, device=weight.device, dtype=weight.dtype
             )
             nn.init.zeros_(self.preference_map.weight)
 
     def score_rollout(self, rollout: Rollout, temperature: float = 1.0) -> PolicyOutput:
-        """One forward pass; the vocabulary is only unrolled for response tokens."""
+        """One forward pass over a rollout; logits are computed for response tokens only."""
         hidden = response_states(self.model, rollout, self.shift_of(rollout.prompts.preferences))
         log_probs, entropy = _token_statistics(self.model, hidden, rollout, temperature)
         return PolicyOutput(log_probs, entropy, self.values_of(hidden, rollout.response_mask), hidden)
 
     def shift_of(self, preferences: Float[Tensor, "B N"] | None) -> Float[Tensor, "B E"] | None:
-        """M (w − 1/N); None where the policy is told nothing."""
+        """The shift of the input embeddings for preferences w, M (w − 1/N); None if the policy is not conditioned."""
         if self.preference_map is None or preferences is None:
             return None
         centred = preferences - 1 / preferences.shape[1]
@@ -97,29 +96,29 @@ class Policy(nn.Module):
         return shift
 
     def actor_parameters(self) -> list[nn.Parameter]:
-        """What is trained of the model and, where there is one, of the map: all that the value heads are not."""
+        """The trained parameters of the model and the preference map: all but those of the value heads."""
         actors: list[nn.Module] = [self.model, *([self.preference_map] if self.preference_map is not None else [])]
         return [p for actor in actors for p in actor.parameters() if p.requires_grad]
 
     def values_of(self, hidden: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "K B T"]:
-        """Every head's value in one product; zeros on padding."""
+        """The values of all heads at the hidden states; zeros on padding."""
         values = self.value_heads(hidden if self.critic_shapes_trunk else hidden.detach()).float().movedim(-1, 0)
         return torch.where(mask, values, 0)
 
 
 def reference_log_probs(model: PreTrainedModel, rollout: Rollout, temperature: float = 1.0) -> Float[Tensor, "B T"]:
-    """Log-probabilities of the response tokens under a frozen model, which is told no preference; zeros on padding."""
+    """Log-probabilities of the response tokens under a frozen, unconditioned model; zeros on padding."""
     with torch.inference_mode():
         log_probs, _ = _token_statistics(model, response_states(model, rollout), rollout, temperature)
-    return log_probs.clone()  # what is made in inference mode may not take part in a loss
+    return log_probs.clone()  # an inference-mode tensor may not take part in a loss
 
 
 def response_states(
     model: PreTrainedModel, rollout: Rollout, shift: Float[Tensor, "B E"] | None = None
 ) -> Float[Tensor, "B T H"]:
-    """Last hidden states at the positions that predict the response's tokens; arbitrary on padding.
+    """Last hidden states that predict the response tokens; arbitrary on padding.
 
-    `shift` is added to the input embedding of each row's tokens.
+    `shift` is added to the input embeddings of each row's tokens.
     """
     if is_arranged(model):
         return packed_states(model, rollout, shift)
@@ -134,24 +133,15 @@ def response_states(
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
-    """Evaluation mode, no gradients."""
+    """The model in evaluation mode and without gradients, changed in place."""
     return arrange(model.eval().requires_grad_(False))
 
 
 def select(rollout: Rollout, rows: Int[Tensor, " b"]) -> Rollout:
-    """The responses at `rows`."""
+    """The responses at `rows`, in this order."""
     index = rows.tolist()
-    prompts = replace(
-        rollout.prompts,
-        input_ids=rollout.prompts.input_ids[rows],
-        mask=rollout.prompts.mask[rows],
-        texts=[rollout.prompts.texts[i] for i in index],
-        columns={name: [values[i] for i in index] for name, values in rollout.prompts.columns.items()},
-        preferences=None if rollout.prompts.preferences is None else rollout.prompts.preferences[rows],
-        prefills=None if rollout.prompts.prefills is None else [rollout.prompts.prefills[i] for i in index],
-    )
     return Rollout(
-        prompts=prompts,
+        prompts=rollout.prompts.rows(index),
         response_ids=rollout.response_ids[rows],
         response_mask=rollout.response_mask[rows],
         finished=rollout.finished[rows],
@@ -162,7 +152,7 @@ def select(rollout: Rollout, rows: Int[Tensor, " b"]) -> Rollout:
 
 
 def trim(rollout: Rollout) -> Rollout:
-    """Without response columns that are padding in every row; one column stays."""
+    """The rollout without response columns that are padding in every row; at least one column is kept."""
     length = max(1, int(rollout.response_mask.sum(-1).max()))
     names = ("response_ids", "response_mask", "log_probs", "states")
     per_token = {name: values for name in names if (values := getattr(rollout, name)) is not None}
@@ -170,7 +160,7 @@ def trim(rollout: Rollout) -> Rollout:
 
 
 def micro_batches(lengths: Int[Tensor, " B"], prompt_length: int, token_budget: int) -> list[Int[Tensor, " b"]]:
-    """Rows in order of length, split so that rows × (P + longest response) ≤ budget; at least one row a part."""
+    """Row indices of micro-batches: sorted by length, with rows × (P + longest response) ≤ budget, or a single row."""
     parts: list[list[int]] = [[]]
     for row in lengths.argsort(stable=True).tolist():
         longest = max(1, int(lengths[row]))
@@ -181,10 +171,10 @@ def micro_batches(lengths: Int[Tensor, " B"], prompt_length: int, token_budget: 
 
 
 def _check_finite(model: PreTrainedModel) -> None:
-    """Weights that are NaN or infinite are no model's.
+    """Check that all weights are finite.
 
     Raises:
-        UserError: naming the first.
+        UserError: naming the first weight that is not.
     """
     for name, weight in model.named_parameters():
         if weight.is_floating_point() and not weight.isfinite().all():
@@ -197,10 +187,11 @@ def _check_finite(model: PreTrainedModel) -> None:
 def _token_statistics(
     model: PreTrainedModel, hidden: Float[Tensor, "B T H"], rollout: Rollout, temperature: float
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
-    """Log-probabilities and entropies of valid tokens alone; zeros on padding."""
+    """Log-probabilities and entropies of the response tokens; zeros on padding."""
     valid = rollout.response_mask.flatten().nonzero().squeeze(1)
     states, chosen = functional.embedding(valid, hidden.flatten(0, 1)), rollout.response_ids.flatten()[valid]
-    found = token_statistics(head_of(model), states, chosen, temperature, model.get_output_embeddings().weight.shape[0])
-    empty = found[0].new_zeros(rollout.response_mask.numel())
-    log_probs, entropy = (empty.index_copy(0, valid, values).view_as(rollout.response_mask) for values in found)
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    statistics = token_statistics(head_of(model), states, chosen, temperature, vocabulary)
+    empty = statistics[0].new_zeros(rollout.response_mask.numel())
+    log_probs, entropy = (empty.index_copy(0, valid, values).view_as(rollout.response_mask) for values in statistics)
     return log_probs, entropy

@@ -1,4 +1,4 @@
-"""A policy larger than one device: parameters sharded over processes (FSDP2), activations computed twice."""
+"""Policies larger than one device: parameters sharded over processes (FSDP2), and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -30,41 +30,41 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Keep only each block's input for the backward pass, and compute the rest again there.
+    """Activation checkpointing: keep only each block's input for the backward pass, which recomputes the rest.
 
-    Not by transformers' own switch: that is off in evaluation mode, in which the policy is trained (without dropout).
+    transformers' own setting has no effect in evaluation mode, in which the policy is trained (without dropout).
     """
     for block in blocks_of(model):
         block.forward = _recomputed(block.forward)
 
 
 def shard(policy: Policy, reference: nn.Module | None, mesh: DeviceMesh, offload_to_cpu: bool) -> None:
-    """Give each process of the mesh its part of every parameter; blocks are put together one at a time as they run.
+    """Shard every parameter over the processes of the mesh; blocks are gathered one at a time as they run.
 
     Args:
-        policy: sharded block by block; what is outside the blocks, the value heads included, makes one more shard.
-        reference: its blocks are sharded; None where the policy is its own reference.
-        mesh: of one dimension.
-        offload_to_cpu: the policy's parameters, gradients and optimiser state stay in main memory.
+        policy: sharded block by block; what is outside the blocks, value heads included, is one more shard.
+        reference: its blocks are sharded too; None if the policy is its own reference.
+        mesh: a mesh of one dimension.
+        offload_to_cpu: whether the policy's parameters, gradients and optimiser state stay in main memory.
     """
-    # Of outputs that are views, which would matter to a model that changes them in place: transformers' do not.
+    # It warns of outputs that are views, which matters only to models that change them in place; transformers' do not.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if offload_to_cpu else OffloadPolicy()
     for block in blocks_of(policy.model):
         fully_shard(block, mesh=mesh, offload_policy=offload)
     for block in [] if reference is None else blocks_of(reference):
         fully_shard(block, mesh=mesh)
-    # FSDP2 would leave the outermost shard put together after a pass without gradients; `parameters()` would then give
+    # FSDP2 would leave the outermost shard gathered after a pass without gradients; `parameters()` would then return
     # parameters that are never trained.
     fully_shard(policy, mesh=mesh, reshard_after_forward=True, offload_policy=offload)
     register_fsdp_forward_method(policy, "score_rollout")
 
 
 @contextmanager
-def whole(module: nn.Module) -> Iterator[None]:
-    """All parameters on every process meanwhile, so that each can generate at its own pace; nothing if not sharded.
+def gathered(module: nn.Module) -> Iterator[None]:
+    """Within the block every process holds all parameters, and can generate at its own pace; no effect if not sharded.
 
-    Blocks that are put together as they run would need all processes to make the same number of passes.
+    Blocks that are gathered as they run would need all processes to make the same number of passes.
     """
     shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
     if shards:
@@ -80,21 +80,21 @@ def whole(module: nn.Module) -> Iterator[None]:
             part.reshard()
 
 
-def put_together(module: nn.Module) -> None:
-    """Every parameter whole and in main memory, on the main process alone; nothing where they are not sharded.
+def gather_for_saving(module: nn.Module) -> None:
+    """Gather every sharded parameter into main memory, on the main process only; no effect if not sharded.
 
-    The module is then good for saving, and for nothing else.
+    Afterwards the module can only be saved.
     """
-    together: dict[int, nn.Parameter] = {}  # tied weights once
+    full: dict[int, nn.Parameter] = {}  # by id, as tied weights are gathered once
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is None or not hasattr(parameter, "full_tensor"):
                 continue
-            if id(parameter) not in together:
+            if id(parameter) not in full:
                 values = collectives.full(parameter.detach())  # each process gives its part
-                kept = values.cpu() if collectives.is_main() else values.new_empty(0, device="cpu")
-                together[id(parameter)] = nn.Parameter(kept, requires_grad=parameter.requires_grad)
-            part._parameters[name] = together[id(parameter)]
+                values = values.cpu() if collectives.is_main() else values.new_empty(0, device="cpu")
+                full[id(parameter)] = nn.Parameter(values, requires_grad=parameter.requires_grad)
+            part._parameters[name] = full[id(parameter)]
 
 
 def _recomputed(forward: Any) -> Any:

@@ -13,7 +13,7 @@ from pama_exp.config.naming import method_label, rewards_of
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import Interrupted
 from pama_exp.parallel import collectives
-from pama_exp.policy.sharding import put_together
+from pama_exp.policy.sharding import gather_for_saving
 from pama_exp.tracking import checkpoints, plots, run_wandb
 from pama_exp.tracking.console import note, phase, progress
 from pama_exp.tracking.record import RunRecord
@@ -62,7 +62,7 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
         raise Interrupted(saving.signum)
 
     result = _conclude(setup, record, module, evaluator, test)
-    put_together(module.policy)
+    gather_for_saving(module.policy)
     if collectives.is_main():
         with phase("Saving the policy"):
             export_run(setup, record, module, result)

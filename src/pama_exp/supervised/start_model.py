@@ -22,7 +22,7 @@ from pama_exp.policy.loading import (
     check_weights,
     load_model,
     load_tokenizer,
-    whole_folder,
+    unadapted_folder,
 )
 
 BYTES = "bytes"  # model.tokenizer: one token per byte
@@ -61,7 +61,7 @@ class StartModel:
         """The model without memory for its weights (on the meta device)."""
         with torch.device("meta"):
             if self.folder is not None:
-                return architecture_of(whole_folder(self.folder))
+                return architecture_of(unadapted_folder(self.folder))
             return build_model(str(self.model.architecture), self.model.config, self.random_tokenizer)
 
     @property
@@ -88,7 +88,7 @@ class StartModel:
         if is_here and self.adapter.bits is not None:
             check_quantisation(self.adapter.bits)
         if self.folder is not None:
-            check_weights(whole_folder(self.folder), self.model.allow_pickle)
+            check_weights(unadapted_folder(self.folder), self.model.allow_pickle)
         source = f"model={self.model.name}" if self.folder is None else str(self.folder)
         check_vocabulary(self.skeleton.get_input_embeddings().num_embeddings, self.tokenizer, source)
         if self.adapter.name != "none":

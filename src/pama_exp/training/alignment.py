@@ -1,4 +1,4 @@
-"""The method as one Lightning module: generate, score, estimate per objective, combine, update.
+"""Alignment as one Lightning module: generate, score, estimate advantages per objective, combine, update.
 
 Legend: N objectives, K reward channels (N, or 1 where the solver scalarises rewards), K' surrogate losses,
 B responses, T response tokens.
@@ -24,7 +24,7 @@ from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError, located
 from pama_exp.parallel import collectives, finite
 from pama_exp.policy.policy import Policy, reference_log_probs, select, trim
-from pama_exp.policy.sharding import whole
+from pama_exp.policy.sharding import gathered
 from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.rl.estimators import Estimator
 from pama_exp.rl.kl import AdaptiveKL, FixedKL, kl_estimate, kl_to_come
@@ -47,16 +47,32 @@ EVALUATED_AT_ONCE = 128  # prompts
 
 
 class Alignment(LightningModule):
-    """Policy, value heads, frozen reference and reward models; one `training_step` is one step of the algorithm.
+    """Multi-objective PPO with a solver; one `training_step` is one step of the algorithm.
 
-    Source: He & Maghsudi, "Pareto Multi-Objective Alignment for Language Models", the algorithm; with other solvers,
-    multi-objective PPO on the same machinery.
+    It holds policy, value heads, frozen reference and reward models. With the solver PAMA it is the algorithm of He &
+    Maghsudi 2025, "Pareto Multi-Objective Alignment for Language Models".
+
+    Args:
+        policy: the trained policy with its value heads.
+        reference: the frozen reference model; None: the policy with its adapter off.
+        objectives: what responses are scored by, in the order of the solver's weights.
+        solver: combines the objectives.
+        estimator: estimates advantages.
+        engine: generates responses.
+        sampling: how tokens are drawn.
+        prompts: the training prompts, one batch per step.
+        kl: the coefficient of the KL penalty.
+        update: settings of the update.
+        optimizer: settings of the optimizer.
+        diagnostics_every: steps between diagnostics of gradients; 0: never.
+        seed: of all random streams.
+        distribute: shards policy and reference over a device mesh; None: every process holds all.
     """
 
     def __init__(
         self,
         policy: Policy,
-        reference: nn.Module | None,  # None: the policy with its adapter off
+        reference: nn.Module | None,
         objectives: Sequence[Objective],
         solver: Solver,
         estimator: Estimator,
@@ -73,7 +89,7 @@ class Alignment(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.policy = policy
-        self._frozen = (reference,)  # in a tuple: neither a submodule nor a part of the checkpoint
+        self._frozen = (reference,)  # in a tuple, to be neither a submodule nor part of the checkpoint
         self.objectives = list(objectives)
         self.names = [objective.name for objective in self.objectives]
         self.solver, self.estimator, self.kl = solver, estimator, kl
@@ -82,12 +98,12 @@ class Alignment(LightningModule):
         self.loss = MiniBatchLoss(policy, solver, update, self.names, estimator.needs_critic)
         self.diagnostics_every, self.seed, self.distribute = diagnostics_every, seed, distribute
         self.step = 0
-        self.is_between_steps = False  # all of `step` steps is done, evaluation included, and nothing of the next
+        self.is_between_steps = False  # the last step is finished, with its evaluation, and the next has not begun
         self.cost = Cost()
         self.metrics: dict[str, float] = {}
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One step: rollout, rewards, advantages, combination, updates. `self.step` is its number, not Lightning's."""
+        """One step: rollout, rewards, advantages, combination and updates. `self.step` counts steps, not Lightning."""
         started = time.perf_counter()
         self.policy.eval()  # no dropout: the ratio of the first update is 1
         self.metrics = {}
@@ -143,7 +159,7 @@ class Alignment(LightningModule):
         with self._timed("solve"):
             combined = self.solver.on_advantages(advantages, mask)
             self._require_finite({"An advantage of the solver": combined * mask})
-        if rollout.log_probs is not None and rollout.states is None:  # the engine's own, of its own kernels
+        if rollout.log_probs is not None and rollout.states is None:  # computed by the engine's own kernels
             weights, mismatch = correction(old_log_probs, rollout.log_probs, mask, self.update.importance_cap)
             combined = combined * weights
             self.metrics |= mismatch
@@ -167,10 +183,10 @@ class Alignment(LightningModule):
         )
 
     def _old(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (B,T) and values (K,B,T) of the policy that generated, which may have kept them."""
-        kept, states = rollout.log_probs, rollout.states
-        if kept is not None and states is not None and not collectives.is_sharded(self.policy.parameters()):
-            return kept, self.policy.values_of(states, rollout.response_mask)
+        """Log-probabilities (B,T) and values (K,B,T) of the sampling policy, from the rollout if it has them."""
+        log_probs, states = rollout.log_probs, rollout.states
+        if log_probs is not None and states is not None and not collectives.is_sharded(self.policy.parameters()):
+            return log_probs, self.policy.values_of(states, rollout.response_mask)
 
         def both(part: Rollout) -> Tensor:
             output = self.policy.score_rollout(part, self.sampling.temperature)
@@ -180,7 +196,7 @@ class Alignment(LightningModule):
         return stacked[0], stacked[1:]
 
     def _reference_log_probs(self, part: Rollout) -> Tensor:
-        """Log-probabilities (b,t) under the frozen copy, or under the base of the policy's adapter."""
+        """Log-probabilities (b,t) under the reference: the frozen copy, or the base of the policy's adapter."""
         reference, temperature = self._frozen[0], self.sampling.temperature
         if reference is not None:
             return reference_log_probs(reference, part, temperature)
@@ -189,19 +205,19 @@ class Alignment(LightningModule):
             return reference_log_probs(base, part, temperature)
 
     def _by_micro_batch(self, rollout: Rollout, compute: Callable[[Rollout], Tensor]) -> Tensor:
-        """`compute` (…, b, t) over every process's micro-batches, put back in order as (…, B, T)."""
+        """`compute` over micro-batches, (…, b, t) each, shared by the processes; the results in order as (…, B, T)."""
         parts = shared_rollout.parts_of(rollout, self.update.micro_batch_tokens)
         if len(parts[0]) == len(rollout):
             return compute(rollout)
         pieces = [compute(trim(select(rollout, part))) for part in parts]
-        whole = pieces[0].new_zeros((*pieces[0].shape[:-2], *rollout.response_mask.shape))
+        result = pieces[0].new_zeros((*pieces[0].shape[:-2], *rollout.response_mask.shape))
         for part, piece in zip(parts, pieces, strict=True):
-            whole[..., part, : piece.shape[-1]] = piece
-        return collectives.total(whole)  # each row is zero on all processes but the one that has computed it
+            result[..., part, : piece.shape[-1]] = piece
+        return collectives.total(result)  # each row is zero on all processes but the one that computed it
 
     def _learn(self, experience: Experience) -> None:
-        """Several epochs of mini-batches; stops early where the policy has moved past `target_kl`."""
-        optimizer: Any = self.optimizers()  # one of each: `configure_optimizers` made them
+        """Several epochs of mini-batch updates, stopped early when the policy moves past `target_kl`."""
+        optimizer: Any = self.optimizers()  # one of each, made by `configure_optimizers`
         scheduler: Any = self.lr_schedulers()
         diagnose = self.diagnostics_every > 0 and self.step % self.diagnostics_every == 0
         observed: list[dict[str, Tensor]] = []
@@ -233,7 +249,7 @@ class Alignment(LightningModule):
         scheduler.step()
 
     def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
-        """Clip the gradients by their norm over all parameters, other processes' shards included; returns the norm."""
+        """Clip the gradients by their norm over all parameters of all processes; returns the norm."""
         return collectives.full(clip_grad_norm_(parameters, self.update.max_grad_norm))
 
     @property
@@ -250,13 +266,13 @@ class Alignment(LightningModule):
             yield from torch.split(torch.randperm(count, generator=generator), self.update.mini_batch_size)
 
     def _generate(self, prompts: PromptBatch, seed: int) -> Rollout:
-        """A response to each prompt, every process answering its share."""
-        with whole(self.policy):
+        """One response to each prompt; every process generates its share."""
+        with gathered(self.policy):
             return shared_rollout.generate(self.engine, prompts, self.sampling, seed, self.device)
 
     @torch.no_grad()
     def evaluate_policy(self, stream: PromptStream, seed: int) -> Evaluation:
-        """Sample one response for every prompt of the stream and score it by every objective, learned and gold."""
+        """Sample one response to every prompt of the stream and score it by every objective, proxy and gold."""
         self.policy.eval()
 
         def rollouts() -> Iterator[Rollout]:
@@ -269,32 +285,32 @@ class Alignment(LightningModule):
             return evaluate(self.objectives, rollouts())
 
     def configure_model(self) -> None:
-        """Split the parameters among the processes where that is the strategy."""
+        """Shard the parameters over the processes, if the strategy does so; called by Lightning."""
         if self.distribute is not None and not collectives.is_sharded(self.policy.parameters()):
             assert self.device_mesh is not None, "the strategy has made one"
             self.distribute(self.policy, self._frozen[0], self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
-        """AdamW over policy and value heads, with a schedule stepped once per alignment step."""
+        """AdamW over policy and value heads, and its schedule, stepped once per alignment step; called by Lightning."""
         optimizer = build_optimizer(self.policy, self.optimizer_settings)
         return {"optimizer": optimizer, "lr_scheduler": build_schedule(optimizer, self.optimizer_settings)}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Nothing of the step has been done yet."""
+        """Note that the previous step is finished; called by Lightning."""
         self.is_between_steps = True
 
     def on_fit_start(self) -> None:
-        """The frozen models, those that score among them, follow the policy to its device."""
+        """Move reference and reward models to the policy's device; called by Lightning."""
         for objective in self.objectives:
             objective.to(self.device)
         if self._frozen[0] is not None:
             self._frozen[0].to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Everything that determines the future; of the weights only what is trained, where there is an adapter.
+        """Add the state of the run to Lightning's checkpoint; with an adapter, keep only trained weights.
 
         Raises:
-            UserError: if any of it is not finite: a run that went on from there could only fail.
+            UserError: if a weight or a state is not finite, since a resumed run could only fail.
         """
         with located(f"The checkpoint of step {self.step}"):
             check_weights(self.policy, self._remedy)
@@ -316,7 +332,7 @@ class Alignment(LightningModule):
                 )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The inverse of `on_save_checkpoint`."""
+        """Restore the state that `on_save_checkpoint` added."""
         self.strict_loading = self.policy.adapter is None  # the frozen base is not in it
         state = checkpoint["alignment"]
         self.step, self.cost = state["step"], Cost(**state["bill"])

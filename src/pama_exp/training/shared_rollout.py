@@ -1,15 +1,14 @@
-"""A step's work shared among processes: each does its rows, and every one then holds the whole batch's small tensors.
+"""The work of a step shared among processes: each computes its rows, then all hold the whole batch's small tensors.
 
-Whatever is a mean, a whitening or a decision over the batch is afterwards computed on each process alike, from the same
-numbers, so that nothing of it needs a reduction of its own.
+Means, whitening and decisions over the batch are then computed by every process from the same numbers, without further
+communication.
 
-Legend: N objectives, B responses, b those of this process, T response tokens.
+Legend: N objectives, B responses, b responses of this process, T response tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,9 +24,9 @@ from pama_exp.types import PromptBatch, Rollout
 def generate(
     engine: RolloutEngine, prompts: PromptBatch, sampling: Sampling, seed: int, device: torch.device
 ) -> Rollout:
-    """One response to each of the B prompts, on the device; every process answers its share of them.
+    """One response to each of the B prompts, on the device; every process generates its share.
 
-    A response depends on the seed and its row, and not on how many processes there are.
+    A response depends on the seed and its row, not on the number of processes.
     """
     rows = collectives.share(len(prompts))
     seeds = [random_state(seed, row, "response") for row in rows]
@@ -37,77 +36,64 @@ def generate(
     def answer() -> tuple[list[int], Any]:
         if not rows:
             return rows, None
-        own = engine.generate(of_rows(prompts, rows), sampling, seeds)
-        # Log-probabilities are kept where they are not those that the update would compute.
-        kept = own.log_probs.cpu() if own.log_probs is not None and own.states is None else None
-        return rows, (own.response_ids.cpu(), own.response_mask.cpu(), own.finished.cpu(), own.texts, kept)
+        part = engine.generate(prompts.rows(rows), sampling, seeds)
+        # Log-probabilities are sent only if they differ from those that the update would compute.
+        log_probs = part.log_probs.cpu() if part.log_probs is not None and part.states is None else None
+        return rows, (part.response_ids.cpu(), part.response_mask.cpu(), part.finished.cpu(), part.texts, log_probs)
 
     return _merged(prompts, collectives.gather_each(answer), device)
 
 
 def score(compute: Callable[[PromptBatch, Sequence[str]], Tensor], rollout: Rollout) -> Tensor:
-    """(N, B) from a scorer of (N, b), every process scoring its share of the responses."""
+    """Scores (N, B) of all responses; every process applies `compute`, which returns (N, b), to its share."""
     rows = collectives.share(len(rollout))
     if collectives.size() == 1:
         return compute(rollout.prompts, rollout.texts)
 
     def share() -> tuple[list[int], Tensor | None]:
-        own = [rollout.texts[row] for row in rows]
-        return rows, compute(of_rows(rollout.prompts, rows), own) if rows else None
+        texts = [rollout.texts[row] for row in rows]
+        return rows, compute(rollout.prompts.rows(rows), texts) if rows else None
 
     pieces = [(index, scores) for index, scores in collectives.gather_each(share) if scores is not None]
-    whole = torch.empty(*pieces[0][1].shape[:-1], len(rollout))
+    merged = torch.empty(*pieces[0][1].shape[:-1], len(rollout))
     for index, scores in pieces:
-        whole[..., index] = scores
-    return whole
+        merged[..., index] = scores
+    return merged
 
 
 def parts_of(rollout: Rollout, token_budget: int) -> list[Tensor]:
-    """Row indices of this process's micro-batches: within the token budget, and as many as every other process has.
+    """Row indices of this process's micro-batches, within the token budget; every process has the same number.
 
-    Responses of similar length are in the same micro-batch, and the processes take turns in order of length, so that
-    none waits for another.
+    Rows are sorted by length and dealt out to the processes in turn: a micro-batch has responses of similar length, and
+    no process waits for another.
     """
     lengths = rollout.response_mask.sum(-1)
-    turns = lengths.argsort(stable=True).view(-1, collectives.size())
-    parts = micro_batches(lengths[turns].amax(1), rollout.prompts.input_ids.shape[1], token_budget)
-    return [turns[part, collectives.rank()] for part in parts]
-
-
-def of_rows(prompts: PromptBatch, rows: Sequence[int]) -> PromptBatch:
-    """The prompts at `rows`, as wide as before."""
-    return replace(
-        prompts,
-        input_ids=prompts.input_ids[list(rows)],
-        mask=prompts.mask[list(rows)],
-        texts=[prompts.texts[row] for row in rows],
-        columns={name: [values[row] for row in rows] for name, values in prompts.columns.items()},
-        preferences=None if prompts.preferences is None else prompts.preferences[list(rows)],
-        prefills=None if prompts.prefills is None else [prompts.prefills[row] for row in rows],
-    )
+    by_length = lengths.argsort(stable=True).view(-1, collectives.size())
+    parts = micro_batches(lengths[by_length].amax(1), rollout.prompts.input_ids.shape[1], token_budget)
+    return [by_length[part, collectives.rank()] for part in parts]
 
 
 def _merged(prompts: PromptBatch, pieces: Sequence[tuple[list[int], Any]], device: torch.device) -> Rollout:
-    """The whole rollout from (rows, what a process told of them); None was told where a process had no rows."""
-    told = [(rows, piece) for rows, piece in pieces if piece is not None]
-    count, length = len(prompts), max(ids.shape[1] for _, (ids, *_) in told)
-    # Any id serves as padding: nothing looks at it.
+    """The whole rollout from the processes' pieces, (rows, tensors and texts); None from a process without rows."""
+    parts = [(rows, piece) for rows, piece in pieces if piece is not None]
+    count, length = len(prompts), max(ids.shape[1] for _, (ids, *_) in parts)
+    # Padding ids are never read.
     ids, mask = torch.zeros(count, length, dtype=torch.long), torch.zeros(count, length, dtype=torch.bool)
     finished, texts = torch.zeros(count, dtype=torch.bool), [""] * count
     log_probs = torch.zeros(count, length)
-    for rows, (own_ids, own_mask, own_finished, own_texts, own_log_probs) in told:
-        if own_log_probs is not None:
-            log_probs[rows, : own_log_probs.shape[1]] = own_log_probs
-        ids[rows, : own_ids.shape[1]], mask[rows, : own_mask.shape[1]] = own_ids, own_mask
-        finished[rows] = own_finished
-        for row, text in zip(rows, own_texts, strict=True):
+    for rows, (part_ids, part_mask, part_finished, part_texts, part_log_probs) in parts:
+        if part_log_probs is not None:
+            log_probs[rows, : part_log_probs.shape[1]] = part_log_probs
+        ids[rows, : part_ids.shape[1]], mask[rows, : part_mask.shape[1]] = part_ids, part_mask
+        finished[rows] = part_finished
+        for row, text in zip(rows, part_texts, strict=True):
             texts[row] = text
-    has_own = told[0][1][-1] is not None
+    has_log_probs = parts[0][1][-1] is not None
     return Rollout(
         to_device(prompts, device),
         ids.to(device),
         mask.to(device),
         finished.to(device),
         texts,
-        log_probs=log_probs.to(device) if has_own else None,
+        log_probs=log_probs.to(device) if has_log_probs else None,
     )
