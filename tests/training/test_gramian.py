@@ -162,7 +162,7 @@ def test_diagnostics_of_a_large_model_look_at_its_last_block_and_few_responses(
 ):
     module, experience = stepped
     monkeypatch.setattr(update, "SMALL_MODEL", trained)
-    monkeypatch.setattr(update, "_LOOKED_AT", 4)
+    monkeypatch.setattr(update, "_DIAGNOSED_RESPONSES", 4)
     wanted = None if target == "auto" else GramianSettings(target)
     object.__setattr__(module.loss.settings, "diagnostics", wanted)
     signals = replace(experience, advantages=experience.combined)

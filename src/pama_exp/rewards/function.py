@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pama_exp.errors import UserError, described, users_code
-from pama_exp.rewards.scorer import MEND
+from pama_exp.rewards.scorer import FIX_IT
 from pama_exp.safety.import_path import import_module
 from pama_exp.types import PromptBatch
 
@@ -39,7 +39,7 @@ class FunctionScorer:
         except (Exception, SystemExit) as error:  # a module may raise anything
             raise UserError(
                 f"The reward function '{source}' cannot be imported ({described(error)}).",
-                "Write module:function, importable from here; a module that raises has to be mended.",
+                "Write module:function, importable from here; correct a module that raises.",
             ) from None
         if not callable(self.function):
             raise UserError(f"'{source}' is {self.function!r}, not a function.", "Write module:function.")
@@ -55,7 +55,7 @@ class FunctionScorer:
         available = {name: list(values) for name, values in prompts.columns.items()}
         available |= {"prompts": list(prompts.texts), "completions": list(responses)}
         arguments = self._arguments(available)
-        with users_code(f"The reward function '{self.source}'", MEND):
+        with users_code(f"The reward function '{self.source}'", FIX_IT):
             scores = self.function(**arguments)
         try:
             return torch.as_tensor(scores, dtype=torch.float32)

@@ -17,7 +17,7 @@ from pama_exp.errors import UserError, located, users_code
 from pama_exp.types import PromptBatch
 
 _LARGEST = 1e15  # the squares of many scores must add up within float32, whose largest number is 3e38
-MEND = "Mend it, then type the same command: finished steps are kept."
+FIX_IT = "Correct it, then type the same command again: finished steps are kept."
 
 
 @runtime_checkable
@@ -37,7 +37,7 @@ def checked_score(name: str, scorer: Scorer, prompts: PromptBatch, responses: Se
             and response; also for any exception that a user's own scorer raises.
     """
     is_ours = type(scorer).__module__.startswith("pama_exp.")
-    guard = nullcontext() if is_ours else users_code(f"The scorer {type(scorer).__name__}", MEND)
+    guard = nullcontext() if is_ours else users_code(f"The scorer {type(scorer).__name__}", FIX_IT)
     with located(f"Objective '{name}'"), guard:
         scores = torch.as_tensor(scorer.score(prompts, responses)).detach().float().cpu()
     if scores.shape != (len(responses),):

@@ -107,7 +107,7 @@ class VLLMEngine:
         worker = self._engine.llm_engine.model_executor.driver_worker
         with plain_weights(self.model) as weights:
             worker.model_runner.model.load_weights(weights)
-        self._engine.reset_prefix_cache()  # what it holds was computed with the former weights
+        self._engine.reset_prefix_cache()  # its contents were computed with the former weights
         self._engine.wake_up(tags=["kv_cache"])
         return self._engine
 

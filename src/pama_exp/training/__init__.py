@@ -1,1 +1,1 @@
-"""One step of alignment, and what surrounds it: Lightning, evaluation, the record of a run."""
+"""Alignment training: one step, the update, evaluation, callbacks and loggers."""

@@ -255,7 +255,7 @@ class Alignment(LightningModule):
     @property
     def _remedy(self) -> str:
         rate = self.optimizer_settings.learning_rate
-        return f"Lower training.learning_rate={rate:g}, which begins another run; of this step nothing is kept."
+        return f"Lower training.learning_rate={rate:g}, which begins another run; nothing of this step is kept."
 
     def _require_finite(self, quantities: Mapping[str, Tensor]) -> None:
         finite.require_finite(quantities, self._remedy)

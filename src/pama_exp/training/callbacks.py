@@ -1,4 +1,4 @@
-"""Lightning's side of a run: metrics to the record, evaluations, checkpoints, random states, signals."""
+"""Lightning callbacks of a run: metrics to the record, evaluations, checkpoints, random states, signals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pama_exp.training.evaluation import Evaluation
 
 
 class Tracker(Logger):
-    """One of Lightning's loggers, which is left out from the first time that it fails: it costs no run."""
+    """Wraps a Lightning logger and drops it at its first failure, which then does not end the run."""
 
     def __init__(self, kind: str, logger: Logger) -> None:
         super().__init__()
@@ -35,32 +35,32 @@ class Tracker(Logger):
 
     @property
     def name(self) -> str:
-        """The kind of logger."""
+        """The kind of the logger, such as `csv`."""
         return self.kind
 
     @property
     def version(self) -> str:
-        """One run, one version."""
+        """Empty: a run has one version."""
         return ""
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
-        """The run's own record has the configuration."""
+        """Do nothing: the run's record has the configuration."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """One row."""
+        """Log one row of metrics."""
         self._try(lambda logger: logger.log_metrics(dict(metrics), step))
 
     def log_generations(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """A table, where the logger is W&B's."""
+        """Log a table of generations, if the logger is W&B's."""
         if isinstance(self.logger, WandbLogger):
             log_generations(self.logger.experiment, step, rows)
 
     def save(self) -> None:
-        """Write what is pending."""
+        """Write pending data."""
         self._try(lambda logger: logger.save())
 
     def finalize(self, status: str) -> None:
-        """The last call."""
+        """Close the logger."""
         self._try(lambda logger: logger.finalize(status))
 
     def _try(self, call: Callable[[Logger], None]) -> None:
@@ -70,10 +70,10 @@ class Tracker(Logger):
 
 
 class RandomStates(Callback):
-    """The global random streams travel with the checkpoint, which Lightning does not see to."""
+    """Saves the global random states in the checkpoint, which Lightning does not do."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Python's, numpy's and torch's generators."""
+        """The state to save: Python's, numpy's and torch's random generators."""
         state: Any = np.random.get_state()  # noqa: NPY002 - the global stream, which third-party code draws from
         kind, keys, *rest = state
         return {
@@ -84,7 +84,7 @@ class RandomStates(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put them back."""
+        """Restore the state that `state_dict` returned."""
         random.setstate(state_dict["python"])
         np.random.set_state(state_dict["numpy"])  # noqa: NPY002
         torch.set_rng_state(state_dict["torch"])
@@ -93,13 +93,13 @@ class RandomStates(Callback):
 
 
 class Recorder(Callback):
-    """Every step's metrics go to the run's record, to Lightning's logger and to the person watching."""
+    """Sends every step's metrics to the run's record, to the loggers and to the console."""
 
     def __init__(self, record: RunRecord, progress: Progress) -> None:
         self.record, self.progress = record, progress
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        """Write one row."""
+        """Record the step's metrics."""
         module = _alignment(pl_module)
         metrics = module.metrics
         self.record.log_metrics(module.step, metrics)
@@ -110,7 +110,7 @@ class Recorder(Callback):
 
 
 class Evaluator(Callback):
-    """Held-out prompts before the first step, every few steps, and after the last one."""
+    """Evaluates the policy on held-out prompts: before the first step, every `every` steps, and after the last step."""
 
     def __init__(
         self, record: RunRecord, validation: PromptStream, test: PromptStream, every: int, steps: int, seed: int
@@ -121,15 +121,15 @@ class Evaluator(Callback):
         self.calibration: Mapping[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The SFT policy's means and deviations, so that a resumed run need not find them again."""
+        """The state to save: the SFT policy's means and deviations, which a resumed run needs."""
         return {"before": self.before, "calibration": self.calibration}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put them back."""
+        """Restore the state that `state_dict` returned."""
         self.before, self.calibration = state_dict["before"], state_dict["calibration"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The SFT policy on the test prompts (what the summary calls before) and on the validation prompts."""
+        """Evaluate the SFT policy on the test prompts (`before` in the result) and on the validation prompts."""
         module = _alignment(pl_module)
         if self.before is None:
             evaluation = module.evaluate_policy(self.test, self.seed)
@@ -137,7 +137,7 @@ class Evaluator(Callback):
             self._log(trainer, module, 0, module.evaluate_policy(self.validation, self.seed))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        """Validation on the cadence and after the last step."""
+        """Evaluate on the validation prompts every `every` steps and after the last step."""
         module = _alignment(pl_module)
         due = self.every > 0 and module.step % self.every == 0
         if due or module.step == self.steps:
@@ -156,7 +156,7 @@ class Evaluator(Callback):
 
 
 class Checkpoints(Callback):
-    """A checkpoint every few steps, at the last one and at a signal; the newest two are kept."""
+    """Saves a checkpoint every `every` steps, at the last step and at a signal; keeps the newest two."""
 
     def __init__(self, folder: Path, every: int, steps: int) -> None:
         self.folder, self.every, self.steps = folder, every, steps
@@ -164,17 +164,17 @@ class Checkpoints(Callback):
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over SIGTERM and SIGINT from Lightning: a step is finished before the run stops."""
+        """Handle SIGTERM and SIGINT in place of Lightning: the run stops after the current step."""
         module = _alignment(pl_module)
         if collectives.is_main():
             for step, path in checkpoints.found_in(self.folder).items():
-                if step > module.step:  # passed over when the run went on: not to be taken for newer ones
+                if step > module.step:  # skipped by the resumed run, and not newer than its own
                     checkpoints.drop(path)
         for signum in (signal.SIGTERM, signal.SIGINT):
-            self._previous[signum] = signal.signal(signum, self._remember)
+            self._previous[signum] = signal.signal(signum, self._on_signal)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        """Save on the cadence; save and stop after a signal."""
+        """Save if a checkpoint is due; save and stop after a signal."""
         module = _alignment(pl_module)
         self.signum = collectives.highest(self.signum or 0) or None  # a signal to one process stops all at this step
         due = self.every > 0 and module.step % self.every == 0
@@ -184,7 +184,7 @@ class Checkpoints(Callback):
             trainer.should_stop = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keep the finished steps where the user can mend what stopped the run, such as a reward server that died."""
+        """Save the finished steps after an error that the user can fix, such as a reward server that failed."""
         module = _alignment(pl_module)
         if not isinstance(exception, UserError) or not module.is_between_steps:
             return
@@ -194,7 +194,7 @@ class Checkpoints(Callback):
             self.save(trainer, module.step)
 
     def save(self, trainer: Trainer, step: int) -> None:
-        """Write step-<n>.ckpt by way of a temporary file, then drop all but the newest two."""
+        """Write step-<n>.ckpt through a temporary file, then delete all but the newest two."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / "unfinished.tmp"
         with phase("Saving a checkpoint"):
@@ -206,18 +206,18 @@ class Checkpoints(Callback):
             checkpoints.drop(old)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous.clear()
 
-    def _remember(self, signum: int, _: Any) -> None:
-        if self.signum is not None:  # asked twice: stop at once
+    def _on_signal(self, signum: int, _: Any) -> None:
+        if self.signum is not None:  # the second signal stops at once
             raise Interrupted(signum)
         self.signum = signum
 
 
 def _alignment(module: LightningModule) -> Alignment:
-    """The module as what it is: Lightning hands it to callbacks as any module."""
+    """The Lightning module, typed as the alignment that it is."""
     assert isinstance(module, Alignment)
     return module

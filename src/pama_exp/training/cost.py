@@ -1,4 +1,4 @@
-"""What a run has cost: sequences, passes, seconds and memory."""
+"""The cost of a run: sequences, passes, seconds and memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 
 @dataclass
 class Cost:
-    """What a run has cost.
+    """The cost of a run so far.
 
-    `forwards` and `backwards` count sequences passed through the policy's or the reference's trunk outside generation,
-    so that they do not depend on how sequences were batched. Diagnostics and evaluations are not counted.
+    `forwards` and `backwards` count sequences, not batches, through the trunk of policy or reference outside
+    generation. Diagnostics and evaluations are not counted.
     """
 
     prompts: int = 0
@@ -28,10 +28,10 @@ class Cost:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory held so far: by the device's allocator, or the process's resident set on a processor."""
+    """Largest memory in use so far, in bytes: of the GPU's allocator, or the process's resident set on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage's count begins at what the parent had
+    if status.exists():  # getrusage counts from the parent process's size
         return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

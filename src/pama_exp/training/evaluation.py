@@ -1,4 +1,4 @@
-"""A policy on held-out prompts: its responses and what they are worth."""
+"""Evaluation of a policy on held-out prompts: its responses and their rewards."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pama_exp.types import Rollout
 
 
 def evaluate(objectives: Sequence[Objective], rollouts: Iterable[Rollout]) -> Evaluation:
-    """Score every response by every objective, as training sees it and by the gold program.
+    """Score every response by every objective's scorer (proxy) and by its gold program, if it has one.
 
     Args:
-        objectives: what is scored.
-        rollouts: prompts with one response each, a batch at a time.
+        objectives: the objectives to score by.
+        rollouts: batches of prompts with one response each.
 
     Raises:
         UserError: if a scorer fails.
@@ -51,7 +51,7 @@ def evaluate(objectives: Sequence[Objective], rollouts: Iterable[Rollout]) -> Ev
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A policy on held-out prompts: every objective's learned (proxy) and gold reward, and the texts."""
+    """The results of an evaluation over M prompts: proxy and gold rewards (M,) by objective, lengths (M,) and texts."""
 
     proxy: Mapping[str, Tensor]
     gold: Mapping[str, Tensor]
@@ -60,21 +60,21 @@ class Evaluation:
     responses: Sequence[str]
 
     def means(self) -> dict[str, dict[str, float | None]]:
-        """{objective: {gold, proxy}}; gold is None where no program defines it."""
+        """Mean rewards, {objective: {gold, proxy}}; gold is None without a gold program."""
         return {
             name: {"gold": self.gold[name].mean().item() if name in self.gold else None, "proxy": proxy.mean().item()}
             for name, proxy in self.proxy.items()
         }
 
     def calibration(self) -> dict[str, dict[str, dict[str, float] | None]]:
-        """{objective: {gold, proxy: {mean, deviation}}}: the units in which later policies can be measured."""
+        """Mean and deviation of the rewards, {objective: {gold, proxy: {mean, deviation}}}, as units of comparisons."""
         return {
             name: {"gold": _moments(self.gold[name]) if name in self.gold else None, "proxy": _moments(proxy)}
             for name, proxy in self.proxy.items()
         }
 
     def metrics(self) -> dict[str, float]:
-        """Flat names for the record."""
+        """The evaluation's metrics by their names in the record."""
         values = {"eval/response/length": self.lengths.float().mean().item()}
         for kind, table in (("proxy", self.proxy), ("gold", self.gold)):
             for name, rewards in table.items():
@@ -82,7 +82,7 @@ class Evaluation:
         return values
 
     def rows(self, limit: int) -> list[dict[str, Any]]:
-        """The first `limit` generations with their scores, one mapping each."""
+        """The first `limit` generations, each a mapping of prompt, response and scores."""
         tables = {f"proxy/{k}": v for k, v in self.proxy.items()} | {f"gold/{k}": v for k, v in self.gold.items()}
         return [
             {"prompt": self.prompts[i], "response": self.responses[i], **{k: v[i].item() for k, v in tables.items()}}
@@ -95,7 +95,7 @@ def _moments(values: Tensor) -> dict[str, float]:
 
 
 def distribution(name: str, values: Tensor) -> dict[str, float]:
-    """Mean, standard deviation and quantiles of (B,) rewards under `name`."""
+    """Mean, standard deviation and quantiles of (B,) rewards, as metrics whose names begin with `name`."""
     quantiles = torch.quantile(values.float(), torch.tensor([0.1, 0.5, 0.9])).tolist()
     mean = float(values.sum()) / values.numel()
     spread = values.std(correction=0).item()

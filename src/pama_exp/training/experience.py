@@ -1,4 +1,4 @@
-"""What one step of alignment gathers.
+"""The data that one step of alignment collects for its update.
 
 Legend: N objectives, K reward channels (N, or 1 where the solver scalarises rewards), K' surrogate losses,
 B responses, T response tokens.
@@ -19,18 +19,18 @@ class Experience:
     """A scored rollout, ready for the update."""
 
     rollout: Rollout
-    rewards: Tensor  # (N, B) as the solver saw them
+    rewards: Tensor  # (N, B) normalised, as passed to the solver
     old_log_probs: Tensor  # (B, T)
     reference_log_probs: Tensor  # (B, T)
     old_values: Tensor  # (K, B, T)
     advantages: Tensor  # (K, B, T) one per channel, before the solver
     returns: Tensor  # (K, B, T)
     combined: Tensor  # (K', B, T) after the solver
-    kl_to_come: Tensor  # (B, T) for where the KL is charged once
-    mean_rewards: Tensor  # (N, 1) over the whole batch, whichever rows of it these are
+    kl_to_come: Tensor  # (B, T) KL from each token on; used if the KL is charged once
+    mean_rewards: Tensor  # (N, 1) over the whole batch, also in a part of it
 
     def rows(self, index: Tensor) -> Experience:
-        """The responses at `index`, without the padding that they do not need."""
+        """The part of the experience at these rows, without columns that are padding in all of them."""
         rollout = trim(select(self.rollout, index))
         length = rollout.response_ids.shape[1]
         rest = {
@@ -41,7 +41,7 @@ class Experience:
         return Experience(rollout=rollout, rewards=self.rewards[:, index], mean_rewards=self.mean_rewards, **rest)
 
     def per_objective(self) -> Tensor:
-        """(N,B,T) advantages for diagnostics; where rewards were scalarised, each reward against the batch's mean."""
+        """(N,B,T) advantages for diagnostics; with scalarised rewards, each reward minus its batch mean."""
         if len(self.advantages) == len(self.rewards):
             return self.advantages
         return (self.rewards - self.mean_rewards)[..., None] * self.rollout.response_mask

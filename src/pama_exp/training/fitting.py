@@ -1,4 +1,4 @@
-"""Lightning's trainer around an alignment: several steps, from a checkpoint where there is one."""
+"""Running an alignment with Lightning's trainer, from the start or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from pama_exp.training.alignment import Alignment
 from pama_exp.training.strategies import trainer_settings
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Checkpoints written as they are serialised: Lightning would put the whole file together in memory first.
+class StreamedCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints while they are serialised; Lightning would first assemble the file in memory.
 
-    A file that a kill leaves half written is a temporary one: see `Checkpoints.save`.
+    A file left incomplete by a kill is only a temporary one: see `Checkpoints.save`.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write it."""
+        """Write the checkpoint to the path."""
         torch.save(checkpoint, path)
 
 
 def make_trainer(settings: TrainerConfig, callbacks: Sequence[Any], loggers: Sequence[Logger]) -> Trainer:
-    """Lightning's trainer, quiet: the record, the console and the checkpoints are the callbacks' work."""
-    where = trainer_settings(settings)
+    """Lightning's trainer without its own progress bar, summary and checkpoints; the callbacks do that work."""
+    arguments = trainer_settings(settings)
     return Trainer(
-        **{**where, "plugins": [*where.get("plugins", []), WholeFiles()]},
+        **{**arguments, "plugins": [*arguments.get("plugins", []), StreamedCheckpointIO()]},
         max_epochs=1,
         logger=list(loggers) or False,
         callbacks=list(callbacks),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,  # a step is every process's
+        use_distributed_sampler=False,  # every process does every step
     )
 
 
@@ -51,15 +51,15 @@ def fit_alignment(
     loggers: Sequence[Logger] = (),
     checkpoint: Path | None = None,
 ) -> None:
-    """Run the steps that are left.
+    """Run an alignment to its last step.
 
     Args:
-        module: what is trained.
-        settings: where it runs.
-        steps: of the whole run.
-        callbacks: Lightning's.
-        loggers: Lightning's.
-        checkpoint: to go on from; None starts at the first step.
+        module: the alignment.
+        settings: the trainer's settings: accelerator, devices, strategy.
+        steps: number of steps of the whole run.
+        callbacks: Lightning callbacks.
+        loggers: Lightning loggers.
+        checkpoint: the file to resume from; None starts at the first step.
     """
     indices: Any = range(steps)  # a sized sequence serves as a map-style data set
     data: DataLoader[int] = DataLoader(indices, batch_size=None)

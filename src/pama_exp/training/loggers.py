@@ -1,4 +1,4 @@
-"""Lightning's loggers for a run: those that `logger.kinds` names, each writing inside the run's folder."""
+"""Lightning loggers of a run, as listed in `logger.kinds`; each writes inside the run's folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pama_exp.training.callbacks import Tracker
 
 
 class TrackioLogger(Logger):
-    """Lightning's side of a trackio run."""
+    """A Lightning logger that writes to a trackio run."""
 
     def __init__(self, run: Trackio) -> None:
         super().__init__()
@@ -34,23 +34,23 @@ class TrackioLogger(Logger):
 
     @property
     def version(self) -> str:
-        """One run, one version."""
+        """Empty: a run has one version."""
         return ""
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
-        """The run was given its configuration when it was made."""
+        """Do nothing: the trackio run already has the configuration."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """One row."""
+        """Log one row of metrics."""
         self.run.log(metrics, step=step or 0)
 
     def finalize(self, status: str) -> None:
-        """Write what is pending."""
+        """Finish the trackio run."""
         self.run.finish()
 
 
 def choose_mode(config: Config, record: RunRecord) -> str:
-    """W&B's mode, found before any work is done, with the line that says so where it is offline."""
+    """W&B's mode for the run; prints how to sync if it is offline. Called before any work."""
     if "wandb" not in config.logger.kinds:
         return "disabled"
     mode, message = run_wandb.resolve_mode(config.logger.mode, record.folder)
@@ -60,7 +60,7 @@ def choose_mode(config: Config, record: RunRecord) -> str:
 
 
 def start_logging(config: Config, record: RunRecord, mode: str) -> tuple[Any, list[Logger]]:
-    """The W&B run (None where there is none) and Lightning's loggers, W&B's among them; one that fails is left out."""
+    """Start all loggers: the W&B run (or None) and the Lightning loggers. A logger that fails to start is left out."""
     folder = record.folder
     loggers: list[Logger] = []
     wandb_run = _start_wandb(config, record, mode) if "wandb" in config.logger.kinds else None
@@ -72,7 +72,7 @@ def start_logging(config: Config, record: RunRecord, mode: str) -> tuple[Any, li
 
     makers: dict[str, Callable[[], Logger]] = {
         "wandb": lambda: WandbLogger(experiment=wandb_run),
-        # Each start of a resumed run is a version of its own.
+        # Each start of a resumed run is a new version.
         "csv": lambda: CSVLogger(folder, name="csv", flush_logs_every_n_steps=1),
         "tensorboard": lambda: TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False),
         "trackio": trackio,
@@ -91,7 +91,7 @@ def _add(loggers: list[Logger], label: str, make: Callable[[], Logger]) -> None:
 def finish_logging(
     config: Config, record: RunRecord, wandb_run: Any, result: Mapping[str, Any], front: np.ndarray | None
 ) -> None:
-    """The front, the summary and, if wanted, the artifacts go to W&B; nothing where there is no run."""
+    """Log the front, the summary and, if configured, the artifacts to W&B; does nothing without a W&B run."""
     if wandb_run is None:
         return
     means = result["objectives"]

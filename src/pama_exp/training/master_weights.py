@@ -1,6 +1,6 @@
-"""AdamW for weights in 16 bits: steps that are smaller than a weight's last digit add up in float32 copies.
+"""AdamW for 16-bit weights with float32 master copies, in which small steps add up.
 
-Legend: w a weight in 16 bits, m its copy in float32.
+Legend: w a 16-bit weight, m its float32 copy.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch.optim.adamw import adamw
 
 
 class MasterWeightAdamW(torch.optim.AdamW):
-    """m ← AdamW(m, ∇w);  w ← m rounded.
+    """AdamW that updates float32 copies of 16-bit weights: m ← AdamW(m, ∇w);  w ← m rounded.
 
-    A weight of 0.02 in bfloat16 has neighbours 1.2e-4 away: at a learning rate of 1e-5 AdamW on w itself would round
-    nearly every step back. Copies and moments take 12 bytes for each weight. Weights in 32 bits are their own copies.
+    A bfloat16 weight of 0.02 has neighbours 1.2e-4 away: at a learning rate of 1e-5, rounding would undo nearly every
+    step. Copies and moments take 12 bytes per weight. 32-bit weights are their own copies.
 
     Source: Micikevicius et al. 2018, "Mixed precision training", section 3.1.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of every weight that has a gradient; one tensor at a time, so that one gradient is in float32."""
+        """Update every weight that has a gradient, one tensor at a time, to hold only one gradient in float32."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -38,7 +38,7 @@ class MasterWeightAdamW(torch.optim.AdamW):
     def _step_one(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
-            copy = parameter.detach().float()  # itself, where it is in 32 bits
+            copy = parameter.detach().float()  # the parameter itself if it has 32 bits
             state["step"] = torch.zeros((), device=parameter.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(copy), torch.zeros_like(copy)
             if is_half(parameter):
@@ -65,7 +65,7 @@ class MasterWeightAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also what torch would round to the weights' 16 bits: the state as it was saved."""
+        """Restore the saved state in its own precision; torch would round it to the weights' 16 bits."""
         super().load_state_dict(state_dict)
         indices = [index for group in state_dict["param_groups"] for index in group["params"]]
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
@@ -75,5 +75,5 @@ class MasterWeightAdamW(torch.optim.AdamW):
 
 
 def is_half(parameter: torch.Tensor) -> bool:
-    """Whether a weight is held in 16 bits."""
+    """Whether a tensor has 16-bit numbers (bfloat16 or float16)."""
     return parameter.dtype in (torch.bfloat16, torch.float16)

@@ -1,4 +1,4 @@
-"""Operating points: what a policy attains on held-out prompts, at one preference or at a grid of them.
+"""Operating points: a policy's mean rewards on held-out prompts, at one preference or at a grid of preferences.
 
 Legend: N objectives.
 """
@@ -14,11 +14,14 @@ from pama_exp.tracking.console import progress
 from pama_exp.tracking.record import RunRecord
 from pama_exp.training.alignment import Alignment
 
-EVALUATION_SEED = 20250810  # one stream of evaluation samples for all runs, so that they differ in the policy alone
+EVALUATION_SEED = 20250810  # the same for all runs, which then differ only in the policy
 
 
 def operating_point(preference: Mapping[str, float], means: Any, front: Any) -> dict[str, Any]:
-    """An operating point as result.json lists it, of a soup or of a conditioned policy."""
+    """One operating point of a soup or a conditioned policy, as a mapping in the form of result.json.
+
+    `means` are the mean rewards by objective; `front` is a `TrueFront` or `NoFront`.
+    """
     return {
         "preference": dict(preference),
         "objectives": means,
@@ -30,14 +33,14 @@ def operating_point(preference: Mapping[str, float], means: Any, front: Any) -> 
 def conditioned_points(
     record: RunRecord, module: Alignment, stream: PromptStream, front: Any, grid: int
 ) -> list[dict[str, Any]]:
-    """A conditioned policy at every preference of the grid.
+    """Evaluate a conditioned policy at every preference of a grid.
 
     Args:
-        record: keeps a few of the responses.
-        module: holds the policy.
-        stream: the prompts.
-        front: what the points are measured against: a `TrueFront`, or `NoFront`.
-        grid: shares are multiples of 1 / grid.
+        record: the run's record, which keeps a few responses.
+        module: the alignment that holds the policy.
+        stream: the prompts to respond to.
+        front: the front that points are compared with: a `TrueFront`, or `NoFront`.
+        grid: the preferences' shares are multiples of 1 / grid.
     """
     names = module.names
     points: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The optimizer of an alignment and its learning-rate schedule, counted in alignment steps."""
+"""The optimizer of an alignment and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pama_exp.training.master_weights import MasterWeightAdamW, is_half
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW and its learning-rate schedule, counted in alignment steps."""
+    """Settings of AdamW and its learning-rate schedule; `steps` and `warmup_steps` count alignment steps."""
 
     learning_rate: float
     value_learning_rate: float
@@ -23,13 +23,13 @@ class OptimizerSettings:
     warmup_steps: int
     weight_decay: float
     steps: int
-    map_learning_rate: float | None = None  # of a conditioned policy's map; None: the model's
+    map_learning_rate: float | None = None  # of the preference map; None: the model's
 
 
 def build_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over the trained parameters of policy, value heads and preference map, each at its own learning rate.
+    """AdamW over the trained parameters of model, value heads and preference map, each with its own learning rate.
 
-    Those that are held in 16 bits have copies in float32, to which the steps are added.
+    16-bit parameters get float32 master copies.
     """
     groups: list[dict[str, Any]] = [
         {"params": trainable(policy.model)},
@@ -44,6 +44,6 @@ def build_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> Any:
-    """The learning rate over the steps: constant, linear or cosine after a warm-up."""
+    """The learning-rate schedule: constant, linear or cosine after a warm-up."""
     name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
     return get_scheduler(name, optimizer, settings.warmup_steps, settings.steps)

@@ -1,4 +1,4 @@
-"""From `trainer` to Lightning's strategies: replicas of the whole policy, or shards of it."""
+"""Lightning's strategies for the `trainer` settings: replicas of the whole policy, or shards of it."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from pama_exp.policy.sharding import shard
 
 
 class Replicas(DDPStrategy):
-    """A replica in each process; the update sums their gradients itself.
+    """A replica of the policy in each process; the update sums their gradients itself.
 
-    DistributedDataParallel would sum them in every backward pass of every micro-batch, and not at all in those of
-    `torch.autograd.grad`, by which the solvers' Gramians come.
+    DistributedDataParallel would sum them in the backward pass of every micro-batch, and not at all in
+    `torch.autograd.grad`, which computes the solvers' Gramians.
     """
 
     def configure_ddp(self) -> None:
-        """No wrapper."""
+        """Do not wrap the module in DistributedDataParallel."""
 
 
 class Shards(ModelParallelStrategy):
-    """Parameters, gradients and optimiser state split among the processes (FSDP2); checkpoints are whole files."""
+    """Parameters, gradients and optimiser state sharded over the processes (FSDP2); checkpoints are single files."""
 
     def __init__(self, processes: int, offload_to_cpu: bool) -> None:
         super().__init__(data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
         self.offload_to_cpu = offload_to_cpu
 
     def model_to_device(self) -> None:
-        """Not the shards that are to stay in main memory."""
+        """Move the shards to the device, unless they are to stay in main memory."""
         if not self.offload_to_cpu:
             super().model_to_device()
 
 
 def process_count(trainer: TrainerConfig) -> int:
-    """How many processes the run takes; -1 device is as many as there are GPUs."""
+    """Number of processes of the run; `devices` -1 means one per GPU."""
     return torch.cuda.device_count() if trainer.devices == -1 else trainer.devices
 
 
 def is_shared(config: Config) -> bool:
-    """Whether the run is one of several processes (or of one that is handled as several are)."""
+    """Whether the stage runs in several processes, or in one process under FSDP."""
     several = process_count(config.trainer) > 1 or config.trainer.strategy == "fsdp"
     return several and bool(config.stage.get("shared", False))
 
 
 def trainer_settings(trainer: TrainerConfig) -> dict[str, Any]:
-    """Lightning's arguments: accelerator, devices, precision, and the strategy where the run is shared."""
+    """Arguments of Lightning's trainer: accelerator, devices, precision and, in a shared run, the strategy."""
     settings = {"accelerator": trainer.accelerator, "devices": trainer.devices, "precision": trainer.precision}
     if not torch.distributed.is_initialized():
         return settings
@@ -62,12 +62,12 @@ def trainer_settings(trainer: TrainerConfig) -> dict[str, Any]:
 
 
 def sharding_of(trainer: TrainerConfig) -> Any:
-    """What splits policy and reference among processes; None where each has the whole."""
+    """The function that shards policy and reference over the processes; None without FSDP."""
     return partial(shard, offload_to_cpu=trainer.cpu_offload) if trainer.strategy == "fsdp" else None
 
 
 def check_trainer(config: Config, here: bool = True) -> None:
-    """The devices are there (if they are to be here), and the batches can be shared equally.
+    """Check that the devices exist (with `here`, on this machine) and that batches divide among the processes.
 
     Raises:
         UserError: if not.

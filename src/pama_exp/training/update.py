@@ -1,4 +1,4 @@
-"""From experience to gradients: a surrogate per combined advantage, weighed by the solver, and what it may not touch.
+"""From experience to gradients: one surrogate per combined advantage, weighted by the solver, and the other losses.
 
 Legend: N objectives, K' surrogate losses, B responses, T response tokens, H hidden width.
 """
@@ -38,15 +38,15 @@ from pama_exp.training.gramian import (
 from pama_exp.training.shared_rollout import parts_of
 from pama_exp.types import Rollout
 
-SMALL_MODEL = 5_000_000  # trained parameters up to which diagnostics by default look at all of them, and all responses
-_LOOKED_AT = 16  # responses of a larger model
+SMALL_MODEL = 5_000_000  # up to this many trained parameters, diagnostics use all parameters and responses by default
+_DIAGNOSED_RESPONSES = 16  # of a larger model
 
-_HINT = "Lower training.learning_rate, or the size of the rewards; of this step nothing is kept."
+_HINT = "Lower training.learning_rate, or the size of the rewards; nothing of this step is kept."
 
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """How one rollout becomes optimiser updates; conf/config.yaml says what each means."""
+    """Settings of the updates of one rollout; conf/config.yaml explains each."""
 
     epochs: int
     mini_batch_size: int
@@ -62,16 +62,16 @@ class UpdateSettings:
     temperature: float
     importance_cap: float | None = None
     gramian: GramianSettings = field(default_factory=GramianSettings)
-    diagnostics: GramianSettings | None = None  # of all responses; None: as the size of what is trained allows
+    diagnostics: GramianSettings | None = None  # over all responses; None: by the number of trained parameters
     kl_combined: bool = False
     scale_combined: bool = False
 
 
 class MiniBatchLoss:
-    """Σ_k w_k L_k + value, KL and entropy terms, over micro-batches that fit a token budget.
+    """The loss of a mini-batch, Σ_k w_k L_k + value, KL and entropy terms, over micro-batches within a token budget.
 
-    Every process holds the whole mini-batch and computes its share of the rows; losses are divided by the whole
-    mini-batch's tokens, so that the shares add up.
+    Every process holds the whole mini-batch and computes its share of the rows. Losses are divided by the whole
+    mini-batch's number of tokens: the shares add up.
     """
 
     def __init__(
@@ -83,19 +83,24 @@ class MiniBatchLoss:
     def backward(
         self, batch: Experience, kl_coefficient: float, cost: Cost, apply: Callable[[Tensor], None], seed: int = 0
     ) -> dict[str, Tensor]:
-        """Accumulate the gradient of one mini-batch; `apply` is called on each micro-batch's scalar loss.
+        """Accumulate the gradient of one mini-batch.
 
-        `seed` is that of a sketched Gramian.
+        Args:
+            batch: the mini-batch.
+            kl_coefficient: β.
+            cost: counts the passes.
+            apply: runs the backward pass of each micro-batch's scalar loss.
+            seed: of a sketched Gramian.
 
         Returns:
             Means over the mini-batch's tokens, by metric name.
 
         Raises:
-            UserError: if a loss, the Gramian or a weight of the solver is not finite, or the losses depend on nothing
-                that is trained.
+            UserError: if a loss, the Gramian or a solver's weight is not finite, or the losses depend on no trained
+                parameter.
         """
         terms = self._terms_of(batch, kl_coefficient, cost)
-        if len(batch.combined) == 1:  # a single loss has nothing to weigh
+        if len(batch.combined) == 1:  # a single loss has weight 1
             weights = torch.ones(1, device=batch.combined.device)
         else:
             with torch.set_grad_enabled(terms.is_single):
@@ -121,11 +126,11 @@ class MiniBatchLoss:
         return collectives.totals(logs)
 
     def diagnose(self, batch: Experience) -> dict[str, float]:
-        """Gradient cosines, norms and ‖Σ w^i g^i‖ of the objectives' own surrogates: the same for every solver."""
-        unbilled = Cost()
-        rows, settings = self._looked_at(batch)
-        terms = self._terms_of(rows, 0.0, unbilled, per_objective=True)
-        gramian = self.gramian(terms, len(self.names), 0, unbilled, 0, settings)("parameters")
+        """Gradient norms, cosines and ‖Σ wⁱ gⁱ‖ of the objectives' own surrogates, the same for every solver."""
+        uncounted = Cost()
+        rows, settings = self._diagnosed(batch)
+        terms = self._terms_of(rows, 0.0, uncounted, per_objective=True)
+        gramian = self.gramian(terms, len(self.names), 0, uncounted, 0, settings)("parameters")
         cosines = diagnostics.gradient_cosines(gramian)
         metrics: dict[str, float] = {}
         for i, name in enumerate(self.names):
@@ -136,19 +141,18 @@ class MiniBatchLoss:
         metrics["solver/stationarity_residual"] = diagnostics.stationarity_residual(gramian, weights).item()
         return metrics
 
-    def _looked_at(self, batch: Experience) -> tuple[Experience, GramianSettings]:
-        """The responses and the gradients that diagnostics are of: bounded, unless all are cheap or asked for."""
-        given = self.settings.gramian
+    def _diagnosed(self, batch: Experience) -> tuple[Experience, GramianSettings]:
+        """The responses and gradients of diagnostics: all for a small model or if configured, else a bounded number."""
         if self.settings.diagnostics is not None:
             return batch, self.settings.diagnostics
         trained = sum(parameter.numel() for parameter in self.policy.actor_parameters())
         if trained <= SMALL_MODEL:
-            return batch, given
-        share = max(1, _LOOKED_AT // collectives.size()) * collectives.size()  # as many for each process
-        rows = torch.arange(min(share, len(batch.rollout)), device=batch.rewards.device)  # they come shuffled
+            return batch, self.settings.gramian
+        count = max(1, _DIAGNOSED_RESPONSES // collectives.size()) * collectives.size()  # equal for each process
+        rows = torch.arange(min(count, len(batch.rollout)), device=batch.rewards.device)  # the batch is shuffled
         last = blocks_of(self.policy.model)[-1:]
         target: Target = "last-layer" if last and trainable(last[0]) else "hidden"
-        return batch.rows(rows), replace(given, target=target, hold="all")
+        return batch.rows(rows), replace(self.settings.gramian, target=target, hold="all")
 
     def gramian(
         self,
@@ -160,23 +164,29 @@ class MiniBatchLoss:
         settings: GramianSettings | None = None,
         batch: Experience | None = None,
     ) -> Gramian:
-        """G_kl = ⟨∇L^k, ∇L^l⟩ of the `count` surrogates alone, computed only if the solver asks for it.
+        """A function that computes the Gramian G_kl = ⟨∇L^k, ∇L^l⟩ of the `count` surrogates when called.
 
-        `settings` are `training.gramian` unless others are given. With the target `advantages`, and a `batch`, the
-        products of its advantages stand for those of the gradients.
+        Args:
+            terms: the losses of the micro-batches.
+            count: number of surrogates.
+            seed: of a sketched Gramian.
+            cost: counts the backward passes of `sequences` sequences.
+            sequences: number of responses of the mini-batch.
+            settings: None: those of `training.gramian`.
+            batch: with the target `advantages`, products of its advantages replace those of the gradients.
         """
         settings = self.settings.gramian if settings is None else settings
 
         def compute(target: Literal["parameters", "hidden"] = "parameters") -> Tensor:
             if settings.target == "advantages" and target == "parameters" and batch is not None:
-                found = advantage_gramian(batch.combined, batch.rollout.response_mask)
+                products = advantage_gramian(batch.combined, batch.rollout.response_mask)
             elif "hidden" in (target, settings.target):
-                found = hidden_gramian(terms)
+                products = hidden_gramian(terms)
             else:
                 cost.backwards += sequences * billed_passes(count, settings)
-                found = parameter_gramian(terms, self.policy, count, settings, seed)
-            require_finite(named("The Gramian's row", self.names, found), _HINT)
-            return found
+                products = parameter_gramian(terms, self.policy, count, settings, seed)
+            require_finite(named("The Gramian's row", self.names, products), _HINT)
+            return products
 
         return compute
 
@@ -223,13 +233,13 @@ class MiniBatchLoss:
             kl = kl_estimate(output.log_probs, batch.reference_log_probs, settings.kl_estimator)
             rest = rest + kl_coefficient * (kl * mask).sum() / tokens
         if settings.kl_combined:
-            # A surrogate of its own: the KL is charged once, and no solver or Gramian sees it.
+            # A separate surrogate: the KL is charged once, outside solver and Gramian.
             charge = -kl_coefficient * batch.kl_to_come
             rest = rest + clipped_surrogate(
                 output.log_probs, batch.old_log_probs, charge, mask, settings.clip, token_count=tokens
             )
         with torch.no_grad():
-            # k3 of the sampling policy against the current one: the tokens are the sampling policy's.
+            # k3 of KL(sampling ‖ current), as the tokens are the sampling policy's.
             moved = (kl_estimate(batch.old_log_probs, output.log_probs, "k3") * mask).sum() / tokens
             logs |= {"policy/entropy": entropy.detach(), "policy/approx_kl": moved}
             clipped = diagnostics.clip_fraction(
@@ -241,7 +251,7 @@ class MiniBatchLoss:
 
 
 def inverse_deviation(weights: Tensor, combined: Tensor, response_mask: Tensor) -> Tensor:
-    """1 / σ of Σ_k w_k A_k over the valid tokens of (K,B,T) advantages; 1 where it does not vary."""
+    """1 / σ of the weighted sum Σ_k w_k A_k of (K,B,T) advantages over valid tokens; 1 if it does not vary."""
     signal = torch.einsum("k,kbt->bt", weights, combined)
     deviation = masked_variance(signal, response_mask).sqrt()
     varies = deviation > 10 * torch.finfo(signal.dtype).eps * signal.abs().amax()
@@ -249,7 +259,7 @@ def inverse_deviation(weights: Tensor, combined: Tensor, response_mask: Tensor) 
 
 
 def check_weights(policy: Policy, hint: str) -> None:
-    """Every trained weight is a finite number.
+    """Check that every trained weight of policy and value heads is finite.
 
     Raises:
         UserError: if not.
@@ -265,16 +275,16 @@ def check_weights(policy: Policy, hint: str) -> None:
 
 @torch.no_grad()
 def check_learned(policy: Policy, rollout: Rollout, hint: str) -> None:
-    """What a step has made of the policy can be gone on from: a pass over two of its responses costs little, and tells.
+    """Check that the updated policy is still usable, by a forward pass over two responses.
 
-    Weights that are finite but too large make logits that are not.
+    Weights that are finite but too large give logits that are not finite.
 
     Raises:
         UserError: if a weight, log-probability or value is not finite.
     """
     check_weights(policy, hint)
     rows = torch.arange(min(2, len(rollout)), device=rollout.response_mask.device)
-    with torch.compiler.set_stance("force_eager"):  # compiled blocks would be compiled once more, for these shapes
+    with torch.compiler.set_stance("force_eager"):  # compiled blocks would be compiled again for these shapes
         output = policy.score_rollout(trim(select(rollout, rows)))
     require_finite(
         {
