@@ -5,8 +5,8 @@ Legend: N objectives, B responses, T response tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
@@ -50,6 +50,7 @@ class CTWA(Solver):
     """
 
     estimators = ("group/leave_one_out", "group/standardise")
+    checkpointed = ("log_weights", "covariance")
 
     @checked("solver")
     def __init__(
@@ -102,14 +103,6 @@ class CTWA(Solver):
         self.log_weights = (self.log_weights + self.step_size * missing).log_softmax(0)
         return combined[None]
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state to save: log w and the moving average of the covariance."""
-        return {"log_weights": self.log_weights, "covariance": self.covariance}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.log_weights, self.covariance = state["log_weights"], state["covariance"]
-
 
 class Lagrangian(Solver):
     """One objective is maximised while the others are kept above targets by multipliers.
@@ -137,6 +130,8 @@ class Lagrangian(Solver):
     Raises:
         UserError: for a position or a number of targets that does not fit, or a setting outside its range.
     """
+
+    checkpointed = ("multipliers", "targets")
 
     @checked("solver")
     def __init__(
@@ -181,14 +176,6 @@ class Lagrangian(Solver):
         self.latest_weights = (self.multipliers / self.multipliers.sum()).to(advantages)
         return torch.einsum("n,nbt->bt", self.latest_weights, advantages)[None]
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state to save: λ and the targets."""
-        return {"multipliers": self.multipliers, "targets": self.targets}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.multipliers, self.targets = state["multipliers"], state["targets"]
-
 
 class DynamicHypervolume(Solver):
     """Linear weights whose step is larger after validation has found a new point of the front.
@@ -212,6 +199,7 @@ class DynamicHypervolume(Solver):
 
     needs_calibration = True
     needs_validation = True
+    checkpointed = ("archive", "mean", "deviation", "multiplier")
 
     def __init__(self, weights: Sequence[float]) -> None:
         super().__init__(weights)
@@ -238,20 +226,6 @@ class DynamicHypervolume(Solver):
     ) -> Float[Tensor, "1 B T"]:
         """The combined advantage."""
         return self.multiplier * torch.einsum("n,nbt->bt", self.weights.to(advantages), advantages)[None]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state to save: archive, units and multiplier."""
-        return {
-            "archive": self.archive,
-            "mean": self.mean,
-            "deviation": self.deviation,
-            "multiplier": self.multiplier,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.archive, self.multiplier = [list(point) for point in state["archive"]], state["multiplier"]
-        self.mean, self.deviation = state["mean"], state["deviation"]
 
 
 def within_group_covariance(

@@ -5,8 +5,8 @@ Legend: N losses, one per objective; B responses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,8 @@ class DynamicGradient(Solver):
         UserError: for a weight of zero, or a setting outside its range.
     """
 
+    checkpointed = ("log_weights",)
+
     @checked("solver")
     def __init__(
         self, weights: Sequence[float], step_size: Annotated[float, Range(least=0)] = 0.1, relative: bool = True
@@ -61,14 +63,6 @@ class DynamicGradient(Solver):
             self.log_weights = (self.log_weights + self.step_size * products.sum(1) / size).log_softmax(0)
         self.latest_weights = self.log_weights.softmax(0).to(losses)
         return self.latest_weights
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state to save: log w."""
-        return {"log_weights": self.log_weights}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.log_weights = state["log_weights"]
 
 
 class GradNorm(Solver):
@@ -97,6 +91,7 @@ class GradNorm(Solver):
     """
 
     needs_calibration = True
+    checkpointed = ("current", "gap")
 
     @checked("solver")
     def __init__(
@@ -134,12 +129,3 @@ class GradNorm(Solver):
             self.current = moved / moved.sum()
         self.latest_weights = self.current.to(losses)
         return self.latest_weights
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state to save: w, and the points of the rates."""
-        return {"current": self.current, "gap": self.gap.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.current = state["current"]
-        self.gap.load_state_dict(state["gap"])

@@ -51,6 +51,7 @@ class ShiftedPAMA(Solver):
     """
 
     noon = True
+    checkpointed = ("shift", "welfare")
 
     @checked("solver")
     def __init__(
@@ -115,16 +116,6 @@ class ShiftedPAMA(Solver):
             self.shift = latest if self.shift is None else self.decay * self.shift + (1 - self.decay) * latest
         return self.shift or 0.0
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state to save: c, and the statistics behind the preference."""
-        return {"shift": self.shift, "welfare": None if self.welfare is None else self.welfare.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.shift = state["shift"]
-        if self.welfare is not None:
-            self.welfare.load_state_dict(state["welfare"])
-
 
 class SoftNoon(Solver):
     """A soft minimum of the clipped advantages, minus its mean: every token has a signal, most where all are good.
@@ -134,7 +125,7 @@ class SoftNoon(Solver):
     State: the number of steps, which sets τ where it is annealed.
     Scale: neither. τ is in units of the advantage.
     Weights: simplex.
-    Stays: no. For τ > 0 a gain in one objective can make up for none in another.
+    Stays: no. For τ > 0 a gain in one objective can make up for no gain in another.
     Advantage: any with whitened or standardised channels.
     Source: this project's; the annealing is that of RVPO (arXiv 2605.05750), reversed.
     Use: between linear weights (large τ, on clipped advantages) and PAMA (small τ).

@@ -9,6 +9,7 @@ Legend: N objectives, K channels or losses before a hook, L after it, B response
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -41,6 +42,7 @@ class Solver:
         latest_weights: (N,) the weights applied last, for logging: averaged over valid tokens if they are per token,
             and scaled to magnitudes that sum to 1.
         estimators: labels of the advantage estimators that the method supports; empty: all.
+        checkpointed: names of the attributes that a checkpoint must hold.
         needs_calibration: whether `calibrate` must be called before the first step.
         needs_validation: whether the method uses `on_validation`, and so needs `training.evaluate_every`.
         takes_preferences: whether `prefer` can set weights for each response.
@@ -53,6 +55,7 @@ class Solver:
     weights: Float[Tensor, " N"]
     latest_weights: Float[Tensor, " N"]
     estimators: tuple[str, ...] = ()
+    checkpointed: tuple[str, ...] = ()
     needs_calibration: bool = False
     needs_validation: bool = False
     takes_preferences: bool = False
@@ -107,11 +110,17 @@ class Solver:
         return torch.ones_like(losses)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that a checkpoint must hold: tensors and plain values."""
-        return {}
+        """The state that a checkpoint must hold, in tensors and plain values: the `checkpointed` attributes."""
+        values = {name: getattr(self, name) for name in self.checkpointed}
+        return {name: value.state_dict() if hasattr(value, "state_dict") else value for name, value in values.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
+        for name in self.checkpointed:
+            if hasattr(getattr(self, name), "load_state_dict"):
+                getattr(self, name).load_state_dict(state[name])
+            else:
+                setattr(self, name, copy.deepcopy(state[name]))
 
 
 def on_simplex(weights: Sequence[float]) -> Float[Tensor, " N"]:

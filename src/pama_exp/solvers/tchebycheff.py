@@ -7,8 +7,8 @@ Legend: N objectives, B responses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,7 @@ class Tchebycheff(Solver):
     """
 
     takes_preferences = True
+    checkpointed = ("ideal",)
 
     @checked("solver")
     def __init__(
@@ -74,14 +75,6 @@ class Tchebycheff(Solver):
         shortfall = self._shortfall(rewards)
         self.latest_weights = _shares((shortfall == shortfall.amax(0)).to(rewards), weights)
         return (-shortfall.amax(0) + self.rho * (weights * rewards).sum(0))[None]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state to save: the ideal point."""
-        return {"ideal": self.ideal}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.ideal = state["ideal"]
 
     def _shortfall(self, rewards: Float[Tensor, "N B"]) -> Float[Tensor, "N B"]:
         """Weighted distances from the ideal point, wⁱ (zⁱ − rⁱ)."""

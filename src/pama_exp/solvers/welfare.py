@@ -184,6 +184,8 @@ class Saturation(Solver):
         UserError: for a negative γ, or a lower bound that is not below the upper.
     """
 
+    checkpointed = ("low", "high")
+
     @checked("solver")
     def __init__(
         self,
@@ -232,14 +234,6 @@ class Saturation(Solver):
         combined = torch.einsum("n,nbt->bt", self.latest_weights.to(advantages), advantages)
         return (whiten_responses(combined, response_mask) if self.whiten else combined)[None]
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state to save: the bounds."""
-        return {"low": self.low, "high": self.high}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.low, self.high = state["low"], state["high"]
-
 
 class FastRL(Solver):
     """Weights move against the mean rewards, once a step: mirror descent on the least of them.
@@ -263,6 +257,8 @@ class FastRL(Solver):
         UserError: for a weight of zero, or a step that is not positive.
     """
 
+    checkpointed = ("log_weights",)
+
     @checked("solver")
     def __init__(self, weights: Sequence[float], step_size: Annotated[float, Range(above=0)] = 0.1) -> None:
         super().__init__(weights)
@@ -281,11 +277,3 @@ class FastRL(Solver):
         self.log_weights = (self.log_weights - self.step_size * means).log_softmax(0)
         self.latest_weights = self.log_weights.exp().to(rewards)
         return (self.latest_weights[:, None] * rewards).sum(0, keepdim=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state to save: log w."""
-        return {"log_weights": self.log_weights}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.log_weights = state["log_weights"]
