@@ -134,9 +134,8 @@ class FastEngine:
         reader.cache.repeat(prompt_of)
         position = mask.sum(1)
         places = torch.arange(width + limit, device=rows.device)
-        bias = hidden.new_full(
-            (len(rows), 1, 1, len(places)), -torch.inf
-        )  # 0 on the places that a new token may attend to
+        # 0 on the places that a new token may attend to.
+        bias = hidden.new_full((len(rows), 1, 1, len(places)), -torch.inf)
         bias[..., :width].masked_fill_(mask[:, None, None], 0)
         active = torch.ones_like(rows, dtype=torch.bool)
         row_shift = None if shift is None else shift[rows, None]

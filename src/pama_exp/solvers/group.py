@@ -106,9 +106,7 @@ class RVPO(Solver):
             combined = (weights * advantages).sum(0)
         else:
             # Σ wⁱ exp(−k Zⁱ) differs from 1 by little where k is small, which the logarithm of a sum would round off.
-            advantages = torch.where(
-                weights > 0, advantages, torch.inf
-            )  # objectives without weight are never the least
+            advantages = torch.where(weights > 0, advantages, torch.inf)  # the least one has a weight
             low = advantages.amin(0)
             combined = low - torch.log1p((weights * torch.expm1(-k * (advantages - low))).sum(0)) / k
         return (whiten_responses(combined, response_mask) if self.whiten else combined)[None]
