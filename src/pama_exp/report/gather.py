@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from pama_exp.comparison import Comparison, Run, compare, load_runs, split_by_objectives
+from pama_exp.comparison.groups import group_key
 from pama_exp.comparison.load import damaged, flatten
-from pama_exp.comparison.reference import TrueFront, yardstick_of
+from pama_exp.comparison.reference import TrueFront, reference_of
 from pama_exp.comparison.write import tables
 from pama_exp.config.naming import VOLATILE, shown
 from pama_exp.errors import UserError
@@ -86,8 +87,8 @@ def _section(runs: Sequence[Run], comparison: Comparison | None, total: int) -> 
 def group_labels(runs: Sequence[Run], comparison: Comparison | None) -> list[tuple[str, str]]:
     """(group, family) of each run, as the comparison calls them; an unfinished run joins the group it belongs to."""
     groups = comparison.groups if comparison is not None else ()
-    known = {_key(group.runs[0]): (group.label, group.family) for group in groups}
-    return [known.get(_key(run), (f"{run.solver} (unfinished)", f"{run.solver} (unfinished)")) for run in runs]
+    known = {group_key(group.runs[0]): (group.label, group.family) for group in groups}
+    return [known.get(group_key(run), (f"{run.solver} (unfinished)", f"{run.solver} (unfinished)")) for run in runs]
 
 
 def config_differences(runs: Sequence[Run], labels: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def _true_fronts(run: Run, names: Sequence[str], comparison: Comparison | None) 
 
     With three objectives a pair's front is that of the projection: what a policy that neglects the third can reach.
     """
-    yardstick = yardstick_of(run, names, "gold" if comparison is None else comparison.kind)
+    yardstick = reference_of(run, names, "gold" if comparison is None else comparison.kind)
     if not isinstance(yardstick, TrueFront) or len(names) > 3:
         return []
     programs = dict(zip(names, yardstick.programs, strict=True))
@@ -217,11 +218,6 @@ def _newest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     test = [row for row in rows if row.get("split") == "test"]
     last = max((row["step"] for row in rows), default=0)
     return test or [row for row in rows if row["step"] == last]
-
-
-def _key(run: Run) -> str:
-    preference = {name: round(share, 6) for name, share in sorted(run.preference.items())}
-    return json.dumps([run.settings, preference], sort_keys=True, default=str)
 
 
 def _short(value: Any) -> str:
