@@ -66,9 +66,14 @@ def write_manifest(folder: Path, **more: Any) -> None:
     """Write manifest.json: the SHA-256 of every other file in the folder, and the keys and values of `more`."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST)
     hashes = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
-    temporary = folder / f".{MANIFEST}"
-    temporary.write_text(json.dumps({**more, "sha256": hashes}, indent=1, default=str) + "\n")
-    temporary.replace(folder / MANIFEST)
+    replace_text(folder / MANIFEST, json.dumps({**more, "sha256": hashes}, indent=1, default=str) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file atomically: a reader sees the old content or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def manifest(folder: Path) -> dict[str, str] | None:
