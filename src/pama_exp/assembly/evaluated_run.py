@@ -100,16 +100,13 @@ def _read(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _is_whole(config: Any) -> bool:
+def _is_whole(config: Mapping[str, Any]) -> bool:
     """Whether every node that this module reads is of its type; `typed` checks the rest."""
-    if not isinstance(config, dict) or not all(
-        isinstance(config.get(key), dict) for key in ("model", "data", "objectives")
-    ):
+    if not all(isinstance(config.get(key), dict) for key in ("model", "data", "objectives")):
         return False
-    nodes = list(config["objectives"].values())
-    scorers = [node.get("scorers") or {} if isinstance(node, dict) else None for node in nodes]
-    return bool(nodes) and all(
-        isinstance(each, dict) and all(isinstance(scorer or {}, dict) for scorer in each.values()) for each in scorers
+    scorers = [node.get("scorers") or {} if isinstance(node, dict) else None for node in config["objectives"].values()]
+    return bool(scorers) and all(
+        isinstance(s, dict) and all(isinstance(v or {}, dict) for v in s.values()) for s in scorers
     )
 
 

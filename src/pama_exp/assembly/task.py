@@ -17,6 +17,7 @@ from pama_exp.data.text import Reading, TextData
 from pama_exp.policy.loading import load_tokenizer
 from pama_exp.rewards.gold import GoldScorer
 from pama_exp.rewards.scorer import Scorer
+from pama_exp.storage.files import sha256
 from pama_exp.supervised.artifacts import private_folder
 from pama_exp.supervised.start_model import BYTES, StartModel, base_folder, tokenizer_for_text
 from pama_exp.supervised.testbed import Testbed, random_weights
@@ -221,7 +222,7 @@ def _read_text(config: Config, start: StartModel) -> TextData:
     d = config.data
     patterns = [pattern.replace("{subset}", subset) for pattern in d.files for subset in d.subsets or [""]]
     paths = tables.find(d.path, d.id, d.revision, list(dict.fromkeys(patterns)))
-    files = tuple((str(file), tables.digest(file)) for file in paths)
+    files = tuple((str(file), sha256(file)) for file in paths)
     source = str(start.folder or config.model.tokenizer)
     cache = private_folder(private_folder(Path(config.cache_dir)) / "datasets")
     return _cached_text(files, str(cache), source, _reading(config))

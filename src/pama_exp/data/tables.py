@@ -15,6 +15,7 @@ from typing import Any
 
 from pama_exp.errors import UserError
 from pama_exp.hub import repositories
+from pama_exp.storage.files import sha256
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -86,7 +87,7 @@ def read(files: Sequence[Path], cache: Path) -> Table:
             _BUILDERS[suffix],
             data_files=[str(file) for file in files],
             split="train",
-            cache_dir=str(cache / hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()[:16]),
+            cache_dir=str(cache / hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()[:16]),
         )
         table: Table = rows.to_dict()
     except Exception as error:  # each format fails in its own way
@@ -99,12 +100,6 @@ def read(files: Sequence[Path], cache: Path) -> Table:
     if not any(table.values()):
         raise UserError(f"{_some(files)} holds no rows.", "Give a file with at least one row.")
     return table
-
-
-def digest(file: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def column(table: Table, name: str, setting: str) -> list[Any]:

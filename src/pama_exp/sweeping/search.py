@@ -40,9 +40,7 @@ def run_search(
     """Run trials until the study has `trials` of them. The same command resumes the same study.
 
     Args:
-        context: Hydra's.
-        config: the composed configuration, with the node `hydra`.
-        task_function: runs a job in the workers of Hydra's own launchers.
+        context, config, task_function: Hydra's. `config` has the node `hydra`; launchers of Hydra call `task_function`.
         arguments: overrides of the command line.
         params: {key: values} of a preset.
         trials: number of trials.

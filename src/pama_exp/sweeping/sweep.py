@@ -73,9 +73,7 @@ class Sweep:
     """One sweep: its folder, its plan, its runner and its jobs.
 
     Args:
-        context: Hydra's.
-        config: the composed configuration, with the node `hydra`.
-        task_function: runs a job in the workers of Hydra's own launchers.
+        context, config, task_function: Hydra's. `config` has the node `hydra`; launchers of Hydra call `task_function`.
         identity: plain values; the same identity gives the same folder.
     """
 
@@ -138,9 +136,7 @@ def run_grid(
     """Run every combination of the values. Values of the command line replace those of a preset.
 
     Args:
-        context: Hydra's.
-        config: the composed configuration, with the node `hydra`.
-        task_function: runs a job in the workers of Hydra's own launchers.
+        context, config, task_function: Hydra's. `config` has the node `hydra`; launchers of Hydra call `task_function`.
         arguments: overrides of the command line.
         params: {key: values} of a preset.
 
@@ -172,8 +168,7 @@ def launch(
     """Run the jobs of another sweeper (one that is not of this package).
 
     Args:
-        context: Hydra's.
-        config: the composed configuration, with the node `hydra`.
+        context, config: Hydra's. `config` has the node `hydra`.
         runner: runs the jobs.
         lines: the overrides of each job.
         first: number of the first job.
