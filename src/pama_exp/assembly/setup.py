@@ -74,7 +74,7 @@ class Setup:
 
 
 def resolve(config: Config, is_here: bool = True) -> Setup:
-    """Build the objects of a run, and so check its configuration. Nothing is trained or written.
+    """Build the objects of a run, and so check its configuration. Nothing is trained.
 
     Args:
         config: typed and within its ranges, as `pama_exp.configure` returns it.
