@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from comparison import test_yardstick
+from comparison import test_reference
 from conformance import Recipe, recipes
 from contracts import test_solvers
 from metrics import test_diagnostics, test_fronts
@@ -297,8 +297,8 @@ MUTANTS = [
     Mutant("surrogates per micro-batch", TERMS, "advantages, mask, settings.clip, token_count=tokens", "advantages, mask, settings.clip", step_reward),
     Mutant("clip values as the policy", TERMS, "settings.value_clip", "settings.clip", step_reward),
     Mutant("losses weighed alike", "training.update:MiniBatchLoss.backward", "weights @ part.surrogates", "part.surrogates.mean()", step_loss),
-    Mutant("the run's order for the yardstick's", "comparison.reference:yardstick_of", "tuple(by_name[name] for name in names)", "run.programs", test_yardstick.test_the_true_front_is_in_the_order_that_is_asked_for),
-    Mutant("the recorded order for the yardstick's", "comparison.reference:yardstick_of", "recorded[name][\"proxy\"] for name in names", "row[\"proxy\"] for row in recorded.values()", test_yardstick.test_a_calibration_is_in_the_order_that_is_asked_for),
+    Mutant("the run's order for the reference's", "comparison.reference:reference_of", "tuple(by_name[name] for name in names)", "run.programs", test_reference.test_the_true_front_is_in_the_order_that_is_asked_for),
+    Mutant("the recorded order for the reference's", "comparison.reference:reference_of", "recorded[name][\"proxy\"] for name in names", "row[\"proxy\"] for row in recorded.values()", test_reference.test_a_calibration_is_in_the_order_that_is_asked_for),
     Mutant("prefer the rejected", "supervised.batch_losses:preference_loss", "chosen - rejected", "rejected - chosen", test_supervised.test_the_loss_of_pairs_is_bradley_and_terrys),
     Mutant("take the chosen for the rejected", "supervised.batch_losses:pair_scores", "rewards[: len(pairs)], rewards[len(pairs) :]", "rewards[len(pairs) :], rewards[: len(pairs)]", test_supervised.test_the_loss_of_pairs_is_bradley_and_terrys),
     Mutant("forget the power of the rates", "solvers.balancing:GradNorm.on_losses", " ** self.alpha", "", lambda: test_balancing.test_gradnorm_takes_a_gradient_step_on_its_own_objective(3.0)),

@@ -23,7 +23,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if sys.argv[:1] == ["-m"]:  # so it reads while Python looks for the module that `python -m pama_exp…` names
+if sys.argv[:1] == ["-m"]:  # the value of argv while Python looks for the module that `python -m pama_exp…` names
     from pama_exp.safety.import_path import put_last
 
     put_last()
@@ -55,8 +55,8 @@ __all__ = [
     "resolve",
 ]
 
-# Imported when first asked for: most of them bring torch and transformers along.
-_HOME = {
+# {name: module}, imported at first use: most of them import torch and transformers.
+_MODULES = {
     "Config": "config.schema",
     "FactWorld": "world",
     "Setup": "assembly.setup",
@@ -72,9 +72,9 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'pama_exp' has no attribute {name!r}")
-    return getattr(import_module(f"pama_exp.{_HOME[name]}"), name)
+    return getattr(import_module(f"pama_exp.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What ends a run: a mistake that is the user's to mend, or a signal. Anything else is a bug, with its traceback."""
+"""The exceptions that end a run: a user's mistake, a signal, or a crashed worker; and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from pathlib import Path
 
 from pama_exp.safety.secrets import HINT, redact
 
-_OURS = Path(__file__).parent
-_STANDARD = Path(sysconfig.get_path("stdlib"))
-_LISTED = 200  # characters of the names that a hint lists
+_PACKAGE = Path(__file__).parent
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
+_MAX_LISTED = 200  # characters of the names that a hint lists
 
 
 class UserError(Exception):
-    """A mistake in the input: printed as two lines (what is wrong and where, what would be right), exit status 2.
+    """A mistake in the input. It is printed as two lines, and the exit status is 2.
 
-    Neither line holds a secret, whatever values they quote.
+    Secrets are removed from both lines.
 
     Attributes:
-        is_shared: whether every process of the run raises it, at the same point.
+        message: what is wrong and where.
+        hint: what would be right.
+        is_shared: whether every process of the run raises this error at the same point.
     """
 
     def __init__(self, message: str, hint: str) -> None:
@@ -38,7 +40,7 @@ class UserError(Exception):
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop; `signum` becomes the exit status 128 + signum."""
+    """A signal stopped the run. The exit status is 128 + `signum`."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -46,22 +48,25 @@ class Interrupted(BaseException):
 
 
 class WorkerCrashed(Exception):
-    """One of several processes of a run met with a bug, whose traceback it has kept; the error's text says where."""
+    """A worker process of the run ended with a bug. The error's text says where its traceback is."""
 
 
-def refuse_secrets(found: Iterable[str]) -> None:
-    """Nothing is found, of what `secrets_in` and its like look for.
+def refuse_secrets(settings: Iterable[str]) -> None:
+    """Raise an error if there is any setting that holds a secret.
+
+    Args:
+        settings: those that hold one, as `secrets_in` returns them, with the secret removed.
 
     Raises:
-        UserError: for the first secret in plain, shown without it.
+        UserError: for the first of them.
     """
-    for setting in found:
+    for setting in settings:
         raise UserError(f"A password, key or token in plain: {setting[:200]}.", HINT)
 
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Have the message of a mistake that comes to light in the block begin with `where`."""
+    """Put `where` before the message of any `UserError` raised in the block."""
     try:
         yield
     except UserError as error:
@@ -72,10 +77,14 @@ def located(where: str) -> Iterator[None]:
 
 @contextmanager
 def users_code(what: str, hint: str) -> Iterator[None]:
-    """Make whatever the user's own code raises in the block, `sys.exit` included, a mistake that names its line.
+    """Turn any exception of the user's own code in the block, `sys.exit` included, into a `UserError`.
+
+    Args:
+        what: names the code in the message.
+        hint: the error's second line.
 
     Raises:
-        UserError: `what` raised so and so, in this line of that file.
+        UserError: with the exception, and the file and line that raised it.
     """
     try:
         yield
@@ -86,35 +95,35 @@ def users_code(what: str, hint: str) -> Iterator[None]:
 
 
 def described(error: BaseException) -> str:
-    """The exception's type and first line, and where there is one the user's file and line."""
+    """The exception's type, its first line, and the file and line of the user's code if it has passed through any."""
     first = next(iter(str(error).splitlines()), "")[:120]
     name = type(error).__name__
     return f"{name}: {first}{_place(error)}" if first else f"{name}{_place(error)}"
 
 
 def _place(error: BaseException) -> str:
-    """The last line that is neither ours nor Python's; one of an installed package where there is no other."""
+    """The innermost line of user code in the traceback; of an installed package if there is no user code."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f" ({error.filename}:{error.lineno})"
     places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     installed = {"site-packages", "dist-packages"}
-    theirs = [
+    outside = [
         (path, line)
         for path, line in places
         if path.is_file()
-        and not path.is_relative_to(_OURS)
-        and (installed & set(path.parts) or not path.is_relative_to(_STANDARD))
+        and not path.is_relative_to(_PACKAGE)
+        and (installed & set(path.parts) or not path.is_relative_to(_STANDARD_LIBRARY))
     ]
-    own = [(path, line) for path, line in theirs if not installed & set(path.parts)]
-    return next((f" ({path}:{line})" for path, line in reversed(own or theirs)), "")
+    user_code = [(path, line) for path, line in outside if not installed & set(path.parts)]
+    return next((f" ({path}:{line})" for path, line in reversed(user_code or outside)), "")
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:
-    """The nearest valid name, if one is near, and the valid ones, as many as a line holds."""
+    """A hint that names the valid choice nearest to `word`, if any is near, and lists the choices that fit one line."""
     valid = list(choices)
     near = difflib.get_close_matches(word, valid, n=1)
     lengths = accumulate(len(name) + 2 for name in valid)
-    shown = valid[: sum(length <= _LISTED for length in lengths)]
+    shown = valid[: sum(length <= _MAX_LISTED for length in lengths)]
     more = f" and {len(valid) - len(shown)} more" if len(shown) < len(valid) else ""
     listed = f"Valid: {', '.join(shown) or 'none'}{more}."
     return f"Did you mean '{near[0]}'? {listed}" if near else listed

@@ -1,4 +1,4 @@
-"""The values that travel between rooms: prompts in, responses out.
+"""Data that packages exchange: a batch of prompts, and the responses to it.
 
 Legend: N objectives, B responses, P prompt tokens, T response tokens, H hidden width.
 """
@@ -17,16 +17,18 @@ from torch import Tensor
 class PromptBatch:
     """B tokenized prompts, padded on the left so that every response starts in the same column.
 
-    `texts` are the prompts as strings; `columns` holds whatever else the data source knows of each prompt (lists of
-    length B), handed on to scorers.
-
-    `preferences` are what a conditioned policy is asked to serve, each row on the simplex; None where the policy is
-    told none. Where they are written into the prompt, or the prompt into a chat template, `input_ids` hold that and
-    `texts` do not. `prefills` is what a chat template has begun of each answer: responses as texts begin with it.
+    Attributes:
+        input_ids: (B,P) what the policy reads, including a chat template and a preference written before the prompt.
+        mask: (B,P) True on prompt tokens, False on the padding before them.
+        texts: the B prompts as strings, without chat template and without preference.
+        columns: the data's other columns, each a list of length B. Scorers get them.
+        preferences: (B,N) the preference of each prompt, rows on the simplex; None if the policy is not conditioned.
+        prefills: the beginning of each answer that a chat template has already written; the response's text begins
+            with it. None if there is none.
     """
 
     input_ids: Int[Tensor, "B P"]
-    mask: Bool[Tensor, "B P"]  # True on prompt tokens, False on the padding before them
+    mask: Bool[Tensor, "B P"]
     texts: Sequence[str]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     preferences: Float[Tensor, "B N"] | None = None
@@ -53,12 +55,15 @@ class PromptBatch:
 class Rollout:
     """One response for each prompt, padded on the right.
 
-    `response_mask` is True on every token the policy chose, its end-of-sequence token included. `finished` is True
-    where the response ended by itself rather than by the length limit. `texts` hold no special tokens.
-
-    An engine that computes as the update does leaves here what the update would compute again: log-probabilities at
-    the sampling temperature (zeros on padding), and the last hidden states from which the tokens were predicted
-    (arbitrary on padding).
+    Attributes:
+        prompts: the B prompts.
+        response_ids: (B,T) token ids.
+        response_mask: (B,T) True on every token that the policy chose, its end-of-sequence token included.
+        finished: (B,) True where the response ended with an end-of-sequence token, False at the length limit.
+        texts: the B responses as strings, without special tokens.
+        log_probs: (B,T) log-probabilities at the sampling temperature, 0 on padding. Only from engines that compute
+            exactly as the update does; the update then does not compute them again.
+        states: (B,T,H) last hidden states that predicted the tokens, arbitrary on padding; from the same engines.
     """
 
     prompts: PromptBatch

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from commands import FAST, composed
-from pama_exp.assembly.evaluated_run import as_the_run_had_it
+from pama_exp.assembly.evaluated_run import with_run_settings
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 from records import write_run
@@ -27,7 +27,7 @@ def run_of(folder, *overrides, **changed):
 
 def evaluated(folder, *overrides, given=()):
     words = ["stage=evaluate", f"evaluate.run={folder}", "output=o", "cache_dir=c", *overrides]
-    return as_the_run_had_it(schema.typed(composed(*words)), [*words, *given])
+    return with_run_settings(schema.typed(composed(*words)), [*words, *given])
 
 
 def test_what_is_not_given_is_the_runs(tmp_path):

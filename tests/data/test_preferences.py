@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny
-from pama_exp.data.preferences import Drawn, Given, Writer, shares
+from pama_exp.data.preferences import DrawnPreferences, FixedPreference, Writer, shares
 from pama_exp.data.prompts import PromptStream
 from pama_exp.errors import UserError
 
@@ -14,28 +14,28 @@ def stream(**settings):
 
 
 def test_a_preference_is_drawn_for_every_prompt_and_step_and_comes_again():
-    drawn = Drawn(3, 1.0, seed=5)
+    drawn = DrawnPreferences(3, 1.0, seed=5)
     first = drawn(7, 1000)
     assert first.shape == (1000, 3)
     assert (first >= 0).all()
     torch.testing.assert_close(first.sum(1), torch.ones(1000))
     assert len(torch.unique(first, dim=0)) == 1000
-    assert torch.equal(first, Drawn(3, 1.0, seed=5)(7, 1000))
+    assert torch.equal(first, DrawnPreferences(3, 1.0, seed=5)(7, 1000))
     assert not torch.equal(first, drawn(8, 1000))
-    assert not torch.equal(first, Drawn(3, 1.0, seed=6)(7, 1000))
+    assert not torch.equal(first, DrawnPreferences(3, 1.0, seed=6)(7, 1000))
 
 
 @pytest.mark.parametrize("concentration", [0.3, 1.0, 8.0])
 def test_draws_have_the_moments_of_a_dirichlet_distribution(concentration):
     """Mean 1/N, variance (N − 1) / (N² (N α + 1))."""
-    drawn, count = Drawn(4, concentration, seed=0)(0, 20_000).double(), 4
+    drawn, count = DrawnPreferences(4, concentration, seed=0)(0, 20_000).double(), 4
     variance = (count - 1) / (count**2 * (count * concentration + 1))
     assert (drawn.mean(0) - 0.25).abs().max() < 5 * math.sqrt(variance / 20_000)
     torch.testing.assert_close(drawn.var(0), torch.full((4,), variance).double(), rtol=0.06, atol=0)
 
 
 def test_the_answers_of_a_group_share_their_preference():
-    batch = stream(group_size=3, preferences=Drawn(2, 1.0, seed=3)).batch(2)
+    batch = stream(group_size=3, preferences=DrawnPreferences(2, 1.0, seed=3)).batch(2)
     grouped = batch.preferences.reshape(4, 3, 2)
     assert (grouped == grouped[:, :1]).all()
     assert len(torch.unique(grouped[:, 0], dim=0)) == 4
@@ -43,16 +43,16 @@ def test_the_answers_of_a_group_share_their_preference():
 
 
 def test_evaluation_asks_every_prompt_for_the_same():
-    asking = stream(preferences=Drawn(2, 1.0, seed=3)).asking([0.25, 0.75])
+    asking = stream(preferences=DrawnPreferences(2, 1.0, seed=3)).with_preference([0.25, 0.75])
     batches = list(asking.slices(5))
     assert torch.cat([b.preferences for b in batches]).tolist() == [[0.25, 0.75]] * 12
     assert stream().batch(0).preferences is None
-    assert Given([0.2, 0.8])(1, 2).shape == (2, 2)
+    assert FixedPreference([0.2, 0.8])(1, 2).shape == (2, 2)
 
 
 def test_a_written_preference_is_read_by_the_policy_and_not_by_the_scorers():
     writer = Writer(["a", "b"], item="{name} {share}", separator=" ", end=" | ", levels=4)
-    made = stream(preferences=Given([0.3, 0.7]), writer=writer).batch(0)
+    made = stream(preferences=FixedPreference([0.3, 0.7]), writer=writer).batch(0)
     plain = stream().batch(0)
     assert list(made.texts) == list(plain.texts)
     assert made.preferences.tolist() == [[0.25, 0.75]] * 4  # as written
@@ -64,7 +64,7 @@ def test_a_written_preference_is_read_by_the_policy_and_not_by_the_scorers():
 def test_preferences_are_rounded_to_the_nearest_that_can_be_written():
     writer = Writer(["a", "b", "c"], levels=10)
     assert writer.write("hello", [0.7, 0.3, 0.0]) == "a: 0.7, b: 0.3, c: 0\nhello"
-    drawn = Drawn(3, 1.0, seed=0)(0, 500)
+    drawn = DrawnPreferences(3, 1.0, seed=0)(0, 500)
     rounded = writer.rounded(drawn)
     torch.testing.assert_close(rounded.sum(1), torch.ones(500))
     assert (rounded >= 0).all()

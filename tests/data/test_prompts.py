@@ -58,7 +58,7 @@ def test_a_batch_depends_on_seed_and_step_alone():
 
 def test_the_policy_reads_a_template_and_others_what_was_said():
     said = ["a", "b", "c"]
-    prompts = PromptStream([f"p {text} o" for text in said], tiny.tokenizer(), 2, seed=3, said=said)
+    prompts = PromptStream([f"p {text} o" for text in said], tiny.tokenizer(), 2, seed=3, plain_texts=said)
     for batch in (prompts.batch(0), prompts.batch(1), *prompts.slices(2)):
         assert tiny.tokenizer().batch_decode(batch.input_ids) == [f"p {text} o" for text in batch.texts]
 

@@ -8,6 +8,7 @@ from huggingface_hub import constants
 
 from pama_exp.data import tables
 from pama_exp.errors import UserError
+from pama_exp.storage.files import sha256
 from texts import write_jsonl
 
 ROWS = [{"prompt": f"question {i}", "score": i} for i in range(5)]
@@ -180,7 +181,7 @@ def test_a_file_that_changes_but_not_in_time_is_read_again(kind, tmp_path):
     path = written(tmp_path, kind)
     before = path.stat()
     tables.read([path], tmp_path / "cache")
-    first = tables.digest(path)
+    first = sha256(path)
     later = [{"prompt": f"another {i}", "score": i} for i in range(3)]
     if kind == "parquet":
         pyarrow.parquet.write_table(pyarrow.table(as_columns(later)), path)
@@ -190,4 +191,4 @@ def test_a_file_that_changes_but_not_in_time_is_read_again(kind, tmp_path):
         write_jsonl(path, later)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert tables.read([path], tmp_path / "cache") == as_columns(later)
-    assert tables.digest(path) != first
+    assert sha256(path) != first

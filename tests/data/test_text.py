@@ -89,9 +89,9 @@ def test_conversations_use_the_chat_template_where_there_is_one():
     assert sorted(all_texts(templated)) == sorted(f"<user>ask {i}<assistant>" for i in range(60))
     prompts = dict(templated.demonstrations("train"))
     assert all(answer == prompt[6:-11].replace("ask", "answer") for prompt, answer in prompts.items())
-    for prompt, said in zip(templated.texts("train"), templated.said("train"), strict=True):
+    for prompt, said in zip(templated.texts("train"), templated.plain_texts("train"), strict=True):
         assert said == f"\n\nHuman: {prompt[6:-11]}\n\nAssistant:"
-    assert plain.said("train") == plain.texts("train")
+    assert plain.plain_texts("train") == plain.texts("train")
 
 
 def test_reward_models_learn_from_prompts_without_the_template():
@@ -99,7 +99,7 @@ def test_reward_models_learn_from_prompts_without_the_template():
     data = text_data(table, byte_tokenizer(TEMPLATE))
     assert data.texts("train")[0].startswith("<user>")
     assert {prompt for split in SPLITS for prompt, _, _ in data.preference_pairs(split)} == set(QUESTIONS["prompt"])
-    assert {prompt for split in SPLITS for prompt in data.said(split)} == set(QUESTIONS["prompt"])
+    assert {prompt for split in SPLITS for prompt in data.plain_texts(split)} == set(QUESTIONS["prompt"])
 
 
 def test_a_conversation_that_ends_with_the_user_is_a_prompt_without_answer():

@@ -59,7 +59,7 @@ def test_one_training_gives_a_front(run, shared_cache):
 def test_before_training_every_preference_has_the_sft_policys_answers(shared_cache):
     setup, module = built(cache=shared_cache)
     stream = held_out(setup, module, "test", 16)
-    answers = [module.evaluate_policy(stream.asking(asked), 0).responses for asked in ([1.0, 0.0], [0.3, 0.7])]
+    answers = [module.evaluate_policy(stream.with_preference(asked), 0).responses for asked in ([1.0, 0.0], [0.3, 0.7])]
     plain = built("conditioning=none", cache=shared_cache)
     assert answers[0] == answers[1] == plain[1].evaluate_policy(held_out(*plain, "test", 16), 0).responses
     experience = module._collect()

@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from commands import command, environment
 from oracles import hypervolume_by_inclusion_exclusion, nondominated
 from pama_exp.errors import UserError
-from pama_exp.sweeping.pareto_trials import Front
+from pama_exp.sweeping.pareto_trials import ParetoFront
 from pama_exp.sweeping.space import Space
 from pama_exp.sweeping.study import Study
 from sweeping.toy import TOY, jobs, prepare, ran, sweep_here
@@ -112,7 +112,7 @@ def test_a_trial_that_was_asked_for_and_not_told_is_gone_on_with(tmp_path):
     assert [(trial.number, trial.params) for trial in again.unfinished()] == [(2, left.params)]
     again.tell(2, None)
     assert again.unfinished() == []
-    assert len(again.told()) == 3
+    assert len(again.finished()) == 3
     assert len(again.complete()) == 2, "a failed trial is told as failed"
 
 
@@ -145,7 +145,7 @@ def test_a_space_that_is_none_is_refused(lines):
 def test_the_front_is_what_no_trial_beats_and_its_hypervolume_never_falls(tmp_path):
     directions = {"helpful": "maximize", "length": "minimize"}
     study = study_in(tmp_path, "random", directions=directions)
-    front = Front(tmp_path, directions, worst=[0.0, 1.0])
+    front = ParetoFront(tmp_path, directions, worst=[0.0, 1.0])
     for trial in study.ask(12):
         helpful, concise = schaffer(trial.params)
         study.tell(trial.number, [helpful, 1 - concise])

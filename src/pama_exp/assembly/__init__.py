@@ -1,1 +1,1 @@
-"""From a validated configuration to the objects of a run."""
+"""Building the objects of a run from a validated configuration."""

@@ -1,11 +1,9 @@
-"""What a run needs from the Hugging Face Hub, and where it is: looked up before anything heavy is imported."""
+"""The repositories that a run needs from the Hugging Face Hub, and whether they are in the local cache."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pama_exp.config.domains import scorer_key, scorer_node
 from pama_exp.config.schema import Config, ModelConfig
@@ -15,32 +13,43 @@ from pama_exp.hub import repositories
 
 @dataclass(frozen=True)
 class Asset:
-    """A repository of the Hub, and what the run needs it for."""
+    """A repository of the Hub that a run needs.
+
+    Attributes:
+        purpose: what the run needs it for, such as "policy".
+        repo_id: owner/name.
+        revision: commit, tag or branch; None for the newest.
+        kind: model or dataset.
+        parameters: the model's number of parameters, if its yaml states it.
+        gated: whether access has to be requested.
+        pickled: whether it is known to hold no safetensors.
+        refused_pickle: name of the setting that allows pickled weights, if it is off.
+    """
 
     purpose: str
     repo_id: str
     revision: str | None
     kind: repositories.Kind
-    parameters: int | None = None  # as its yaml states them
+    parameters: int | None = None
     gated: bool = False
-    pickled: bool = False  # said to hold no safetensors
-    refused_pickle: str | None = None  # the setting that would allow pickled weights, where it is off
+    pickled: bool = False
+    refused_pickle: str | None = None
 
     @property
     def pickle_hint(self) -> str:
-        """What else to type for weights that are pickled; empty where nothing."""
+        """The hint for pickled weights; empty if they are allowed."""
         return (
             "" if self.refused_pickle is None else f"add {self.refused_pickle}=true, or give a revision of safetensors"
         )
 
 
 def assets_of(config: Config) -> list[Asset]:
-    """The policy's model, the reward models and the data, those that come from the Hub."""
+    """The repositories of the policy's model, the reward models and the data that come from the Hub."""
     m = config.model
-    found = []
+    assets = []
     if m.path is None and m.weights == "pretrained" and m.id is not None and config.evaluate.run is None:
         refused = None if m.allow_pickle else "model.allow_pickle"
-        found.append(Asset("policy", m.id, m.revision, "model", m.parameters, m.gated, m.pickled, refused))
+        assets.append(Asset("policy", m.id, m.revision, "model", m.parameters, m.gated, m.pickled, refused))
     learns_rows = config.data.domain != "factworld" and config.stage.get("learns_from_rows", False)
     for name, objective in ({} if learns_rows else config.objectives).items():
         domain = scorer_key(objective.scorers, config.data.domain)
@@ -48,36 +57,32 @@ def assets_of(config: Config) -> list[Asset]:
         if node.get("id") is not None and node.get("path") is None:
             refused = None if node.get("allow_pickle") else f"objectives.{name}.scorers.{domain}.allow_pickle"
             size, revision = node.get("parameters"), node.get("revision")
-            found.append(Asset(f"objective {name}", node["id"], revision, "model", size, refused_pickle=refused))
-    found += _data(config)
-    return found
-
-
-def _data(config: Config) -> Iterator[Any]:
+            assets.append(Asset(f"objective {name}", node["id"], revision, "model", size, refused_pickle=refused))
     d = config.data
     if d.path is None and d.id is not None:
-        yield Asset("data", d.id, d.revision, "dataset")
+        assets.append(Asset("data", d.id, d.revision, "dataset"))
+    return assets
 
 
-def whereabouts(assets: list[Asset]) -> list[str]:
-    """For each: `cached`, `pickled` (cached, and refused), `to be fetched`, or `missing`.
+def states_of(assets: list[Asset]) -> list[str]:
+    """The state of each asset: `cached`, `pickled` (cached, but refused), `to be fetched`, or `missing`.
 
-    The Hub is asked once, and only if something is not cached.
+    The Hub is contacted once, and only if an asset is not cached.
     """
     folders = [repositories.cached(a.repo_id, a.revision, a.kind) for a in assets]
-    answers = None not in folders or repositories.is_reachable()
-    return [_state(a, folder, answers) for a, folder in zip(assets, folders, strict=True)]
+    is_online = None not in folders or repositories.is_reachable()
+    return [_state(a, folder, is_online) for a, folder in zip(assets, folders, strict=True)]
 
 
-def _state(asset: Asset, folder: Path | None, answers: bool) -> str:
+def _state(asset: Asset, folder: Path | None, is_online: bool) -> str:
     if folder is None:
-        return "to be fetched" if answers else "missing"
+        return "to be fetched" if is_online else "missing"
     is_pickled = asset.kind == "model" and repositories.weights_format(folder) == "pickle"
     return "pickled" if is_pickled and asset.refused_pickle is not None else "cached"
 
 
 def check_named(model: ModelConfig) -> None:
-    """The preset says which model it is, and gives no tokenizer to one that brings its own.
+    """Check that the settings name a model, and set a tokenizer only for a model that does not bring one.
 
     Raises:
         UserError: if not.
@@ -93,15 +98,15 @@ def check_named(model: ModelConfig) -> None:
 
 
 def check_assets(config: Config) -> None:
-    """Everything from the Hub is cached or can be fetched, and may be read.
+    """Check that every repository is in the cache or can be downloaded, and that its weights may be read.
 
     Raises:
-        UserError: naming what is missing, the folder looked in, and the commands that fetch it; also for a preset
-            that names no model, and for pickled weights that nobody asked for.
+        UserError: naming the missing repositories, the cache folder, and the commands that download them; also for
+            settings that `check_named` refuses, and for pickled weights that are not allowed.
     """
     check_named(config.model)
     assets = assets_of(config)
-    states = whereabouts(assets)
+    states = states_of(assets)
     missing = [asset for asset, state in zip(assets, states, strict=True) if state == "missing"]
     if missing:
         first = repositories.missing(missing[0].repo_id, missing[0].revision, missing[0].kind)
@@ -110,7 +115,7 @@ def check_assets(config: Config) -> None:
         pickled = [f" {a.repo_id} is pickled: {a.pickle_hint}." for a in missing if a.pickled and a.pickle_hint]
         raise UserError(
             first.message + (f" Neither is: {others}." if others else ""),
-            f"Where there is a network: {commands}{''.join(f';{said}' for said in pickled)}",
+            f"Where there is a network: {commands}{''.join(f';{hint}' for hint in pickled)}",
         )
     for asset, state in zip(assets, states, strict=True):
         if state == "pickled":

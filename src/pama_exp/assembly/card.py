@@ -1,4 +1,4 @@
-"""The folder `policy/` that others load, with its card, from a finished run."""
+"""Writing a trained policy with its model card."""
 
 from __future__ import annotations
 
@@ -31,7 +31,15 @@ def export_run(
     result: Mapping[str, Any],
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `policy/`: weights or adapter, tokenizer, value heads, README.md and the front's picture."""
+    """Write the run's folder `policy/`: weights or adapter, tokenizer, value heads, README.md and the front's picture.
+
+    Args:
+        setup: of the run.
+        record: of the run; `policy/` is made in its folder.
+        module: holds the policy.
+        result: of the run, as result.json holds it.
+        state: the policy's state dict, if it was gathered from shards.
+    """
     config, folder = setup.config, record.folder / "policy"
     merged = config.adapter.export == "merged"
     adapter_only = config.adapter.name != "none" and not merged
@@ -65,7 +73,7 @@ def export_run(
 
 
 def _conditioning(config: Config) -> dict[str, str]:
-    """How the policy is told what to serve."""
+    """The card's line on how a conditioned policy gets its preference; empty for another policy."""
     c, names = config.conditioning, list(config.objectives)
     if c.name == "none":
         return {}
@@ -81,7 +89,15 @@ def _conditioning(config: Config) -> dict[str, str]:
 
 
 def write_supervised_card(folder: Path, setup: Setup, purpose: str, made: str, load: str) -> None:
-    """README.md of a policy or reward model learned from text: what it starts from, what it learned, how to load it."""
+    """Write README.md and the manifest of a policy or reward model that was trained on text.
+
+    Args:
+        folder: holds the model.
+        setup: of the run.
+        purpose: the Hub's pipeline tag.
+        made: sentences on what the model learned.
+        load: the Python call that loads it.
+    """
     data = setup.config.data
     lines = [
         "---",

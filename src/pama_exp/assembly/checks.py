@@ -1,4 +1,4 @@
-"""What can be known to be wrong before any work: of files, batches, the machine, the engine and the model."""
+"""Checks of a configuration before any work: files, batch sizes, devices, rollout engine, conditioning and model."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from pama_exp.training.strategies import check_trainer
 
 
 def check_inputs(config: Config) -> None:
-    """The loggers and folders that the configuration names are there.
+    """Check that the loggers are installed and the folders exist that the configuration names.
 
     Raises:
-        UserError: if one is not.
+        UserError: for the first that is missing.
     """
     backends.check(config.logger.kinds)
     if config.evaluate.run is None and config.model.path is not None and not Path(config.model.path).is_dir():
@@ -41,15 +41,15 @@ def check_inputs(config: Config) -> None:
 
 
 def check_training(config: Config, estimator: Estimator, is_here: bool = True) -> None:
-    """Batches divide as they have to, the machine has the devices, and the Gramian's target is there.
+    """Check the batch sizes, the KL's placement, the devices, and the target of the Gramian.
 
     Args:
         config: of the run.
         estimator: its advantage estimator.
-        is_here: whether the run is to happen on this machine; otherwise its devices are not looked for.
+        is_here: whether the run will be on this machine; if not, its devices are not checked.
 
     Raises:
-        UserError: if not.
+        UserError: for the first thing that is wrong.
     """
     t = config.training
     if t.batch_size % t.mini_batch_size:
@@ -71,19 +71,22 @@ def check_training(config: Config, estimator: Estimator, is_here: bool = True) -
 
 
 def check_engine(engine: Mapping[str, Any], bits: int | None = None) -> None:
-    """The rollout engine has the settings given, takes a base of so few bits, and the package it needs is installed.
+    """Check the rollout engine's settings, and that the package it needs is installed.
+
+    Args:
+        engine: the node `rollout.engine`.
+        bits: of a quantised base model, which not every engine can run; None if it is not quantised.
 
     Raises:
-        UserError: if not.
+        UserError: for the first thing that is wrong.
     """
-    kind = locate(engine, "rollout.engine")
-    if bits is not None and not getattr(kind, "takes_quantised", True):
+    factory = locate(engine, "rollout.engine")
+    if bits is not None and not getattr(factory, "takes_quantised", True):
         raise quantised("This rollout engine")
-    package = getattr(kind, "requires", None)
+    package = getattr(factory, "requires", None)
     if package is not None and find_spec(package) is None:
         raise UserError(f"rollout.engine needs {package}.", f"pip install 'pama-exp[{package}]', or set rollout=fast.")
     check_settings(engine, "rollout.engine", "model", "tokenizer", "shift_of")
-    factory = locate(engine, "rollout.engine")
     if isinstance(factory, type) and not hasattr(factory, "generate"):
         raise UserError(
             f"rollout.engine._target_={engine['_target_']} generates nothing.", "Name a class with a method `generate`."
@@ -91,10 +94,10 @@ def check_engine(engine: Mapping[str, Any], bits: int | None = None) -> None:
 
 
 def check_calibration(config: Config, solver: Solver) -> None:
-    """Whatever is calibrated before the first step has prompts to be calibrated by.
+    """Check that there are calibration prompts if a normaliser or the solver needs calibration.
 
     Raises:
-        UserError: if it has none.
+        UserError: if there are none.
     """
     frozen = [
         f"objectives.{name}.normaliser=frozen" for name, o in config.objectives.items() if o.normaliser == "frozen"
@@ -107,10 +110,10 @@ def check_calibration(config: Config, solver: Solver) -> None:
 
 
 def check_conditioning(config: Config, solver: Solver) -> None:
-    """The solver, the engine and the objectives serve a conditioned policy.
+    """Check that the solver, the engine and the objectives can be used with a conditioned policy.
 
     Raises:
-        UserError: if one does not, or for settings that do not go together.
+        UserError: if one cannot, or for conditioning settings that exclude each other.
     """
     c = config.conditioning
     if c.name == "none":
@@ -121,9 +124,9 @@ def check_conditioning(config: Config, solver: Solver) -> None:
     if not solver.takes_preferences:
         able = ", ".join(solvers_that_take_preferences())
         label = solver_label(config.solver)
-        own = " as it is set" if label in able.split(", ") else ""
+        as_set = " as it is set" if label in able.split(", ") else ""
         raise UserError(
-            f"{where} weighs every response by its own preference, which solver={label}{own} cannot.",
+            f"{where} weighs every response by its own preference, which solver={label}{as_set} cannot.",
             f"Choose one of: {able}" + (" (pama by token or by sequence)." if "pama" in able else "."),
         )
     if c.name == "embedding" and "shift_of" not in parameters(locate(config.rollout.engine, "rollout.engine")):
@@ -146,16 +149,16 @@ def check_conditioning(config: Config, solver: Solver) -> None:
 
 
 def check_start(config: Config, task: Task, is_here: bool = True) -> None:
-    """The model can be read, and prompts and responses fit into it.
+    """Check that the model can be read, and that prompts and responses fit into its positions.
 
     Args:
         config: of the run.
         task: its prompts and model.
-        is_here: whether the run is to happen on this machine; otherwise quantisation is not asked of it.
+        is_here: whether the run will be on this machine; if not, its support for quantisation is not checked.
 
     Raises:
-        UserError: for whatever `StartModel.check` refuses, prompts beyond the positions, or preferences that the
-            tokenizer cannot express.
+        UserError: if `StartModel.check` refuses the model, if a prompt and response exceed its positions, or if its
+            tokenizer has no tokens for the written preferences.
     """
     task.start.check(is_here)
     _check_written(config, task.start.tokenizer)
@@ -163,13 +166,13 @@ def check_start(config: Config, task: Task, is_here: bool = True) -> None:
 
 
 def solvers_that_take_preferences() -> list[str]:
-    """The shipped solvers that can weigh every response by a preference of its own."""
-    found = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "solver").glob("*.yaml"))}
-    return [name for name, node in found.items() if getattr(locate(node, "solver"), "takes_preferences", False)]
+    """The shipped solvers that can weight each response by its own preference."""
+    nodes = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "solver").glob("*.yaml"))}
+    return [name for name, node in nodes.items() if getattr(locate(node, "solver"), "takes_preferences", False)]
 
 
 def _check_written(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The tokenizer has words for every preference of the grid, and tells them apart."""
+    """Check that the tokenizer writes every preference of the grid with known, different tokens."""
     writer = make_writer(config)
     if writer is None:
         return
@@ -184,7 +187,7 @@ def _check_written(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _longest_read(config: Config, task: Task) -> list[str]:
-    """The longest prompts as the policy reads them, with the longest of preferences."""
+    """The longest prompts as the policy reads them, with the longest written preference."""
     writer, prompts = make_writer(config), task.longest()
     if writer is None:
         return prompts
@@ -195,7 +198,7 @@ def _longest_read(config: Config, task: Task) -> list[str]:
 def _check_positions(
     config: Config, tokenizer: PreTrainedTokenizerBase, positions: int | None, prompts: list[str]
 ) -> None:
-    """The longest prompt and the longest response fit into the model's positions."""
+    """Check that the longest prompt and the longest response fit into the model's positions."""
     if positions is None or not prompts:
         return
     longest = max(len(ids) for ids in encode(tokenizer, prompts))
@@ -213,6 +216,6 @@ def _check_positions(
         )
 
 
-def _divisors_near(whole: int, wanted: int) -> str:
-    divisors = [d for d in range(1, whole + 1) if whole % d == 0]
+def _divisors_near(number: int, wanted: int) -> str:
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
     return ", ".join(str(d) for d in sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:3]))

@@ -1,33 +1,33 @@
-"""A preference-conditioned policy, from its settings: what draws its preferences, writes them, and restores its map."""
+"""The parts of a preference-conditioned policy: drawing preferences, writing them, and loading the preference map."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pama_exp.config.schema import Config
-from pama_exp.data.preferences import Drawn, Writer
+from pama_exp.data.preferences import DrawnPreferences, Writer
 from pama_exp.errors import UserError
 from pama_exp.policy.export import PREFERENCE_MAP, load_preference_map
 from pama_exp.policy.policy import Policy
 
 
-def make_drawn(config: Config) -> Drawn | None:
-    """What draws each training prompt's preference; None where the policy is not conditioned."""
+def make_drawn(config: Config) -> DrawnPreferences | None:
+    """Draws each training prompt's preference; None if the policy is not conditioned."""
     c = config.conditioning
-    return None if c.name == "none" else Drawn(len(config.objectives), c.concentration, config.seed)
+    return None if c.name == "none" else DrawnPreferences(len(config.objectives), c.concentration, config.seed)
 
 
 def make_writer(config: Config) -> Writer | None:
-    """What writes preferences before prompts, for conditioning=prompt; None otherwise."""
+    """Writes preferences before prompts, for conditioning=prompt; None otherwise."""
     c = config.conditioning
     return Writer(list(config.objectives), c.item, c.separator, c.end, c.levels) if c.name == "prompt" else None
 
 
 def restore_map(policy: Policy, folder: Path, names: list[str]) -> None:
-    """Give the policy the preference map that the folder holds, where it holds one.
+    """Load the preference map from the folder into the policy, if the folder holds one.
 
     Raises:
-        UserError: if the folder's policy is conditioned and this run's is not, or on other objectives.
+        UserError: if the folder's policy is conditioned and this run's is not, or is so on other objectives.
     """
     saved = load_preference_map(folder)
     if saved is None:
@@ -36,10 +36,10 @@ def restore_map(policy: Policy, folder: Path, names: list[str]) -> None:
         raise UserError(
             f"{folder} holds a policy that is told its preference ({PREFERENCE_MAP}).", "Add conditioning=embedding."
         )
-    weight, theirs = saved
-    if theirs != names:
+    weight, saved_names = saved
+    if saved_names != names:
         raise UserError(
-            f"The policy in {folder} is told its preference over {theirs}, this run's over {names}.",
-            f"Set 'objectives=[{','.join(theirs)}]'.",
+            f"The policy in {folder} is told its preference over {saved_names}, this run's over {names}.",
+            f"Set 'objectives=[{','.join(saved_names)}]'.",
         )
     policy.preference_map.load_state_dict({"weight": weight})

@@ -1,4 +1,4 @@
-"""How many whole gradients of the policy a run holds at once, besides the update's own."""
+"""The number of full gradients of the policy that a run holds at once, besides the one that the update applies."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from pama_exp.training.update import SMALL_MODEL
 
 
 def asks_for(solver: Solver, count: int) -> str | None:
-    """Of what the solver wants the gradients of `count` losses compared; None: it does not look at gradients."""
+    """The target of the Gramian that the solver asks for with `count` losses; None if it asks for none.
 
-    class Asked(Exception):
+    The target is "parameters", or another value that the solver passes to `gramian`.
+    """
+
+    class AskedError(Exception):
         pass
 
     def gramian(target: str = "parameters") -> Any:
-        raise Asked(target)
+        raise AskedError(target)
 
     try:
         copy.deepcopy(solver).on_losses(torch.ones(count), gramian)
-    except Asked as asked:
-        return str(asked)
+    except AskedError as error:
+        return str(error)
     return None
 
 
-def held_gradients(config: Config, asked: str | None, trained: int) -> tuple[int, int]:
-    """Those that the solver's Gramian takes, and those that the diagnostics' takes, on the policy's device.
+def held_gradients(config: Config, solver_target: str | None, trained: int) -> tuple[int, int]:
+    """The numbers of gradients that the solver's Gramian and the diagnostics' Gramian hold on the policy's device.
 
     Args:
         config: of the run.
-        asked: as `asks_for` has it.
-        trained: parameters.
+        solver_target: as `asks_for` returns it.
+        trained: number of trained parameters.
     """
     t, count = config.training, len(config.objectives)
 
@@ -45,7 +48,7 @@ def held_gradients(config: Config, asked: str | None, trained: int) -> tuple[int
             return 1
         return 2 if t.gramian.hold == "one" else count + 1
 
-    for_solver = held(t.gramian.target) if asked == "parameters" else 0
+    for_solver = held(t.gramian.target) if solver_target == "parameters" else 0
     is_bounded = t.diagnostics_target == "auto" and trained > SMALL_MODEL
     if t.diagnostics_every == 0 or is_bounded:
         return for_solver, 0

@@ -1,4 +1,4 @@
-"""The solver and the advantage estimator of a run, and whether they go together."""
+"""Building a run's solver and advantage estimator, and checking that they can be used together."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def build_estimator(settings: Mapping[str, Any]) -> Estimator:
 
 
 def objective_weights(solver: Mapping[str, Any], objectives: Mapping[str, ObjectiveConfig]) -> list[float]:
-    """`solver.weights` where given, else the objectives' own weights.
+    """One weight per objective: from `solver.weights` if set, else from the objectives' own weights.
 
     Raises:
         UserError: if there are more or fewer weights than objectives.
     """
-    given = solver.get("weights")
-    check(given, Sequence[Annotated[float, Range(least=0)]] | None, "solver.weights")
+    weights = solver.get("weights")
+    check(weights, Sequence[Annotated[float, Range(least=0)]] | None, "solver.weights")
     check(solver.get("name", ""), str, "solver.name")
-    weights = [float(w) for w in ([o.weight for o in objectives.values()] if given is None else given)]
+    weights = [float(w) for w in ([o.weight for o in objectives.values()] if weights is None else weights)]
     if len(weights) != len(objectives):
         raise UserError(
             f"solver.weights={weights} has {len(weights)} values for {len(objectives)} objectives "
@@ -45,17 +45,17 @@ def objective_weights(solver: Mapping[str, Any], objectives: Mapping[str, Object
 
 
 def build_solver(config: Config, estimator: Estimator) -> Solver:
-    """The solver, with the weights of the objectives; one that compares answers to a prompt is told how many there are.
+    """The solver, with the weights of the objectives and, if it takes one, the number of responses per prompt.
 
     Raises:
-        UserError: if the weights do not match the objectives, are negative or all zero, or if the solver does not go
-            with the advantage estimator, the normalisers or the evaluations.
+        UserError: if the weights do not match the objectives, are negative or all zero, or if the solver cannot be used
+            with the advantage estimator, the normalisers or the frequency of evaluations.
     """
-    given: dict[str, Any] = {"weights": objective_weights(config.solver, config.objectives)}
+    arguments: dict[str, Any] = {"weights": objective_weights(config.solver, config.objectives)}
     if "group_size" in parameters(locate(config.solver, "solver")):
-        given["group_size"] = estimator.group_size
+        arguments["group_size"] = estimator.group_size
     settings = {key: value for key, value in config.solver.items() if key not in ("weights", "name")}
-    solver: Solver = build(settings, "solver", **given)
+    solver: Solver = build(settings, "solver", **arguments)
     require(solver, "solver", "solver", ("on_rewards", "on_advantages", "on_losses", "needs_calibration"))
     _check_solver(config, solver, estimator.label)
     return solver

@@ -1,4 +1,4 @@
-"""The Lightning module of a run, from its setup and the folder that holds the policy."""
+"""Building the Lightning module of a run from its setup and the folder of its policy."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from pama_exp.training.update import UpdateSettings
 
 
 def build_alignment(setup: Setup, folder: Path) -> Alignment:
-    """The module, its policy and reference read from `folder`; reward models are trained first if they have to be.
+    """The module, with policy and reference loaded from `folder`. Reward models that the cache lacks are trained first.
 
     Raises:
-        UserError: if something that the folder holds does not fit the setup, or nothing of the policy is trained.
+        UserError: if the folder's content does not fit the setup, or if no parameter of the policy is trained.
     """
     config, t = setup.config, setup.config.training
-    torch.manual_seed(random_state(config.seed, 0, "run"))  # in every process, whatever each has done before
+    torch.manual_seed(random_state(config.seed, 0, "run"))  # the same in every process
     tokenizer = load_tokenizer(folder)
     with phase(f"Loading the model {config.model.name}"):
         policy, reference = _policy_and_reference(setup, folder)
@@ -55,7 +55,7 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
             objectives.append(plan.build())
             loading.advance()
     if config.trainer.uses_gpu and config.trainer.strategy == "single":
-        # Calibration and stage=evaluate come without Lightning, which would move it all.
+        # Calibration and stage=evaluate run without Lightning, which would move these.
         for part in (policy, reference, *objectives):
             if part is not None:
                 part.to(setup.device)
@@ -67,7 +67,7 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
         seed=config.seed,
         group_size=group,
         columns=setup.task.columns("train"),
-        said=setup.task.plain_texts("train"),
+        plain_texts=setup.task.plain_texts("train"),
         preferences=make_drawn(config),
         writer=make_writer(config),
     )
@@ -122,7 +122,7 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
 
 
 def held_out(setup: Setup, module: Alignment, split: str, count: int) -> PromptStream:
-    """The first `count` prompts of a split; a conditioned policy is asked to answer by the run's own weights."""
+    """The first `count` prompts of a split; for a conditioned policy, all with the run's weights as preference."""
     texts, plain = setup.task.texts(split)[:count], setup.task.plain_texts(split)[:count]
     columns = {name: values[:count] for name, values in setup.task.columns(split).items()}
     is_conditioned = setup.config.conditioning.name != "none"
@@ -132,14 +132,17 @@ def held_out(setup: Setup, module: Alignment, split: str, count: int) -> PromptS
         prompts_per_step=len(texts),
         seed=0,
         columns=columns,
-        said=plain,
+        plain_texts=plain,
         writer=module.prompts.writer if is_conditioned else None,
     )
-    return stream.asking(module.solver.weights.tolist()) if is_conditioned else stream
+    return stream.with_preference(module.solver.weights.tolist()) if is_conditioned else stream
 
 
 def _policy_and_reference(setup: Setup, folder: Path) -> tuple[Policy, Any]:
-    """The policy with its value heads, and the frozen copy; None where the policy without its adapter serves."""
+    """The policy with its value heads, and a frozen copy of it as the reference.
+
+    The reference is None if the policy has an adapter: the policy without its adapter then is the reference.
+    """
     config, m = setup.config, setup.config.model
     model, adapter = setup.start.load_policy(folder, config.seed)
     conditioned_on = len(config.objectives) if config.conditioning.name == "embedding" else None
@@ -155,9 +158,9 @@ def _policy_and_reference(setup: Setup, folder: Path) -> tuple[Policy, Any]:
 
 
 def _arrange_blocks(settings: TrainerConfig, policy: Policy, reference: nn.Module | None) -> None:
-    """Compile the transformer blocks, or have them computed twice, where the trainer says so.
+    """Compile the transformer blocks, or checkpoint their activations, as the trainer's settings say.
 
-    After the engine is built: its check of the model is a pass of another kind, which would be compiled too.
+    Call it after the engine is built, whose check of the model would be compiled too.
     """
     if settings.compile:
         note("Compiling transformer blocks: the first step takes longer.")
@@ -170,8 +173,8 @@ def _arrange_blocks(settings: TrainerConfig, policy: Policy, reference: nn.Modul
 
 def _engine(setup: Setup, policy: Policy, tokenizer: Any) -> RolloutEngine:
     settings = setup.config.rollout.engine
-    given = {"shift_of": policy.shift_of} if policy.preference_map is not None else {}
-    engine: RolloutEngine = build(settings, "rollout.engine", model=policy.model, tokenizer=tokenizer, **given)
+    shift = {"shift_of": policy.shift_of} if policy.preference_map is not None else {}
+    engine: RolloutEngine = build(settings, "rollout.engine", model=policy.model, tokenizer=tokenizer, **shift)
     reason = getattr(engine, "reason", None)
     if reason is not None:
         note(f"rollout=hf: {reason}.")
@@ -188,7 +191,7 @@ def _calibrate(
     count: int,
     seed: int,
 ) -> None:
-    """Give frozen normalisers the mean and deviation of the SFT policy's own rewards, and the solver these rewards."""
+    """Calibrate frozen normalisers, and a solver that needs it, with the rewards of the policy before training."""
     if not (solver.needs_calibration or any(isinstance(o.normaliser, Frozen) for o in objectives)):
         return
     collected: list[torch.Tensor] = []

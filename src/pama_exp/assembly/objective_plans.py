@@ -1,4 +1,4 @@
-"""The objectives of a run, each with the scorer that serves the data domain already chosen."""
+"""The objectives of a run, each with its scorer for the data domain."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ NORMALISERS: Mapping[str, Callable[[], Normaliser]] = {"none": Identity, "runnin
 
 @dataclass(frozen=True)
 class ObjectivePlan:
-    """One objective of a run, checked; its scorer is loaded when the run needs it.
+    """One objective of a run. It is checked already; its scorer is loaded when the run needs it.
 
     Attributes:
-        name: as the user names it.
-        settings: from the configuration.
-        source: how it is scored in this data domain: `{program: …}`, `{function: …}` or `{_target_: …}`.
-        program: the gold program behind it; None where there is none.
-        is_learned: whether training sees a reward model of the program and not the program itself.
-        gold: the gold program as a scorer; None where there is none.
-        load: makes the scorer that training sees. Whatever has nothing to load was built with the plan.
+        name: the user's name for it.
+        settings: its node of the configuration.
+        source: the scorer's node for this data domain: `{program: …}`, `{function: …}` or `{_target_: …}`.
+        program: name of its gold program; None if it has none.
+        is_learned: whether training uses a reward model of the program instead of the program.
+        gold: the gold program as a scorer; None if it has none.
+        load: returns the scorer that training uses.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ObjectivePlan:
     load: Callable[[], Scorer]
 
     def build(self) -> Objective:
-        """The objective with its scorer; a learned reward model is trained first if the cache does not hold it."""
+        """The objective with its scorer. A reward model that the cache lacks is trained first."""
         node = self.settings
         return Objective(
             name=self.name,
@@ -64,8 +64,8 @@ def plan_objectives(
     Args:
         objectives: from the configuration.
         domain: `data.domain`.
-        reward: learned or gold: which of the two training sees where there is a gold program.
-        task: of the run; it knows the gold programs and their reward models.
+        reward: "learned" or "gold", which of the two training uses for objectives with a gold program.
+        task: of the run; it has the gold programs and their reward models.
 
     Raises:
         UserError: for an objective that the domain cannot score, or a scorer that cannot be built.
@@ -74,7 +74,7 @@ def plan_objectives(
 
 
 def check_sources(objectives: Mapping[str, ObjectiveConfig], domain: str) -> None:
-    """What can be known of the scorers while models of the Hub are missing.
+    """Check the scorers that need no model of the Hub.
 
     Raises:
         UserError: for an objective that the domain cannot score, or a scorer that cannot be built.
@@ -128,7 +128,7 @@ def _source(name: str, node: ObjectiveConfig, domain: str) -> dict[str, Any]:
 
 
 def _check_other_domains(objective: ObjectiveConfig, where: str, domain: str) -> None:
-    """The settings of the scorers that this run does not use, too, where what they name can be imported here."""
+    """Check the settings of the scorers for other domains too, if their targets can be imported."""
     for key, node in objective.scorers.items():
         if key == domain or "_target_" not in node:
             continue
@@ -141,7 +141,7 @@ def _check_other_domains(objective: ObjectiveConfig, where: str, domain: str) ->
 
 
 def _plan_scorer(source: Mapping[str, Any], where: str) -> Callable[[], Scorer]:
-    """A classifier is checked by its folder and loaded later; whatever has nothing to load is built now."""
+    """Check a scorer and return what builds it. A classifier is built later, any other scorer now."""
     if "function" not in source and locate(source, where) is published:
         check_published(source, where)
     elif not {"id", "path"} & set(source):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from pama_exp.assembly.assets import assets_of, check_named, whereabouts
+from pama_exp.assembly.assets import assets_of, check_named, states_of
 from pama_exp.assembly.checks import check_inputs
 from pama_exp.assembly.held_gradients import asks_for, held_gradients
 from pama_exp.assembly.objective_plans import check_sources
@@ -56,7 +56,7 @@ def report(config: Config) -> None:
     """
     check_named(config.model)
     assets = assets_of(config)
-    states = whereabouts(assets)
+    states = states_of(assets)
     rows = [
         (a.purpose, a.repo_id + ("" if a.revision is None else f" @ {a.revision[:8]}"), _state(a, state))
         for a, state in zip(assets, states, strict=True)

@@ -1,4 +1,4 @@
-"""One run, resolved: every object that can be built before work starts, built once; what cannot be built is refused."""
+"""`resolve`: from a configuration to a `Setup`, which holds the objects of a run that are built before work starts."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from pama_exp.supervised.start_model import StartModel
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that a stage needs to know of its run.
+    """The objects of one run, built and checked.
 
-    The solver holds state, so a setup serves one run: resolve the configuration again for another.
+    The solver holds state, so use a setup for one run only, and resolve the configuration again for another.
 
     Attributes:
         config: the validated configuration.
-        device: where the policy computes.
-        task: prompts, the model to start from, and what is known of the rewards.
-        objectives: in the order given, each with its scorer chosen for the data domain; empty where the stage learns
-            from the rows of a table and scores nothing.
+        device: the device that the policy computes on.
+        task: prompts, start model, gold programs and true front.
+        objectives: in the configuration's order, each with its scorer; empty for a stage that learns from the rows of a
+            table and scores nothing.
         solver: combines the objectives.
         estimator: turns scores into advantages.
         sampling: how responses are sampled.
@@ -59,26 +59,26 @@ class Setup:
 
     @property
     def names(self) -> list[str]:
-        """The objectives' names."""
+        """The names of the objectives, in order."""
         return [plan.name for plan in self.objectives]
 
     @cached_property
     def gold_programs(self) -> Mapping[str, str]:
-        """{objective: gold program} where every objective has one of its own, else empty."""
-        found = {plan.name: plan.program for plan in self.objectives if plan.program is not None}
-        return found if len(set(found.values())) == len(self.objectives) else {}
+        """{objective: gold program} if every objective has a different one, else empty."""
+        programs = {plan.name: plan.program for plan in self.objectives if plan.program is not None}
+        return programs if len(set(programs.values())) == len(self.objectives) else {}
 
     def front(self, split: str) -> TrueFront | NoFront:
-        """The true front of the objectives on a split, or what answers None where none is known."""
+        """The true front of the objectives on a split (train, validation or test); `NoFront` if none is known."""
         return self.task.front(self.gold_programs, split)
 
 
 def resolve(config: Config, is_here: bool = True) -> Setup:
-    """Build what a run needs, and by that check it; nothing is trained, fetched or written.
+    """Build the objects of a run, and so check its configuration. Nothing is trained.
 
     Args:
         config: typed and within its ranges, as `pama_exp.configure` returns it.
-        is_here: whether the run is to happen on this machine; otherwise its devices are not looked for.
+        is_here: whether the run will be on this machine; if not, its devices are not checked.
 
     Raises:
         UserError: for the first thing that is wrong.
@@ -101,7 +101,7 @@ def resolve(config: Config, is_here: bool = True) -> Setup:
 
 
 def build_method(config: Config, is_here: bool = True) -> tuple[Solver, Estimator, Sampling]:
-    """What of a run needs neither model nor data: solver, estimator and sampling, checked against the settings.
+    """The solver, the advantage estimator and the sampling of a run, which need neither model nor data.
 
     Raises:
         UserError: for the first thing that is wrong.
@@ -116,5 +116,5 @@ def build_method(config: Config, is_here: bool = True) -> tuple[Solver, Estimato
 
 
 def _scored(config: Config, task: Task) -> Mapping[str, ObjectiveConfig]:
-    """The objectives that the stage scores by; none where it learns from the rows of a table."""
+    """The objectives that the stage scores; none if it learns from the rows of a table."""
     return {} if task.has_rows and config.stage.get("learns_from_rows", False) else config.objectives

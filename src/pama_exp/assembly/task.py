@@ -1,4 +1,4 @@
-"""What a run trains on, behind one protocol: the generated world with its gold programs, or a table of text."""
+"""The task of a run: FactWorld with its gold programs, or a table of text, behind one protocol."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pama_exp.data.text import Reading, TextData
 from pama_exp.policy.loading import load_tokenizer
 from pama_exp.rewards.gold import GoldScorer
 from pama_exp.rewards.scorer import Scorer
+from pama_exp.storage.files import sha256
 from pama_exp.supervised.artifacts import private_folder
 from pama_exp.supervised.start_model import BYTES, StartModel, base_folder, tokenizer_for_text
 from pama_exp.supervised.testbed import Testbed, random_weights
@@ -24,7 +25,7 @@ from pama_exp.world import FactWorld
 
 
 class Task(Protocol):
-    """Prompts by split, the model that a run starts from, and what is known of the rewards."""
+    """A run's prompts by split (train, validation, test), its start model, its gold programs and their true front."""
 
     @property
     def start(self) -> StartModel:
@@ -33,7 +34,7 @@ class Task(Protocol):
 
     @property
     def has_rows(self) -> bool:
-        """Whether there are demonstrations and pairs to learn from besides prompts."""
+        """Whether the data is a table that may hold demonstrations and preference pairs."""
         ...
 
     @property
@@ -42,39 +43,39 @@ class Task(Protocol):
         ...
 
     def texts(self, split: str) -> list[str]:
-        """The prompts of train, validation or test, as the policy reads them."""
+        """The prompts of a split, as the policy reads them."""
         ...
 
     def plain_texts(self, split: str) -> list[str]:
-        """The same prompts as scorers and people read them: without a chat template."""
+        """The same prompts without chat template, as scorers and people read them."""
         ...
 
     def columns(self, split: str) -> dict[str, list[Any]]:
-        """What else the data knows of each prompt, handed on to scorers."""
+        """The data's other columns for the prompts of a split, in the same order. Scorers get them."""
         ...
 
     def longest(self) -> list[str]:
-        """Prompts among which the longest is."""
+        """Prompts that include the longest one."""
         ...
 
     def mean_length(self) -> float | None:
-        """Tokens of a prompt, on average; None where it is not known without counting."""
+        """Mean number of tokens of a prompt; None if it has not been counted."""
         ...
 
     def start_policy(self) -> Path:
-        """The folder of the policy that alignment starts from; trained first if it has to be."""
+        """The folder of the policy that alignment starts from. It is trained first if the cache lacks it."""
         ...
 
     def gold_scorer(self, program: str) -> Scorer:
-        """The gold program as a scorer; called for names in `programs` alone."""
+        """A gold program, one of `programs`, as a scorer."""
         ...
 
     def reward_model(self, program: str) -> Path:
-        """The folder of the reward model of a gold program; trained first if the cache does not hold it."""
+        """The folder of the reward model of a gold program. It is trained first if the cache lacks it."""
         ...
 
     def front(self, programs: Mapping[str, str], split: str) -> TrueFront | NoFront:
-        """The true front of {objective: gold program} on a split; an empty mapping has none."""
+        """The true front of {objective: gold program} on a split; `NoFront` if none is known, or of no objective."""
         ...
 
 
@@ -88,54 +89,54 @@ class FactWorldTask:
 
     @property
     def programs(self) -> Sequence[str]:
-        """All gold programs of the world."""
+        """The names of all gold programs of the world."""
         return self.world.objectives
 
     def texts(self, split: str) -> list[str]:
-        """The world's questions."""
+        """The questions of the world's split."""
         return [prompt.text for prompt in self.world.prompts(split)]
 
     def plain_texts(self, split: str) -> list[str]:
-        """The world's questions, which have no template."""
+        """The questions of the world's split, which have no chat template."""
         return self.texts(split)
 
     def columns(self, split: str) -> dict[str, list[Any]]:
-        """Nothing: the question itself is all that a scorer needs."""
+        """Empty: scorers of the world need only the question."""
         return {}
 
     def longest(self) -> list[str]:
-        """The training prompts, which hold every form of question."""
+        """All training prompts: they hold every form of question."""
         return self.texts("train")
 
     def mean_length(self) -> float | None:
-        """Not known; they are all short."""
+        """None: the prompts are not counted; all are short."""
         return None
 
     def start_policy(self) -> Path:
-        """The SFT policy's folder."""
+        """The folder of the SFT policy, which is trained first if the cache lacks it."""
         return self.testbed.policy()
 
     def gold_scorer(self, program: str) -> Scorer:
-        """The exact program."""
+        """A gold program of the world as a scorer."""
         return GoldScorer(self.world, program)
 
     def reward_model(self, program: str) -> Path:
-        """The learned reward model's folder."""
+        """The folder of a reward model learned from pairs of the program, trained first if the cache lacks it."""
         return self.testbed.reward_model(program)
 
     def front(self, programs: Mapping[str, str], split: str) -> TrueFront | NoFront:
-        """The front that the world enumerates."""
+        """The true front that the world enumerates; `NoFront` for an empty mapping."""
         return TrueFront(self.world, tuple(programs.values()), split, tuple(programs)) if programs else NoFront()
 
 
 @dataclass(frozen=True)
 class TextTask:
-    """Real text: no gold programs, no known front.
+    """A table of text, without gold programs and without a known front.
 
     Attributes:
         start: the model that the run starts from.
         data: prompts, demonstrations and preference pairs.
-        cache: where random weights are kept.
+        cache: the folder for random weights.
         seed: of random weights.
     """
 
@@ -147,47 +148,47 @@ class TextTask:
     programs: ClassVar[Sequence[str]] = ()
 
     def texts(self, split: str) -> list[str]:
-        """Prompts in the order of their hashes."""
+        """The prompts of a split, in the order of their hashes."""
         return self.data.texts(split)
 
     def plain_texts(self, split: str) -> list[str]:
-        """Prompts without the policy's chat template."""
-        return self.data.said(split)
+        """The prompts of a split without chat template, in the same order."""
+        return self.data.plain_texts(split)
 
     def columns(self, split: str) -> dict[str, list[Any]]:
-        """The table's other columns."""
+        """The table's other columns for the prompts of a split, in the same order."""
         return self.data.columns(split)
 
     def longest(self) -> list[str]:
-        """The prompt of the most tokens."""
+        """The prompt with the most tokens."""
         return [self.data.longest()]
 
     def mean_length(self) -> float | None:
-        """As the tokenizer counts."""
+        """Mean number of tokens of a prompt."""
         return self.data.mean_length()
 
     def start_policy(self) -> Path:
-        """The pretrained folder, or one of random weights: off the testbed there is no SFT before `stage=sft`."""
+        """The folder of the pretrained model, or of random weights. There is no SFT here; see `stage=sft`."""
         return random_weights(self.start, self.cache, self.seed) if self.start.folder is None else self.start.folder
 
     def gold_scorer(self, program: str) -> Scorer:
-        """Never called: there are no programs."""
+        """Raises KeyError: text has no gold programs."""
         raise KeyError(program)
 
     def reward_model(self, program: str) -> Path:
-        """Never called: there are no programs."""
+        """Raises KeyError: text has no gold programs."""
         raise KeyError(program)
 
     def front(self, programs: Mapping[str, str], split: str) -> TrueFront | NoFront:
-        """None is known."""
+        """`NoFront`: no front is known for text."""
         return NoFront()
 
 
 def build_task(config: Config) -> FactWorldTask | TextTask:
-    """FactWorld where `data.domain` says so, else the text that the data configuration describes.
+    """The task that the data settings describe: FactWorld if `data.domain` is factworld, else a table of text.
 
     Raises:
-        UserError: for what is wrong with the data, or text without a model that brings a tokenizer.
+        UserError: for data that cannot be read, or a model without a tokenizer for text.
     """
     cache = Path(config.cache_dir)
     if config.data.domain == "factworld":
@@ -202,10 +203,10 @@ def build_task(config: Config) -> FactWorldTask | TextTask:
 
 
 def build_world(data: DataConfig) -> FactWorld:
-    """The testbed that the data configuration describes.
+    """FactWorld with the settings of `data.world`.
 
     Raises:
-        UserError: for a setting that it does not have, or a value outside its range.
+        UserError: for an unknown setting, or a value outside its range.
     """
     world: FactWorld = build({**data.world, "_target_": "pama_exp.world.FactWorld"}, "data.world")
     return world
@@ -220,8 +221,8 @@ def _start_folder(config: Config) -> Path | None:
 def _read_text(config: Config, start: StartModel) -> TextData:
     d = config.data
     patterns = [pattern.replace("{subset}", subset) for pattern in d.files for subset in d.subsets or [""]]
-    found = tables.find(d.path, d.id, d.revision, list(dict.fromkeys(patterns)))
-    files = tuple((str(file), tables.digest(file)) for file in found)
+    paths = tables.find(d.path, d.id, d.revision, list(dict.fromkeys(patterns)))
+    files = tuple((str(file), sha256(file)) for file in paths)
     source = str(start.folder or config.model.tokenizer)
     cache = private_folder(private_folder(Path(config.cache_dir)) / "datasets")
     return _cached_text(files, str(cache), source, _reading(config))
@@ -229,7 +230,7 @@ def _read_text(config: Config, start: StartModel) -> TextData:
 
 @lru_cache(maxsize=1)
 def _cached_text(files: tuple[tuple[str, str], ...], cache: str, tokenizer: str, reading: Reading) -> TextData:
-    """Read once for all jobs of a sweep that read the same."""
+    """The text data, cached for further jobs of this process that read the same."""
     table = tables.read([Path(file) for file, _ in files], Path(cache))
     return TextData(table, byte_tokenizer() if tokenizer == BYTES else load_tokenizer(tokenizer), reading)
 

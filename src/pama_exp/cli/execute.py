@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import OmegaConf
 
 from pama_exp.assembly.assets import check_assets
-from pama_exp.assembly.evaluated_run import as_the_run_had_it
+from pama_exp.assembly.evaluated_run import with_run_settings
 from pama_exp.config import schema
 from pama_exp.config.naming import VOLATILE, recorded
 from pama_exp.errors import Interrupted, UserError
@@ -59,7 +59,7 @@ def run(config: schema.Config, given: Sequence[str] | None = None) -> dict[str, 
         Interrupted: after a signal.
     """
     folders.run_folder(config.output)
-    config = as_the_run_had_it(config, given)
+    config = with_run_settings(config, given)
     if not config.preflight:
         check_assets(config)  # at once: what follows imports for seconds
     from pama_exp.tracking.console import phase

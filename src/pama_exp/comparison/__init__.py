@@ -1,4 +1,4 @@
-"""Finished runs side by side: what differs, what came of it, and how sure one can be."""
+"""Comparing finished runs: their settings, their results, and statistical tests."""
 
 from pama_exp.comparison.groups import Group
 from pama_exp.comparison.load import Run, load_runs, split_by_objectives

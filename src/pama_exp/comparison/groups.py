@@ -1,4 +1,4 @@
-"""Finished runs of one configuration, seeds apart: what they are called, and what came of them."""
+"""Groups: finished runs of one configuration that differ only in their seed; their labels and results."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 import numpy as np
 
 from pama_exp.comparison.load import Run
-from pama_exp.comparison.reference import yardstick_of
+from pama_exp.comparison.reference import reference_of
 from pama_exp.comparison.statistics import Interval, interval
 
-METHOD = ("solver.", "conditioning.", "stage")  # what a comparison may differ in and still be controlled
+METHOD = ("solver.", "conditioning.", "stage")  # keys that may differ between groups of a controlled comparison
 
 
 @dataclass(frozen=True)
 class Group:
-    """Finished runs of one configuration, seeds apart.
+    """Finished runs of one configuration that differ only in their seed.
 
     Attributes:
-        label: solver, and what tells this group from the others.
+        label: the solver, the settings in which the group differs from others, and the preference if that differs.
         family: the label without the preference.
         solver: the solver's name.
-        preference: {objective: share}.
-        settings: the keys in which this group differs from another, and its values.
+        preference: {objective: share}; the shares sum to 1.
+        settings: {key: value} of the settings in which the groups of the comparison differ.
         runs: one per seed, in order of seeds.
         rewards: {objective: {"gold" or "proxy": {"before" or "after": interval over seeds}}}.
-        measures: of the operating point against the comparison's yardstick: share, igd_plus, epsilon, regret, or
-            hypervolume where there is no true front.
-        values: {objective or measure: {seed: value}} behind the tests.
-        responses: hypervolume and number of the nondominated among the recorded single test responses, which spread far
-            beyond what a policy attains on average and so are never mixed with `measures`.
-        bill: means over the runs.
+        measures: {measure: interval over seeds} of the operating point: share, igd_plus, epsilon and regret against the
+            true front, or hypervolume if no true front is known.
+        values: {objective or measure: {seed: value}}, which the tests are computed from.
+        responses: hypervolume, and number of nondominated points, of the recorded single test responses. Single
+            responses spread much further than a policy's means, so do not compare these with `measures`.
+        bill: {cost: mean over the runs}.
     """
 
     label: str
@@ -50,40 +50,44 @@ class Group:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """In order."""
+        """The seeds of the runs, in ascending order."""
         return tuple(run.seed for run in self.runs)
 
 
 def has_gold(run: Run) -> bool:
-    """Whether a finished run knows the gold reward of every objective."""
+    """Whether a finished run has the gold reward of every objective."""
     assert run.result is not None
     return all(means["after"]["gold"] is not None for means in run.result["objectives"].values())
 
 
+def group_key(run: Run) -> str:
+    """The run's settings and preference as text, equal for all runs of a group."""
+    preference = {name: round(share, 6) for name, share in sorted(run.preference.items())}
+    return json.dumps([run.settings, preference], sort_keys=True, default=str)
+
+
 def members(runs: Sequence[Run]) -> tuple[dict[str, list[Run]], list[str]]:
-    """Runs by configuration and preference, one per seed, and a warning for each that is there twice."""
-    found: dict[str, list[Run]] = {}
+    """{configuration and preference: its runs, one per seed}, and a warning for each run whose seed is there twice."""
+    groups: dict[str, list[Run]] = {}
     warnings = []
     for run in sorted(runs, key=lambda run: run.seed):
-        preference = {name: round(p, 6) for name, p in sorted(run.preference.items())}
-        key = json.dumps([run.settings, preference], sort_keys=True, default=str)
-        group = found.setdefault(key, [])
+        group = groups.setdefault(group_key(run), [])
         if any(other.seed == run.seed for other in group):
             warnings.append(f"Seed {run.seed} of {run.solver} is there twice; {run.folder} is left out.")
         else:
             group.append(run)
-    return found, warnings
+    return groups, warnings
 
 
 def differing(members: Mapping[str, Sequence[Run]]) -> list[str]:
-    """Flat keys whose value is not the same in all groups."""
+    """The dotted keys of settings whose value is not the same in all groups."""
     settings = [runs[0].settings for runs in members.values()]
     keys = dict.fromkeys(key for one in settings for key in one)
     return [key for key in keys if len({json.dumps(s.get(key), default=str) for s in settings}) > 1]
 
 
 def labels(members: Mapping[str, Sequence[Run]]) -> dict[str, tuple[str, str]]:
-    """{group key: (label, family)}, families in order of name."""
+    """{group key: (label, family)}, in order of family and label."""
     outside = [key for key in differing(members) if not key.startswith(METHOD)]
     named = {}
     for key, runs in members.items():
@@ -113,7 +117,7 @@ def _ratio(run: Run) -> str:
 
 
 def response_points(run: Run, names: Sequence[str], kind: str) -> list[list[float]]:
-    """(R,N) rewards of the R test responses that the finished run recorded, those without one of them left out."""
+    """(R,N) rewards of the recorded test responses. Responses that lack the reward of an objective are left out."""
     rows = [[row.get(f"{kind}/{name}") for name in names] for row in run.generations if row.get("split") == "test"]
     return [[float(value) for value in row if value is not None] for row in rows if None not in row]
 
@@ -126,30 +130,39 @@ def make_group(
     kind: str,
     keys: Sequence[str],
 ) -> Group:
-    """The group of these runs; `keys` are those in which it may differ from another."""
+    """The group of these runs.
+
+    Args:
+        label: of the group.
+        family: of the group.
+        runs: finished, one per seed, in order of seeds.
+        names: of the objectives, in the comparison's order.
+        kind: "gold" or "proxy", the rewards that measures are of.
+        keys: the settings in which groups differ.
+    """
     results = [run.result or {} for run in runs]
-    yardstick = yardstick_of(runs[0], names, kind)
+    reference = reference_of(runs[0], names, kind)
     rewards: dict[str, dict[str, dict[str, Interval]]] = {}
     for name in names:
         for which in ("gold", "proxy"):
             for when in ("before", "after"):
-                given = [(result["objectives"][name][when] or {}).get(which) for result in results]
-                found = interval([value for value in given if value is not None])
-                if found is not None:
-                    rewards.setdefault(name, {}).setdefault(which, {})[when] = found
+                means = [(result["objectives"][name][when] or {}).get(which) for result in results]
+                over_seeds = interval([value for value in means if value is not None])
+                if over_seeds is not None:
+                    rewards.setdefault(name, {}).setdefault(which, {})[when] = over_seeds
     values: dict[str, dict[int, float]] = {
         name: {run.seed: result["objectives"][name]["after"][kind] for run, result in zip(runs, results, strict=True)}
         for name in names
     }
-    if yardstick is not None:
+    if reference is not None:
         for run in runs:
-            for measure, value in yardstick.measure([[values[name][run.seed] for name in names]]).items():
+            for measure, value in reference.measure([[values[name][run.seed] for name in names]]).items():
                 values.setdefault(measure, {})[run.seed] = value
-    singles = (
-        [yardstick.measure_responses(points) for run in runs if (points := response_points(run, names, kind))]
-        if yardstick is not None
-        else []
-    )
+    singles = [
+        reference.measure_responses(points)
+        for run in runs
+        if reference is not None and (points := response_points(run, names, kind))
+    ]
     bills = [result.get("bill") or {} for result in results]
     return Group(
         label=label,
@@ -159,12 +172,8 @@ def make_group(
         settings={key: runs[0].settings[key] for key in keys if key in runs[0].settings},
         runs=tuple(runs),
         rewards=rewards,
-        measures={m: found for m in values if m not in names and (found := interval(list(values[m].values())))},
+        measures={m: ci for m in values if m not in names and (ci := interval(list(values[m].values())))},
         values=values,
-        responses={
-            m: found for m in ("hypervolume", "nondominated") if (found := interval([one[m] for one in singles]))
-        },
-        bill={
-            key: float(np.mean([bill[key] for bill in bills])) for key in bills[0] if all(key in bill for bill in bills)
-        },
+        responses={m: ci for m in ("hypervolume", "nondominated") if (ci := interval([row[m] for row in singles]))},
+        bill={key: float(np.mean([b[key] for b in bills])) for key in bills[0] if all(key in b for b in bills)},
     )

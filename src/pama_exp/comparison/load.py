@@ -1,8 +1,7 @@
-"""Run folders read back: found recursively, never hidden for being unfinished."""
+"""Reading run folders, found recursively, whether or not the runs are finished."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,24 +18,24 @@ from pama_exp.tracking import reading
 from pama_exp.tracking.record import RunRecord
 from pama_exp.world import FactWorld
 
-COMPARABLE = ("align", "soup")  # stages that end at an operating point and have a bill for it
-_NOTHING: Mapping[str, Any] = {"objectives": {}, "solver": {"name": "–"}, "seed": 0, "stage": {"name": "unknown"}}
-# Settings of what is done with runs, not of a run.
-_ELSEWHERE = ("seed", "evaluate", "compare", "soup", "stage")
+COMPARABLE = ("align", "soup")  # stages whose result is an operating point with its costs
+_EMPTY_CONFIG: Mapping[str, Any] = {"objectives": {}, "solver": {"name": "–"}, "seed": 0, "stage": {"name": "unknown"}}
+# Sections that say what is done with finished runs, and so are no settings of a run; the seed is told apart.
+_NOT_SETTINGS = ("seed", "evaluate", "compare", "soup", "stage")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder as a reader sees it.
+    """One run, as read from its folder.
 
     Attributes:
-        folder: where it is.
+        folder: the run's folder.
         config: the resolved configuration as plain values.
-        status: complete, running, interrupted, failed, dead (its process is gone without a word) or damaged (a file
-            that readers rely on cannot be read, or is not what a run writes).
-        detail: what the status says beyond that, such as the error of a failed run, or what is damaged.
-        result: result.json of a complete run, else None.
-        written: status.json; empty where there is none.
+        status: complete, running, interrupted, failed, dead (its process ended without a word) or damaged (a file
+            cannot be read, or does not hold what a run writes).
+        detail: explains the status, such as the error of a failed run, or which file is damaged.
+        result: the content of result.json if the run is complete, else None.
+        written: the content of status.json; empty if there is none.
     """
 
     folder: Path
@@ -48,106 +47,109 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name, fit to be printed."""
+        """The folder's name, with unprintable characters escaped."""
         return shown(self.folder.name)
 
     @property
     def stage(self) -> str:
-        """align, soup, evaluate, …"""
+        """The name of the stage: align, soup, evaluate, …"""
         return str(self.config.get("stage", {}).get("name", "align"))
 
     @property
     def solver(self) -> str:
-        """The solver's label, `-conditioned` after it where the policy is told its preference; `soup` of experts."""
+        """The solver's label, with `-conditioned` after it for a conditioned policy; `soup` for a model soup."""
         return "soup" if self.stage == "soup" else method_label(self.config)
 
     @property
     def seed(self) -> int:
-        """The run's seed; of a soup, its experts'."""
+        """The run's seed; for a soup, the seed of its experts."""
         return int((self.result or {}).get("seed", self.config["seed"]))
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """Names, in the run's order."""
+        """The objectives' names, in the run's order."""
         return tuple(self.config["objectives"])
 
     @cached_property
     def preference(self) -> dict[str, float]:
-        """{objective: share}, summing to 1: `solver.weights` where given, the objectives' own weights otherwise."""
-        given = self.config["solver"].get("weights")
+        """{objective: share}, summing to 1: from `solver.weights` if set, else from the objectives' weights."""
+        weights = self.config["solver"].get("weights")
         nodes = self.config["objectives"]
-        weights = [node.get("weight", 1.0) for node in nodes.values()] if given is None else given
+        if weights is None:
+            weights = [node.get("weight", 1.0) for node in nodes.values()]
         total = sum(weights) or 1.0
         return {name: float(w) / total for name, w in zip(nodes, weights, strict=True)}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Flat keys of all that determines the numbers, seed and preference apart."""
-        kept = {k: v for k, v in recorded(self.config).items() if k not in (*VOLATILE, *_ELSEWHERE)}
-        flat = flatten(kept)
+        """{dotted key: value} of all settings that determine the numbers, without the seed and the preference."""
+        sections = {k: v for k, v in recorded(self.config).items() if k not in (*VOLATILE, *_NOT_SETTINGS)}
+        flat = flatten(sections)
         flat["stage"] = self.stage
         for name in self.objectives:
             flat.pop(f"objectives.{name}.weight", None)
             flat.pop(f"objectives.{name}.description", None)
-        # The preference, a seed that follows the run's, and how many preferences are evaluated.
+        # The preference, a seed derived from the run's, and how many preferences are evaluated.
         for key in ("solver.weights", "solver.seed", "conditioning.grid"):
             flat.pop(key, None)
-        if self.stage == "soup":  # it trains nothing: its experts' solver is in their own configurations
+        if self.stage == "soup":  # a soup trains nothing itself; its experts' configurations hold their solver
             flat = {k: v for k, v in flat.items() if not k.startswith("solver.")}
         return flat
 
     @cached_property
     def programs(self) -> tuple[str, ...] | None:
-        """The gold program behind each objective, where all have one of their own and are maximised."""
+        """The gold program of each objective; None unless each has a different one and all are maximised."""
         domain = self.config.get("data", {}).get("domain")
         nodes = self.config["objectives"].values()
-        found = [program_of(node.get("scorers", {}), domain) for node in nodes]
-        upward = all(node.get("direction", "maximize") == "maximize" for node in nodes)
-        named = tuple(program for program in found if program)
-        return named if upward and len(set(named)) == len(found) else None
+        programs = tuple(p for node in nodes if (p := program_of(node.get("scorers", {}), domain)))
+        maximised = all(node.get("direction", "maximize") == "maximize" for node in nodes)
+        return programs if maximised and len(set(programs)) == len(nodes) else None
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """Rows of metrics.jsonl, read when first asked for; none of a damaged run."""
+        """The rows of metrics.jsonl; empty for a damaged run."""
         return [] if self.status == "damaged" else RunRecord(self.folder).read_metrics()
 
     @cached_property
     def generations(self) -> list[dict[str, Any]]:
-        """Rows of generations.jsonl, likewise."""
+        """The rows of generations.jsonl; empty for a damaged run."""
         return [] if self.status == "damaged" else RunRecord(self.folder).read_generations()
 
 
 def load_runs(folders: Sequence[Path | str]) -> list[Run]:
-    """Every run in the folders, each of which is a run or holds runs at any depth; in order of their paths.
+    """Every run in the folders, in order of their paths.
 
-    Damaged ones are among them, with their status and without a result.
+    Damaged runs are included, with status "damaged" and without a result.
+
+    Args:
+        folders: each is a run, or holds runs at any depth.
 
     Raises:
-        UserError: for a folder that is not there, or if none of them holds a run.
+        UserError: for a folder that does not exist, or if there is no run in any of them.
     """
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     seen: set[tuple[int, int]] = set()
     for folder in map(Path, folders):
         if not os.path.isdir(folder):
             raise UserError(f"The folder {shown(folder)} does not exist.", "Name folders that are runs or hold runs.")
-        found |= {run.folder.resolve(): run for run in _runs_under(folder, seen)}
-    if not found:
+        runs |= {run.folder.resolve(): run for run in _runs_under(folder, seen)}
+    if not runs:
         names = ", ".join(map(shown, folders)) or "no folder"
         raise UserError(
             f"No run in {names}.", "A run's folder holds config.yaml and status.json; name one, or its parent."
         )
-    return [found[path] for path in sorted(found)]
+    return [runs[path] for path in sorted(runs)]
 
 
 def damaged(runs: Sequence[Run]) -> list[str]:
-    """A line for each that is damaged: which, and why."""
+    """One line per damaged run, with its folder and what is damaged."""
     return [f"{shown(run.folder)} is left out: {run.detail}" for run in runs if run.status == "damaged"]
 
 
 def split_by_objectives(runs: Sequence[Run]) -> list[list[Run]]:
-    """Alignments and soups of the same objectives (in whatever order) together, in order of first appearance.
+    """Lists of runs of the same objectives in any order, in order of first appearance.
 
-    Damaged runs are left out.
+    Damaged runs, and runs of stages that cannot be compared, are left out.
     """
     parts: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -157,7 +159,7 @@ def split_by_objectives(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """Nested mappings as one with dotted keys: {"a": {"b": 1}} becomes {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -168,16 +170,16 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _runs_under(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Run]:
-    """A run's own folders (checkpoints, policy, wandb) are not searched, and no folder twice, by whatever links."""
+    """The runs in and below a folder. Folders of a run are not searched, and links to a searched folder are skipped."""
     try:
-        there = folder.stat()
-        if (there.st_dev, there.st_ino) in seen:
+        info = folder.stat()
+        if (info.st_dev, info.st_ino) in seen:
             return
-        seen.add((there.st_dev, there.st_ino))
+        seen.add((info.st_dev, info.st_ino))
         run = read_run(folder)
         children = sorted(folder.iterdir()) if run is None else []
     except OSError as error:
-        yield Run(folder, _NOTHING, "damaged", f"{shown(folder)} cannot be read ({error.strerror}).", None)
+        yield Run(folder, _EMPTY_CONFIG, "damaged", f"{shown(folder)} cannot be read ({error.strerror}).", None)
         return
     if run is not None:
         yield run
@@ -188,7 +190,7 @@ def _runs_under(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Run]:
 
 
 def read_run(folder: Path) -> Run | None:
-    """The run in this folder, whatever state it is in; None where there is none.
+    """The run in this folder, of any status; None if the folder is no run's.
 
     Raises:
         OSError: if the folder cannot be read.
@@ -198,15 +200,15 @@ def read_run(folder: Path) -> Run | None:
     try:
         config = reading.read_yaml(folder / "config.yaml", reading.check_mapping)
         if not {"objectives", "solver", "seed"} <= set(config) and not names & {"status.json", "result.json"}:
-            return None  # another program's
+            return None  # written by another program
         reading.checked(folder / "config.yaml", config, reading.check_config)
     except UserError as error:
         is_run = bool(names & {"status.json", "metrics.jsonl", "result.json"})
-        return Run(folder, _NOTHING, "damaged", shown(error.message), None) if is_run else None
+        return Run(folder, _EMPTY_CONFIG, "damaged", shown(error.message), None) if is_run else None
     try:
         written = record.read_status() if "status.json" in names else {}
         result = record.read_result() if "result.json" in names else None
-        # A soup's own command line says nothing of how its experts were trained; its result does.
+        # A soup's config.yaml does not say how its experts were trained; its result does.
         config = (result or {}).get("config", config)
         run = Run(folder, config, *_status(record, written, result), result, written)
         for table in (record.read_metrics, record.read_generations):
@@ -219,17 +221,17 @@ def read_run(folder: Path) -> Run | None:
 
 @lru_cache
 def world_of(settings: str) -> FactWorld:
-    """The testbed with these settings, as JSON.
+    """The FactWorld with these settings, which are given as JSON.
 
     Raises:
-        UserError: if there is none.
+        UserError: if a setting is unknown or out of range.
     """
     world: FactWorld = build({**json.loads(settings), "_target_": "pama_exp.world.FactWorld"}, "data.world")
     return world
 
 
 def _check_point(run: Run) -> None:
-    """A run that can be compared is of a world that there is, and a finished one says where it stands.
+    """Check that a run to be compared names existing gold programs and, if finished, holds its operating point.
 
     Raises:
         UserError: if not.
@@ -250,24 +252,10 @@ def _check_point(run: Run) -> None:
 
 
 def _status(record: RunRecord, written: Mapping[str, Any], result: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Status and detail."""
+    """The run's `status` and `detail`, as in `Run`."""
     if result is not None:
         return "complete", ""
     state, detail = str(written.get("state", "running")), shown(written.get("detail", ""))
     if state in ("running", "complete"):  # complete without a result: it ended between the two
-        return ("running" if _is_locked(record.folder) else "dead"), detail
+        return ("running" if record.is_locked() else "dead"), detail
     return state, detail
-
-
-def _is_locked(folder: Path) -> bool:
-    try:
-        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from pama_exp.comparison.groups import Group
 from pama_exp.comparison.load import Run
-from pama_exp.comparison.reference import TrueFront, yardstick_of
+from pama_exp.comparison.reference import TrueFront, reference_of
 from pama_exp.comparison.seedwise import Comparison
 from pama_exp.config.naming import rewards_of
 from pama_exp.metrics import fronts
@@ -24,23 +24,23 @@ _MARKERS = "osD^vP*XhpdH<>8"
 
 
 def draw(comparison: Comparison, folder: Path) -> list[Path]:
-    """Every picture that this comparison has data for, as PNG; returns their paths."""
+    """Write every picture that the comparison has data for, as PNG; returns their paths."""
     painters: dict[str, Callable[[Comparison], Figure | None]] = {
         "operating_points.png": operating_points,
         "attainment.png": attainment,
         "gradients.png": gradients,
     }
-    made = []
+    paths = []
     for name, paint in painters.items():
         figure = paint(comparison)
         if figure is not None:
             save(figure, folder / name)
-            made.append(folder / name)
-    return made
+            paths.append(folder / name)
+    return paths
 
 
 def operating_points(comparison: Comparison) -> Figure | None:
-    """Means with intervals: a panel for each pair of up to 3 objectives, parallel coordinates beyond; None for 1."""
+    """Mean rewards with intervals: a panel per pair of 2 or 3 objectives, parallel coordinates for more; None for 1."""
     names = comparison.objectives
     if len(names) == 1:
         return None
@@ -71,7 +71,7 @@ def operating_points(comparison: Comparison) -> Figure | None:
 
 
 def attainment(comparison: Comparison) -> Figure | None:
-    """Median attainment surface of each front of several points and two objectives, between its quartiles."""
+    """Median and quartile attainment surfaces of each front of several points; None unless there are two objectives."""
     wide = [front for front in comparison.fronts if len(front.points) > 1 and front.attainment]
     if len(comparison.objectives) != 2 or not wide:
         return None
@@ -120,15 +120,15 @@ def gradients(comparison: Comparison) -> Figure | None:
 
 
 def series(runs: Sequence[Run], read: Callable[[Mapping[str, Any]], float | None]) -> tuple[np.ndarray, np.ndarray]:
-    """(S,) steps that every run has a value at, and (R,S) values."""
+    """(S,) the steps at which every run has a value, and (R,S) the values."""
     tables = [{row["step"]: value for row in run.metrics if (value := read(row)) is not None} for run in runs]
     shared = sorted(set.intersection(*map(set, tables))) if tables else []
     return np.array(shared), np.array([[table[step] for step in shared] for table in tables])
 
 
 def _mean_cosine(row: Mapping[str, Any]) -> float | None:
-    found = [value for key, value in row.items() if key.startswith("solver/cosine/") and value is not None]
-    return float(np.mean(found)) if found else None
+    cosines = [value for key, value in row.items() if key.startswith("solver/cosine/") and value is not None]
+    return float(np.mean(cosines)) if cosines else None
 
 
 def _parallel(comparison: Comparison) -> Figure:
@@ -149,12 +149,12 @@ def _parallel(comparison: Comparison) -> Figure:
 
 
 def _true_front(axes: Axes, comparison: Comparison, i: int, j: int) -> None:
-    """The front's shadow on two objectives: the points that are nondominated there."""
-    yardstick = yardstick_of(comparison.groups[0].runs[0], comparison.objectives, comparison.kind)
-    if isinstance(yardstick, TrueFront):
-        shadow = yardstick.points[:, [i, j]]
-        shadow = shadow[fronts.nondominated(shadow)]
-        axes.plot(*shadow[np.lexsort((-shadow[:, 1], shadow[:, 0]))].T, color="0.25", lw=1.6, label="true front")
+    """Draw the projection of the true front on two objectives: its nondominated points."""
+    reference = reference_of(comparison.groups[0].runs[0], comparison.objectives, comparison.kind)
+    if isinstance(reference, TrueFront):
+        points = reference.points[:, [i, j]]
+        points = points[fronts.nondominated(points)]
+        axes.plot(*points[np.lexsort((-points[:, 1], points[:, 0]))].T, color="0.25", lw=1.6, label="true front")
 
 
 def _families(comparison: Comparison) -> list[str]:
@@ -169,19 +169,19 @@ def _after(group: Group, name: str, kind: str) -> Any:
     return group.rewards[name][kind]["after"]
 
 
-def _errors(found: Sequence[Any]) -> np.ndarray:
-    """(2, …) distances to the interval's ends; 0 where there is none."""
+def _errors(intervals: Sequence[Any]) -> np.ndarray:
+    """(2,G) distances from the means of G intervals to their ends; 0 where there is no interval."""
     return np.array(
         [
-            [one.mean - one.low if one.low is not None else 0.0 for one in found],
-            [one.high - one.mean if one.high is not None else 0.0 for one in found],
+            [i.mean - i.low if i.low is not None else 0.0 for i in intervals],
+            [i.high - i.mean if i.high is not None else 0.0 for i in intervals],
         ]
     )
 
 
 def _stairs(points: Sequence[Sequence[float]]) -> np.ndarray:
-    given = np.array(sorted(map(tuple, points))).reshape(-1, 2)
-    return np.concatenate([[[0.0, given[:, 1].max()]], given]) if len(given) else np.zeros((1, 2))
+    ordered = np.array(sorted(map(tuple, points))).reshape(-1, 2)
+    return np.concatenate([[[0.0, ordered[:, 1].max()]], ordered]) if len(ordered) else np.zeros((1, 2))
 
 
 def _height(stairs: np.ndarray, grid: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Groups of runs that differ in their seed alone, compared over the seeds they share."""
+"""The comparison of groups of runs, with tests over the seeds that two groups share."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from pama_exp.comparison.groups import (
     members,
 )
 from pama_exp.comparison.load import COMPARABLE, Run
-from pama_exp.comparison.reference import yardstick_of
+from pama_exp.comparison.reference import reference_of
 from pama_exp.comparison.solver_fronts import Front, Preference, front_of
 from pama_exp.comparison.statistics import LEAST, Interval, holm, paired_test
 from pama_exp.errors import UserError, suggest
 
-_MAIN = ("share", "hypervolume")  # the one measure of a whole operating point that is tested
+_TESTED = ("share", "hypervolume")  # the measures of an operating point or a front that are tested
 
 
 @dataclass(frozen=True)
 class Test:
-    """A group against the baseline with the same preference, over common seeds.
+    """A paired test of a group against the baseline's group of the same preference, over the seeds that both have.
 
     Attributes:
-        measure: an objective, a measure of the operating point, or `front share` of two whole fronts.
-        difference: group minus baseline.
-        p: two-sided paired t-test.
-        p_holm: the same, corrected for all tests of the comparison (Holm).
-        p_sign: two-sided sign-flip test, not corrected.
+        group: label of the group, or family of the front.
+        baseline: label of the baseline's group, or family of its front.
+        measure: an objective, a measure of the operating point, or `front share` or `front hypervolume` of two fronts.
+        difference: group minus baseline, with its 95 % interval.
+        p: of the two-sided paired t-test.
+        p_holm: `p` corrected for all tests of the comparison (Holm 1979).
+        p_sign: of the two-sided sign-flip test, not corrected.
     """
 
-    __test__ = False  # not pytest's
+    __test__ = False  # no test class of pytest
 
     group: str
     baseline: str
@@ -49,16 +51,19 @@ class Test:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that can be said of runs of the same objectives.
+    """The comparison of runs of the same objectives.
 
     Attributes:
         objectives: names, in order.
-        kind: the rewards that measures and tests are of: gold where every run has them, else proxy.
-        yardstick: `true front`, `calibration`, or none.
-        groups, fronts, tests: see there.
-        differences: {configuration key: {group: value}} besides the solver, the preference and the seed.
+        kind: the rewards that measures and tests are of: "gold" if every run has them, else "proxy".
+        yardstick: the reference that points are measured against: `true front`, `calibration`, or None.
+        groups: runs of one configuration, one per seed.
+        fronts: the operating points of each family over its preferences.
+        differences: {configuration key: {group: value}} of settings other than solver, preference and seed.
+        tests: each group and front against the baseline's.
         unfinished: runs without a result.
         warnings: what a reader must know before quoting a number.
+        baseline: the family that the others are tested against.
     """
 
     objectives: tuple[str, ...]
@@ -74,7 +79,7 @@ class Comparison:
 
     @property
     def is_controlled(self) -> bool:
-        """Whether the groups differ in nothing but the solver and its preference."""
+        """Whether the groups differ only in the solver and its preference."""
         return not self.differences
 
 
@@ -82,19 +87,19 @@ def compare(runs: Sequence[Run], baseline: str | None = None) -> Comparison:
     """Compare runs of the same objectives.
 
     Args:
-        runs: of any status; those of stages that train no policy are ignored, those without a result listed and left
+        runs: of any status. Runs of stages that train no policy are ignored. Runs without a result are listed, and left
             out of every number.
-        baseline: a solver, family or group that the others are tested against; `linear` where there is one, else the
-            first family.
+        baseline: the solver, family or group that the others are tested against. By default `linear` if there is one,
+            else the first family.
 
     Raises:
-        UserError: for runs of different objectives (`split_by_objectives` separates them), if none is finished, or for
-            an unknown baseline.
+        UserError: for runs of different objectives (`split_by_objectives` separates them), if no run is finished, or
+            for an unknown baseline.
     """
     runs = [run for run in runs if run.stage in COMPARABLE]
     if len({tuple(sorted(run.objectives)) for run in runs}) > 1:
-        found = "; ".join(sorted({"+".join(run.objectives) for run in runs}))
-        raise UserError(f"The runs are of different objectives: {found}.", "Compare those of the same objectives.")
+        sets = "; ".join(sorted({"+".join(run.objectives) for run in runs}))
+        raise UserError(f"The runs are of different objectives: {sets}.", "Compare those of the same objectives.")
     finished = [run for run in runs if run.result is not None]
     unfinished = tuple(run for run in runs if run.result is None)
     if not finished:
@@ -112,19 +117,19 @@ def compare(runs: Sequence[Run], baseline: str | None = None) -> Comparison:
         for family in dict.fromkeys(group.family for group in groups)
     )
     differences = _differences(groups)
-    chosen = _baseline(groups, baseline)
-    yardstick = yardstick_of(finished[0], names, kind)
+    baseline_family = _baseline(groups, baseline)
+    reference = reference_of(finished[0], names, kind)
     return Comparison(
         objectives=names,
         kind=kind,
-        yardstick=yardstick.name if yardstick is not None else None,
+        yardstick=reference.name if reference is not None else None,
         groups=groups,
         fronts=fronts,
         differences=differences,
-        tests=_tests(groups, fronts, chosen, names),
+        tests=_tests(groups, fronts, baseline_family, names),
         unfinished=unfinished,
         warnings=(*warnings, *_warnings(groups, fronts, differences, unfinished, kind)),
-        baseline=chosen,
+        baseline=baseline_family,
     )
 
 
@@ -153,20 +158,21 @@ def _tests(groups: Sequence[Group], fronts: Sequence[Front], baseline: str, name
         other = against.get(_rounded(group))
         if group.family == baseline or other is None:
             continue
-        shared = [measure for measure in (*names, *_MAIN) if measure in group.values and measure in other.values]
+        shared = [measure for measure in (*names, *_TESTED) if measure in group.values and measure in other.values]
         pairs += [(group.label, other.label, m, group.values[m], other.values[m]) for m in shared]
-    whole = next(front for front in fronts if front.family == baseline)
+    base = next(front for front in fronts if front.family == baseline)
     for front in fronts:
-        for measure in _MAIN:
-            both = measure in front.per_seed and measure in whole.per_seed
-            if both and front.family != baseline and max(len(front.points), len(whole.points)) > 1:
-                mine, theirs = front.per_seed[measure], whole.per_seed[measure]
-                pairs.append((front.family, baseline, f"front {measure}", mine, theirs))
-    made = [(pair, found) for pair in pairs if (found := paired_test(pair[3], pair[4])) is not None]
-    corrected = holm([found.p for _, found in made])
+        for measure in _TESTED:
+            both = measure in front.per_seed and measure in base.per_seed
+            if both and front.family != baseline and max(len(front.points), len(base.points)) > 1:
+                pairs.append(
+                    (front.family, baseline, f"front {measure}", front.per_seed[measure], base.per_seed[measure])
+                )
+    tested = [(pair, test) for pair in pairs if (test := paired_test(pair[3], pair[4])) is not None]
+    corrected = holm([test.p for _, test in tested])
     return tuple(
-        Test(group, other, measure, found.difference, found.p, p_holm, found.p_sign)
-        for ((group, other, measure, _, _), found), p_holm in zip(made, corrected, strict=True)
+        Test(group, other, measure, test.difference, test.p, p_holm, test.p_sign)
+        for ((group, other, measure, _, _), test), p_holm in zip(tested, corrected, strict=True)
     )
 
 
@@ -181,21 +187,21 @@ def _warnings(
     unfinished: Sequence[Run],
     kind: str,
 ) -> list[str]:
-    found = []
+    warnings = []
     if differences:
-        found.append(f"Not controlled: the groups differ in {', '.join(differences)}, besides the solver.")
+        warnings.append(f"Not controlled: the groups differ in {', '.join(differences)}, besides the solver.")
     counts = {len(group.runs) for group in groups}
     if len(counts) > 1:
         listed = ", ".join(f"{group.label}: {len(group.runs)}" for group in groups)
-        found.append(f"Unequal numbers of seeds ({listed}).")
+        warnings.append(f"Unequal numbers of seeds ({listed}).")
     elif len(groups) > 1 and len({group.seeds for group in groups}) > 1:
-        found.append("The groups have different seeds; tests are over those they share.")
+        warnings.append("The groups have different seeds; tests are over those they share.")
     if counts == {1}:
-        found.append("One seed only: no interval and no test can be had.")
+        warnings.append("One seed only: no interval and no test can be had.")
     elif min(counts) < LEAST:
         who = "The groups have" if max(counts) < LEAST else "Some groups have"
-        found.append(f"{who} fewer than {LEAST} seeds, and so means without intervals.")
-    found += [
+        warnings.append(f"{who} fewer than {LEAST} seeds, and so means without intervals.")
+    warnings += [
         f"No seed of {front.family} has all of its {len(front.points)} preferences: its front has no measures."
         for front in fronts
         if not front.seeds
@@ -203,7 +209,7 @@ def _warnings(
     if unfinished:
         states = sorted(run.status for run in unfinished)
         listed = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        found.append(f"Left out, without a result: {listed}.")
+        warnings.append(f"Left out, without a result: {listed}.")
     if kind == "proxy" and any(has_gold(run) for group in groups for run in group.runs):
-        found.append("Rewards are those that training saw: some runs have no gold rewards.")
-    return found
+        warnings.append("Rewards are those that training saw: some runs have no gold rewards.")
+    return warnings

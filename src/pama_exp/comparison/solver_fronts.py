@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pama_exp.comparison.load import Run
-from pama_exp.comparison.reference import yardstick_of
+from pama_exp.comparison.reference import reference_of
 from pama_exp.comparison.statistics import Interval, interval
 from pama_exp.metrics import fronts
 
@@ -20,18 +20,19 @@ Preference = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Front:
-    """One solver's operating points, one per preference.
+    """The operating points of one family of runs, one per preference.
 
     Attributes:
-        family: the solver and whatever else tells it from the other families.
-        preferences: M of them, each over the comparison's objectives in order.
-        points: (M,N) means over the seeds.
-        nondominated: for each point, whether no other of this front dominates it.
-        seeds: those with every point; the measures are over these.
-        per_seed: {measure: {seed: value}} of each seed's own set of points.
-        measures: the same as means with intervals.
-        attainment: {"25", "50", "75": points} that as many per cent of the seeds attain; empty for N > 3.
-        bill: what one seed's whole front cost on average, all its runs and experts counted.
+        family: the solver, and the settings in which it differs from other families.
+        preferences: (M,N) shares, in the order of the comparison's objectives.
+        points: (M,N) mean rewards over the seeds.
+        nondominated: (M,) whether no other point of this front dominates the point.
+        seeds: the seeds that have every point; the measures are over these.
+        per_seed: {measure: {seed: value}} of each seed's set of points.
+        measures: {measure: mean and interval over seeds}.
+        attainment: {"25", "50" or "75": points of the surface that this per cent of the seeds attain}; only for N of 2
+            or 3.
+        bill: {cost: mean over seeds} of a seed's whole front, with all its runs and experts.
     """
 
     family: str
@@ -46,8 +47,15 @@ class Front:
 
 
 def front_of(family: str, runs: Sequence[Run], names: Sequence[str], kind: str) -> Front:
-    """The front of a family's finished runs, over objectives `names`, by `kind` (gold or proxy) rewards."""
-    yardstick = yardstick_of(runs[0], names, kind)
+    """The front of a family's finished runs.
+
+    Args:
+        family: its label.
+        runs: finished.
+        names: the objectives, in order.
+        kind: "gold" or "proxy" rewards.
+    """
+    reference = reference_of(runs[0], names, kind)
     table: dict[Preference, dict[int, tuple[float, ...]]] = {}
     for run in runs:
         for preference, point in operating_points(run, names, kind):
@@ -56,7 +64,7 @@ def front_of(family: str, runs: Sequence[Run], names: Sequence[str], kind: str) 
     seeds = sorted(set.intersection(*(set(row) for row in table.values())))
     points = [tuple(np.mean(list(table[p].values()), axis=0).tolist()) for p in preferences]
     sets = {seed: [table[p][seed] for p in preferences] for seed in seeds}
-    measured = {seed: yardstick.measure(chosen) for seed, chosen in sets.items()} if yardstick is not None else {}
+    measured = {seed: reference.measure(points) for seed, points in sets.items()} if reference is not None else {}
     per_seed = {m: {s: values[m] for s, values in measured.items()} for m in next(iter(measured.values()), {})}
     surfaces = fronts.attainment(list(sets.values()), (25, 50, 75)) if sets and 2 <= len(names) <= 3 else {}
     return Front(
@@ -66,18 +74,18 @@ def front_of(family: str, runs: Sequence[Run], names: Sequence[str], kind: str) 
         nondominated=tuple(fronts.nondominated(points).tolist()),
         seeds=tuple(seeds),
         per_seed=per_seed,
-        measures={m: found for m, values in per_seed.items() if (found := interval(list(values.values()))) is not None},
+        measures={m: ci for m, values in per_seed.items() if (ci := interval(list(values.values()))) is not None},
         attainment={str(level): tuple(map(tuple, surface.tolist())) for level, surface in surfaces.items()},
         bill=_bill_per_seed(runs),
     )
 
 
 def operating_points(run: Run, names: Sequence[str], kind: str) -> list[tuple[Preference, tuple[float, ...]]]:
-    """Where a finished run stands: one point, or the many of a soup or of a policy that is told its preference."""
+    """(preference, point) of a finished run, both (N,): one, or several for a soup or a conditioned policy."""
     assert run.result is not None
-    many = run.result.get("points")
-    if many:
-        rows = [(point["preference"], point["objectives"]) for point in many]
+    points = run.result.get("points")
+    if points:
+        rows = [(point["preference"], point["objectives"]) for point in points]
     else:
         rows = [(run.preference, {name: run.result["objectives"][name]["after"] for name in names})]
     return [
@@ -87,7 +95,7 @@ def operating_points(run: Run, names: Sequence[str], kind: str) -> list[tuple[Pr
 
 
 def _bill_per_seed(runs: Sequence[Run]) -> dict[str, float]:
-    """Sums over a seed's runs, the highest of their peaks, averaged over seeds."""
+    """Each cost summed over a seed's runs (of peak memory the maximum), then averaged over seeds."""
     totals: dict[int, dict[str, float]] = {}
     for run in runs:
         bill = totals.setdefault(run.seed, {})

@@ -1,4 +1,4 @@
-"""Means with Student's t intervals, paired tests, and the correction for many of them."""
+"""Means with Student's t intervals, paired tests, and Holm's correction for several tests."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-LEAST = 3  # seeds that an interval needs: the one that two seeds allow, ± 9 deviations, tells nothing
-_SIGNS = 2**12  # sign assignments up to which all are tried; beyond, as many are drawn
+LEAST = 3  # seeds that an interval needs: that of two seeds, ± 9 deviations, is of no use
+_SIGNS = 2**12  # sign assignments: up to this many all are tried, beyond it this many are drawn
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `count` seeds with a 95 % interval; no interval from fewer than three."""
+    """A mean over `count` values with a 95 % interval; `low` and `high` are None for fewer than three values."""
 
     mean: float
     low: float | None
@@ -25,12 +25,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two groups over the seeds they share.
+    """The paired tests of two groups over the seeds that both have.
 
     Attributes:
-        difference: the first's mean minus the second's, with its interval.
+        difference: the first group's mean minus the second's, with its interval.
         p: of the two-sided paired t-test.
-        p_sign: of the two-sided sign-flip test, which assumes symmetry alone; it cannot fall below 2^(1 − seeds).
+        p_sign: of the two-sided sign-flip test, which assumes only symmetry; never below 2^(1 − seeds).
     """
 
     difference: Interval
@@ -39,7 +39,7 @@ class Paired:
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
-    """The mean, and from three values on its `t_interval`; None of no values."""
+    """The mean, with `t_interval` from three values on; None if there are no values."""
     if len(values) == 0:
         return None
     mean = float(np.mean(values))
@@ -50,10 +50,13 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends of Student's interval for the mean over the last axis: mean ± t s / √n, t of n − 1 degrees of freedom.
+    """Student's interval for the mean over the last axis: mean ± t s / √n, with t of n − 1 degrees of freedom.
 
-    For normal values it holds the true mean as often as it says, whatever their number. For values that are bounded
-    and far from symmetric it holds it less often, and less so the fewer they are: see docs/comparing.md.
+    Its coverage is exact for normal values. For few values that are bounded and far from symmetric the coverage is
+    lower: see docs/comparing.md.
+
+    Returns:
+        The lower and the upper ends, each of the shape of `values` without its last axis.
     """
     data = np.asarray(values, dtype=np.float64)
     count = data.shape[-1]
@@ -62,7 +65,7 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[NDArray[np.float
 
 
 def paired_test(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
-    """Tests over the seeds that both have; None where these are fewer than two."""
+    """Paired tests of two {seed: value} over the seeds that both have; None if these are fewer than two."""
     seeds = sorted(set(first) & set(second))
     if len(seeds) < 2:
         return None
@@ -78,7 +81,7 @@ def paired_test(first: Mapping[int, float], second: Mapping[int, float]) -> Pair
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrected p-values (Holm 1979), in the order given.
+    """Corrected p-values (Holm 1979), in the order of `p_values`.
 
     p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) p_(j)), p_(1) ≤ … ≤ p_(m)
     """

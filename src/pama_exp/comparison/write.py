@@ -1,4 +1,4 @@
-"""A comparison as files: JSON for programs, one CSV row per run, and a table for people."""
+"""Writing a comparison as JSON, as CSV with one row per run, and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ _PERCENT = ("share",)
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """Plain nested values; a run is its folder, seed, status and detail."""
+    """The comparison as plain nested values. A run is given by its folder, seed, status and detail."""
 
     def plain(run: Run) -> dict[str, Any]:
         return {"folder": shown(run.folder), "seed": run.seed, "status": run.status, "detail": run.detail}
 
-    bare = replace(comparison, groups=tuple(replace(group, runs=()) for group in comparison.groups), unfinished=())
-    found = asdict(bare)
-    for group, content in zip(comparison.groups, found["groups"], strict=True):
+    without_runs = replace(
+        comparison, groups=tuple(replace(group, runs=()) for group in comparison.groups), unfinished=()
+    )
+    values = asdict(without_runs)
+    for group, content in zip(comparison.groups, values["groups"], strict=True):
         content["runs"] = [plain(run) for run in group.runs]
-    found["unfinished"] = [plain(run) for run in comparison.unfinished]
-    return {"controlled": comparison.is_controlled, **found}
+    values["unfinished"] = [plain(run) for run in comparison.unfinished]
+    return {"controlled": comparison.is_controlled, **values}
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """comparison.json, comparison.csv and comparison.md in the folder."""
+    """Write comparison.json, comparison.csv and comparison.md into the folder."""
     text = json.dumps(as_dict(comparison), indent=1, allow_nan=False, default=str)
     (folder / "comparison.json").write_text(text + "\n")
     write_records(folder / "comparison.csv", run_rows(comparison))
@@ -50,7 +52,7 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 
 def run_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """One flat row per finished run: group, seed, preference, rewards, measures, bill."""
+    """One flat row per finished run: group, seed, folder, preference, rewards, measures and bill."""
     rows = []
     for group in comparison.groups:
         for run in group.runs:
@@ -69,20 +71,20 @@ def run_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, header, rows) of every table: groups, their bill, fronts, tests, differences."""
+    """(title, header, rows) of every table: groups, bills, single responses, fronts, tests and differences."""
     kind, names = comparison.kind, comparison.objectives
     measures = [m for m in ("share", "regret", "hypervolume") if any(m in g.measures for g in comparison.groups)]
     groups = [
         [g.label, str(len(g.runs)), *(_way(g, name, kind) for name in names), *(_cell(g.measures, m) for m in measures)]
         for g in comparison.groups
     ]
-    found = [(f"{rewards_of(kind).capitalize()} on unseen prompts, before → after [95 %]",
+    content = [(f"{rewards_of(kind).capitalize()} on unseen prompts, before → after [95 %]",
               ["group", "seeds", *names, *measures], groups)]  # fmt: skip
     bills = [[g.label, *(_number(g.bill.get(key), unit) for key, _, unit in _BILL)] for g in comparison.groups]
-    found.append(("Bill of a run, mean", ["group", *(title for _, title, _ in _BILL)], bills))
+    content.append(("Bill of a run, mean", ["group", *(title for _, title, _ in _BILL)], bills))
     if any(group.responses for group in comparison.groups):
         rows = [[g.label, *(_cell(g.responses, m) for m in ("hypervolume", "nondominated"))] for g in comparison.groups]
-        found.append(("Single test responses, not policies", ["group", "hypervolume", "nondominated"], rows))
+        content.append(("Single test responses, not policies", ["group", "hypervolume", "nondominated"], rows))
     wide = [front for front in comparison.fronts if len(front.points) > 1]
     if wide:
         measured = [m for m in ("share", "hypervolume", "igd_plus", "epsilon", "spacing", "regret")
@@ -99,7 +101,7 @@ def tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]
             for f in wide
         ]
         header = ["front", "nondominated", "seeds", *measured, "prompts", "backwards"]
-        found.append(("Fronts, every run that made them billed", header, rows))
+        content.append(("Fronts, every run that made them billed", header, rows))
     if comparison.tests:
         rows = [
             [
@@ -114,18 +116,18 @@ def tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]
             for t in comparison.tests
         ]
         header = ["group", "baseline", "measure", "difference", "p (paired t)", "p (Holm)", "p (sign flips)"]
-        found.append(("Paired over seeds", header, rows))
+        content.append(("Paired over seeds", header, rows))
     if comparison.differences:
         rows = [
             [key, *(json.dumps(values[g.label], default=str) for g in comparison.groups)]
             for key, values in comparison.differences.items()
         ]
-        found.append(("Not controlled: also different", ["key", *(g.label for g in comparison.groups)], rows))
-    return found
+        content.append(("Not controlled: also different", ["key", *(g.label for g in comparison.groups)], rows))
+    return content
 
 
 def markdown(comparison: Comparison) -> str:
-    """The tables and the warnings."""
+    """The warnings and tables as Markdown."""
     parts = [f"# {markdown_text(' + '.join(comparison.objectives))}"]
     parts += [f"> {markdown_text(warning)}" for warning in comparison.warnings]
     for title, header, rows in tables(comparison):
@@ -139,9 +141,9 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _way(group: Group, name: str, kind: str) -> str:
-    found = group.rewards.get(name, {}).get(kind, {})
-    before = f"{found['before'].mean:.3f} → " if "before" in found else ""
-    return before + _spread(found["after"], 3) if "after" in found else "–"
+    means = group.rewards.get(name, {}).get(kind, {})
+    before = f"{means['before'].mean:.3f} → " if "before" in means else ""
+    return before + _spread(means["after"], 3) if "after" in means else "–"
 
 
 def _cell(measures: Mapping[str, Interval], name: str) -> str:
@@ -150,11 +152,11 @@ def _cell(measures: Mapping[str, Interval], name: str) -> str:
     return _spread(measures[name], 1, percent=True) if name in _PERCENT else _spread(measures[name], 3)
 
 
-def _spread(found: Interval, digits: int, percent: bool = False) -> str:
+def _spread(value: Interval, digits: int, percent: bool = False) -> str:
     scale, sign = (100, " %") if percent else (1, "")
-    if found.low is None or found.high is None:
-        return f"{found.mean * scale:.{digits}f}{sign}"
-    return f"{found.mean * scale:.{digits}f}{sign} [{found.low * scale:.{digits}f}, {found.high * scale:.{digits}f}]"
+    if value.low is None or value.high is None:
+        return f"{value.mean * scale:.{digits}f}{sign}"
+    return f"{value.mean * scale:.{digits}f}{sign} [{value.low * scale:.{digits}f}, {value.high * scale:.{digits}f}]"
 
 
 def _number(value: float | None, unit: float) -> str:

@@ -1,4 +1,4 @@
-"""Which of an objective's scorers serves a data domain: the one named after it, else the one named `any`."""
+"""The scorer of an objective in a data domain: the one under the domain's name, else the one under `any`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ ANY = "any"
 
 
 def scorer_key(scorers: Mapping[str, Any], domain: str) -> str:
-    """The key under `scorers` that serves the domain, whether or not it is there."""
+    """The key of the domain's scorer: the domain if `scorers` has it, else `any`."""
     return domain if domain in scorers else ANY
 
 
 def scorer_node(scorers: Mapping[str, Any], domain: str) -> dict[str, Any]:
-    """How an objective is scored in the domain; empty where it is not."""
+    """The node of the domain's scorer; empty if there is none."""
     return dict(scorers.get(scorer_key(scorers, domain)) or {})
 
 
 def program_of(scorers: Mapping[str, Any], domain: str) -> str | None:
-    """The gold program behind an objective in the domain; None where there is none."""
+    """The name of the gold program that scores the domain; None if there is none."""
     return scorer_node(scorers, domain).get("program")
 
 
 def objectives_of(domain: str) -> list[str]:
-    """Names of the shipped objectives that the domain can score."""
+    """The names of the shipped objectives that have a scorer for the domain."""
     files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "objectives").glob("*.yaml"))]
     return [name for file in files for name, node in file.items() if scorer_node(node.get("scorers") or {}, domain)]

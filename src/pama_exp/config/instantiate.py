@@ -1,4 +1,4 @@
-"""What a `_target_` names, and calling it with settings of the names and types that it takes."""
+"""Importing and calling what a `_target_` names, with checked settings."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ from pama_exp.errors import UserError, described, suggest
 from pama_exp.safety.import_path import import_module
 
 
-def build(node: Mapping[str, Any], where: str, **given: Any) -> Any:
-    """Import `node['_target_']` and call it with the node's other keys and `given`, which win.
+def build(node: Mapping[str, Any], where: str, **arguments: Any) -> Any:
+    """Import `node['_target_']` and call it with the node's other keys and `arguments`; the latter have precedence.
+
+    Args:
+        node: a node of the configuration.
+        where: its key, for messages.
+        arguments: keyword arguments that the configuration does not set.
 
     Raises:
-        UserError: if the target cannot be imported or called, has no such setting, or takes another value for it.
+        UserError: if the target cannot be imported or called, or for an unknown, missing or invalid setting.
     """
-    check_settings(node, where, *given)
+    check_settings(node, where, *arguments)
     settings = {key: value for key, value in node.items() if key != "_target_"}
-    return locate(node, where)(**{**settings, **given})
+    return locate(node, where)(**{**settings, **arguments})
 
 
 def locate(node: Mapping[str, Any], where: str) -> Any:
-    """What `node['_target_']` names.
+    """Import the class or function that `node['_target_']` names.
 
     Raises:
-        UserError: if it cannot be imported, or called.
+        UserError: if it cannot be imported, or is not callable.
     """
     target = node.get("_target_")
     if not isinstance(target, str) or "." not in target:
@@ -35,7 +40,7 @@ def locate(node: Mapping[str, Any], where: str) -> Any:
         )
     module_name, _, name = target.rpartition(".")
     try:
-        found = getattr(import_module(module_name), name)
+        factory = getattr(import_module(module_name), name)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a module may raise anything
@@ -43,56 +48,63 @@ def locate(node: Mapping[str, Any], where: str) -> Any:
             f"{where}: cannot import {shown(target)} ({shown(described(error))}).",
             "Is the module on the path, the name right?",
         ) from None
-    if not callable(found):
-        raise UserError(f"{where}._target_={shown(target)} is {shown(found)}.", "Name a class or a function.")
-    return found
+    if not callable(factory):
+        raise UserError(f"{where}._target_={shown(target)} is {shown(factory)}.", "Name a class or a function.")
+    return factory
 
 
-def check_settings(node: Mapping[str, Any], where: str, *given: str) -> None:
-    """Each key is a parameter of the target, its value as the parameter's annotation says, and none is left out.
+def check_settings(node: Mapping[str, Any], where: str, *arguments: str) -> None:
+    """Check that a node's keys are parameters of its target, with values that fit their annotations, and none missing.
 
     Args:
         node: with its `_target_`.
-        where: the node's key, for the message.
-        given: parameters that are not the configuration's to set.
+        where: the node's key, for messages.
+        arguments: names of parameters that the configuration does not set.
 
     Raises:
-        UserError: if not.
+        UserError: for the first setting that is unknown, invalid or missing.
     """
-    taken = parameters(locate(node, where))
+    signature = parameters(locate(node, where))
     values = {key: value for key, value in node.items() if key != "_target_"}
-    check_values(values, taken, where, f" ({node['_target_']})", given)
+    check_values(values, signature, where, f" ({node['_target_']})", arguments)
     needed = [
         name
-        for name, p in taken.items()
+        for name, p in signature.items()
         if p.default is p.empty
         and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        and name not in (*values, *given)
+        and name not in (*values, *arguments)
     ]
     if needed:
         raise UserError(f"{where} lacks the setting '{needed[0]}' ({node['_target_']}).", "It has no default: give it.")
 
 
 def check_values(
-    values: Mapping[str, Any], taken: Mapping[str, inspect.Parameter], where: str, of: str = "", given: Any = ()
+    values: Mapping[str, Any], signature: Mapping[str, inspect.Parameter], where: str, of: str = "", hidden: Any = ()
 ) -> None:
-    """Each key is among the parameters taken, and its value is as the parameter's annotation says.
+    """Check that each key is a parameter of the signature, with a value that fits the parameter's annotation.
+
+    Args:
+        values: {key: value}.
+        signature: {name: parameter}.
+        where: the node's key, for messages.
+        of: names the target in messages.
+        hidden: names of parameters that are not suggested.
 
     Raises:
-        UserError: if not; `of` names the target in the message, `given` are parameters not to be suggested.
+        UserError: for the first that is unknown or invalid.
     """
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     for key, value in values.items():
-        if key in taken and taken[key].kind is not inspect.Parameter.VAR_KEYWORD:
-            check(value, taken[key].annotation, f"{where}.{key}")
+        if key in signature and signature[key].kind is not inspect.Parameter.VAR_KEYWORD:
+            check(value, signature[key].annotation, f"{where}.{key}")
         elif not takes_any:
             raise UserError(
-                f"{where} has no setting '{key}'{of}.", suggest(str(key), [name for name in taken if name not in given])
+                f"{where} has no setting '{key}'{of}.", suggest(str(key), [n for n in signature if n not in hidden])
             )
 
 
 def parameters(factory: Any) -> dict[str, inspect.Parameter]:
-    """With annotations as types where their names can be resolved, and as text otherwise."""
+    """{name: parameter} of a callable. Annotations are types if their names can be resolved, else text."""
     try:
         return dict(inspect.signature(factory, eval_str=True).parameters)
     except (NameError, AttributeError, TypeError, SyntaxError):
@@ -102,10 +114,16 @@ def parameters(factory: Any) -> dict[str, inspect.Parameter]:
 
 
 def require(built: Any, where: str, kind: str, attributes: Sequence[str]) -> None:
-    """What a `_target_` made can serve as what it is made for.
+    """Check that an object which a `_target_` returned has the attributes that its use needs.
+
+    Args:
+        built: the object.
+        where: the node's key, for the message.
+        kind: what it is used as, for the message.
+        attributes: names.
 
     Raises:
-        UserError: if it lacks an attribute.
+        UserError: if it lacks one.
     """
     lacking = [name for name in attributes if not hasattr(built, name)]
     if lacking:

@@ -1,4 +1,4 @@
-"""What a configuration is called in folders and tables, and what of it is kept there."""
+"""Names of configurations in folders and tables, and the part of a configuration that a run's folder keeps."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# These say where and how a run is shown, not what it computes: two runs that differ in them alone are the same run.
+# Settings that do not change what a run computes: configurations that differ only in these are the same run.
 VOLATILE = ("output", "cache_dir", "force", "preflight", "logger", "trainer")
-# What a stage's yaml says of how it is run.
+# Keys of a stage's yaml that say how the stage is run.
 _OF_STAGES = ("learns_from_rows", "scores_run")
 
-_LONGEST = 100  # characters of a slug; file systems allow a name 255 bytes
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
+_MAX_SLUG = 100  # characters; file systems allow names of 255 bytes
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names of devices on Windows
 _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "`": "\\`", "](": "]\\("}
 
 
 def slug(*names: str) -> str:
-    """The names, joined by +, as part of a file's name: letters, digits, dots, underscores and hyphens alone.
+    """The names, joined by +, with only letters, digits, dots, underscores and hyphens, for names of files.
 
-    Ordinary names stay as they are. What had to be changed gets a short hash of the whole, so that different names
-    have different slugs.
+    Names of other characters, and long or reserved ones, are changed and get a short hash, so that different names have
+    different slugs.
     """
     parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed" for name in names]
     joined = "+".join(parts)
-    if parts == list(names) and len(joined) <= _LONGEST and not _RESERVED.fullmatch(joined):
+    if parts == list(names) and len(joined) <= _MAX_SLUG and not _RESERVED.fullmatch(joined):
         return joined
     mark = hashlib.sha256("\0".join(names).encode(errors="surrogatepass")).hexdigest()[:8]
-    return f"{joined[: _LONGEST - 9]}-{mark}"
+    return f"{joined[: _MAX_SLUG - 9]}-{mark}"
 
 
 def markdown_text(text: str) -> str:
-    """Text as it may stand in a line or a table's cell of a markdown file: no HTML, no links, no line breaks."""
+    """The text escaped for a line or a table's cell of Markdown: no HTML, no links, no line breaks."""
     line = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text)
     for mark, written in _MARKUP.items():
         line = line.replace(mark, written)
@@ -41,36 +41,36 @@ def markdown_text(text: str) -> str:
 
 
 def solver_label(solver: Mapping[str, Any]) -> str:
-    """The solver's name as folders and tables show it."""
+    """The solver's name in folders and tables: its `name`, or else the lower-case name of its class."""
     return str(solver.get("name", str(solver.get("_target_", "solver")).rpartition(".")[2].lower()))
 
 
 def method_label(container: Mapping[str, Any]) -> str:
-    """The solver's label, and whether the policy is told its preference."""
-    is_told = "conditioning" in recorded(container)
-    return solver_label(container["solver"]) + ("-conditioned" if is_told else "")
+    """The solver's label, with `-conditioned` after it for a conditioned policy."""
+    is_conditioned = "conditioning" in recorded(container)
+    return solver_label(container["solver"]) + ("-conditioned" if is_conditioned else "")
 
 
 def recorded(container: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as a run's folder keeps it.
+    """The configuration as a run's folder keeps it, from plain nested values.
 
-    Without a conditioning where there is none, and without what the stage's yaml says of how the stage is run: so a run
-    that was begun before there were such settings is still the same run.
+    The node `conditioning` is left out if the policy is not conditioned, and keys of the stage's yaml that say how the
+    stage is run are left out always. Runs from before these settings existed thus keep the same configuration.
     """
     is_conditioned = container.get("conditioning", {}).get("name", "none") != "none"
-    kept = {key: value for key, value in container.items() if key != "conditioning" or is_conditioned}
+    nodes = {key: value for key, value in container.items() if key != "conditioning" or is_conditioned}
     stage = {key: value for key, value in container.get("stage", {}).items() if key not in _OF_STAGES}
-    return {**kept, "stage": stage} if "stage" in kept else kept
+    return {**nodes, "stage": stage} if "stage" in nodes else nodes
 
 
 def basename(*paths: str | None) -> str:
-    """The last part of the last path given; `hf` where none is."""
-    given = [path for path in paths if path is not None]
-    return given[-1].rstrip("/").rpartition("/")[2] if given else "hf"
+    """The last part of the last path that is not None; `hf` if all are None."""
+    present = [path for path in paths if path is not None]
+    return present[-1].rstrip("/").rpartition("/")[2] if present else "hf"
 
 
 def shown(text: Any) -> str:
-    """On one line of characters that every terminal and file takes: others as escapes, such as those of odd names."""
+    """The text with unprintable characters, line breaks included, as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
@@ -80,10 +80,10 @@ def digest(values: Any, length: int = 8) -> str:
 
 
 def identity(container: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that determines the numbers."""
+    """A resolved configuration without the settings that do not change what the run computes."""
     return {key: value for key, value in container.items() if key not in VOLATILE}
 
 
 def rewards_of(kind: str) -> str:
-    """What rewards of a kind are called where only one kind is shown: gold ones by that name, others are rewards."""
+    """The name of a kind of rewards in titles: "gold rewards" for gold, "rewards" for proxy."""
     return "gold rewards" if kind == "gold" else "rewards"

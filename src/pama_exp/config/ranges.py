@@ -1,7 +1,7 @@
-"""What a setting may be: its type, and its range or choices, stated beside the parameter or field and checked alike.
+"""Checks of a setting's type, range and choices.
 
-A parameter of a class that a `_target_` names says it in its annotation, `Annotated[float, Range(above=0)]`; a field of
-the schema in its metadata, because OmegaConf reads no `Annotated`.
+A parameter of a class that a `_target_` names states them in its annotation, such as `Annotated[float,
+Range(above=0)]`. A field of the schema states them in its metadata, because OmegaConf does not support `Annotated`.
 """
 
 from __future__ import annotations
@@ -17,23 +17,31 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, cast, get_
 from pama_exp.errors import UserError, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
-LARGEST_FLOAT, LARGEST_INT = 3.4e38, 2**63 - 1  # what float32 and a 64-bit integer hold
+LARGEST_FLOAT, LARGEST_INT = 3.4e38, 2**63 - 1  # of float32 and of 64-bit integers
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 _LISTS, _MAPPINGS = (Sequence, list, tuple), (Mapping, dict)
 
 
 @runtime_checkable
 class Rule(Protocol):
-    """What a value must satisfy besides its type; its text follows the type's name in a message."""
+    """A condition on a value besides its type. `str(rule)` follows the type's name in messages."""
 
     def admits(self, value: Any) -> bool:
-        """Whether the value, which is of the right type, satisfies it."""
+        """Whether the value, which is of the right type, satisfies the rule."""
         ...
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between bounds; `also` names single ones that are allowed besides. Without bounds, any finite number."""
+    """Numbers between bounds, and the numbers in `also`. Without bounds, any finite number.
+
+    Attributes:
+        least: lower bound, included.
+        most: upper bound, included.
+        above: lower bound, excluded.
+        below: upper bound, excluded.
+        also: further numbers that are allowed.
+    """
 
     least: float | None = None
     most: float | None = None
@@ -42,7 +50,7 @@ class Range:
     also: tuple[int, ...] = ()
 
     def admits(self, value: Any) -> bool:
-        """Whether all bounds hold."""
+        """Whether the number is within all bounds, or in `also`."""
         return value in self.also or (
             (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
@@ -51,8 +59,8 @@ class Range:
         )
 
     def __str__(self) -> str:
-        said = [("of at least", self.least), ("above", self.above), ("of at most", self.most), ("below", self.below)]
-        bounds = " and ".join(f"{words} {bound:,}" for words, bound in said if bound is not None)
+        limits = [("of at least", self.least), ("above", self.above), ("of at most", self.most), ("below", self.below)]
+        bounds = " and ".join(f"{words} {bound:,}" for words, bound in limits if bound is not None)
         return " or ".join([bounds, *map(str, self.also)])
 
 
@@ -66,7 +74,7 @@ class OneOf:
         object.__setattr__(self, "choices", choices)
 
     def admits(self, value: Any) -> bool:
-        """Whether it is one of them."""
+        """Whether the value is one of the choices."""
         return value in self.choices
 
     def __str__(self) -> str:
@@ -75,13 +83,18 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Bounds:
-    """A list of two numbers, the lower one first; `equal` allows both to be the same."""
+    """A list of two numbers, the lower one first.
+
+    Attributes:
+        least: lower bound of both, included.
+        equal: whether the two may be equal.
+    """
 
     least: float | None = None
     equal: bool = False
 
     def admits(self, value: Sequence[float]) -> bool:
-        """Whether there are two in order."""
+        """Whether the list has two numbers in order."""
         return (
             len(value) == 2
             and (self.least is None or value[0] >= self.least)
@@ -94,7 +107,7 @@ class Bounds:
 
 @dataclass(frozen=True, init=False)
 class Shares:
-    """A mapping from exactly these names to numbers above 0 that sum to 1."""
+    """A mapping with exactly these names as keys and numbers above 0 that sum to 1 as values."""
 
     names: tuple[str, ...]
 
@@ -102,7 +115,7 @@ class Shares:
         object.__setattr__(self, "names", names)
 
     def admits(self, value: Mapping[str, float]) -> bool:
-        """Whether the names are these and the numbers are shares."""
+        """Whether the keys are the names, and the values are above 0 and sum to 1."""
         return set(value) == set(self.names) and min(value.values()) > 0 and math.isclose(sum(value.values()), 1.0)
 
     def __str__(self) -> str:
@@ -113,16 +126,16 @@ Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
 
 
 def check(value: Any, annotation: Any, where: str) -> None:
-    """The value is of the annotated type, and satisfies the rules that stand beside it.
+    """Check that a value has the annotated type and satisfies the annotation's rules. Numbers must be finite.
 
     Args:
-        value: plain: a scalar, a list or a mapping.
-        annotation: `bool`, `int`, `float`, `str`, None, lists and mappings of these, unions, `Literal`, `Annotated`
-            with rules. Of any other type everything is accepted: it is the target's own to judge. A number is finite.
-        where: the setting's key, for the message.
+        value: a scalar, a list or a mapping.
+        annotation: `bool`, `int`, `float`, `str`, None, lists and mappings of these, unions, `Literal`, or `Annotated`
+            with rules. For any other type every value is accepted.
+        where: the setting's key, for messages.
 
     Raises:
-        UserError: if not.
+        UserError: if it does not.
     """
     if admits(value, annotation):
         return
@@ -134,7 +147,7 @@ def check(value: Any, annotation: Any, where: str) -> None:
 
 
 def admits(value: Any, annotation: Any) -> bool:
-    """Whether `check` accepts it."""
+    """Whether `check` accepts the value for the annotation."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         kind, *rules = inner
@@ -152,14 +165,14 @@ def admits(value: Any, annotation: Any) -> bool:
         return value is None
     if kind is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and abs(value) <= LARGEST_FLOAT  # which NaN is not
+        return is_number and abs(value) <= LARGEST_FLOAT  # False for NaN
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INT
     return isinstance(value, kind) if kind in (bool, str) else True
 
 
 def described(annotation: Any) -> str:
-    """The annotation in words: "a number above 0 or null"."""
+    """The annotation in words, such as "a number above 0 or null"."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return " ".join([described(inner[0]), *(str(rule) for rule in inner[1:] if isinstance(rule, Rule))]).rstrip()
@@ -176,7 +189,7 @@ def described(annotation: Any) -> str:
 
 
 def without_rules(annotation: Any) -> Any:
-    """The types alone."""
+    """The annotation without rules: its types only."""
     if get_origin(annotation) is Annotated:
         return get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):
@@ -185,7 +198,7 @@ def without_rules(annotation: Any) -> Any:
 
 
 def rules_of(annotation: Any) -> list[Rule]:
-    """All rules that stand anywhere in the annotation."""
+    """All rules in the annotation, nested ones included."""
     if get_origin(annotation) is Annotated:
         kind, *rules = get_args(annotation)
         return [*(rule for rule in rules if isinstance(rule, Rule)), *rules_of(kind)]
@@ -193,7 +206,7 @@ def rules_of(annotation: Any) -> list[Rule]:
 
 
 def with_rule(annotation: Any, rule: Rule | None) -> Any:
-    """`Annotated[annotation, rule]`; null stays allowed where it was."""
+    """`Annotated[annotation, rule]`. If the annotation allows null, the result allows it too."""
     if rule is None:
         return annotation
     if get_origin(annotation) in (Union, UnionType):
@@ -203,13 +216,13 @@ def with_rule(annotation: Any, rule: Rule | None) -> Any:
 
 
 def checked(where: str) -> Callable[[F], F]:
-    """A function that refuses arguments against the rules of its annotations; for callers that no configuration checks.
+    """A decorator that checks a function's arguments against the rules of its annotations, for calls from Python.
 
     Args:
-        where: the section of the configuration that its parameters are set in, for the message.
+        where: the section of the configuration that sets the parameters, for messages.
 
     Raises:
-        UserError: when called with such an argument.
+        UserError: when the function is called with an argument that breaks a rule.
     """
 
     def decorate(function: F) -> F:
@@ -232,7 +245,7 @@ def _ruled(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def shown(value: Any, longest: int = 80) -> str:
-    """A value for a message: on one line of at most so many characters."""
+    """A value for a message: on one line, cut to `longest` characters."""
     plain = list(value) if isinstance(value, tuple) else value  # as it is typed
     text = " ".join((plain if isinstance(plain, str) else repr(plain)).split())
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,4 +1,4 @@
-"""What conf/ may write as `${name:…}`: a run's folder, and the last part of a path."""
+"""OmegaConf resolvers of conf/: `${run_folder:}` and `${basename:…}`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pama_exp.config.naming import VOLATILE, basename, digest, method_label, rec
 
 
 def _run_folder(*, _root_: DictConfig) -> str:
-    """`runs/<model>-<obj1>+<obj2>-<solver>-s<seed>-<hash>`, so that the same configuration finds its own folder."""
+    """`runs/<model>-<obj1>+<obj2>-<solver>-s<seed>-<hash>`, the same for the same configuration."""
     plain = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in VOLATILE and key != "hydra"])
     container = recorded(cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True)))
     stage = str(container["stage"].get("name", "align"))
@@ -21,6 +21,6 @@ def _run_folder(*, _root_: DictConfig) -> str:
 
 
 def register() -> None:
-    """Make `${run_folder:}` and `${basename:…}` known to OmegaConf."""
+    """Register both resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
     OmegaConf.register_new_resolver("basename", basename, replace=True)

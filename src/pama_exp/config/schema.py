@@ -1,4 +1,4 @@
-"""What a configuration may hold: each setting's type, default and range; and the resolvers."""
+"""The schema of the configuration: the type, default and range of each setting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PACKAGE = Path(__file__).parents[1]
 # The shipped configuration: beside the package in a checkout, within it in a wheel.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
 
-# More of anything that is counted in one go than a machine holds; a typing error ends here, not in main memory.
+# Upper bound of counts: refuses typing errors before they exhaust the memory.
 _MANY = 1_000_000
 _SEED = Range(least=0, most=2**32 - 1)
 _RATE = Range(least=0)  # 0 measures without learning
@@ -54,7 +54,7 @@ class ModelConfig:
 
 @dataclass
 class AdapterConfig:
-    """What of the policy is trained: all of it, or low-rank additions to a frozen base (Hu et al. 2021)."""
+    """Which weights are trained: all, or low-rank adapters of a frozen base (LoRA, Hu et al. 2021)."""
 
     name: str = setting("none", OneOf("none", "lora", "lora-8bit", "lora-4bit"))
     bits: int | None = setting(None, OneOf(4, 8))
@@ -67,7 +67,7 @@ class AdapterConfig:
 
 @dataclass
 class ConditioningConfig:
-    """Whether the policy is told each prompt's preference, and how; from `levels` on, of conditioning=prompt."""
+    """Whether and how the policy is conditioned on a preference; from `levels` on, for conditioning=prompt."""
 
     name: str = setting("none", OneOf("none", "embedding", "prompt"))
     concentration: float = setting(1.0, Range(above=0))
@@ -81,7 +81,7 @@ class ConditioningConfig:
 
 @dataclass
 class DataConfig:
-    """Where prompts come from; `domain` is what objectives are looked up by. What follows `world` is for text."""
+    """The data. `domain` chooses the objectives' scorers, `world` is for FactWorld, `path` and the rest for text."""
 
     domain: str = "factworld"
     world: dict[str, Any] = setting({})  # the parameters of FactWorld, which says their ranges
@@ -110,7 +110,7 @@ class DataConfig:
 
 @dataclass
 class ObjectiveConfig:
-    """One objective: how it is scored in each data domain, and how much it counts."""
+    """One objective: its weight, direction and normaliser, and its scorer for each data domain."""
 
     description: str = ""
     weight: float = setting(1.0, Range(least=0))
@@ -122,7 +122,7 @@ class ObjectiveConfig:
 
 @dataclass
 class FitConfig:
-    """Supervised training of the SFT policy (whose defaults these are) or of a reward model."""
+    """Supervised training of the SFT policy or of a reward model; the defaults are those of the SFT policy."""
 
     examples: int = setting(8192, Range(least=1, most=100 * _MANY))
     steps: int = setting(300, Range(least=0))  # 0: the model stays as it is
@@ -138,7 +138,7 @@ class FitConfig:
 
 @dataclass
 class RewardModelConfig(FitConfig):
-    """The same with a reward model's defaults."""
+    """Supervised training of a reward model: the settings of `FitConfig` with a reward model's defaults."""
 
     examples: int = setting(20480, Range(least=1, most=100 * _MANY))
     steps: int = setting(1280, Range(least=0))
@@ -150,7 +150,7 @@ class RewardModelConfig(FitConfig):
 
 @dataclass
 class KLConfig:
-    """How the policy is kept near the reference: in every objective's return, in the loss, or once for all of them."""
+    """The KL penalty: in every objective's return (reward), in the loss, or once in the combined advantage."""
 
     placement: str = setting("reward", OneOf("reward", "loss", "combined"))
     estimator: str = setting("k1", OneOf("k1", "k2", "k3"))
@@ -161,7 +161,7 @@ class KLConfig:
 
 @dataclass
 class GramianConfig:
-    """Which gradients a solver that asks for their Gramian is given, and how many are held at once."""
+    """The gradients whose Gramian a solver gets, and how many of them are held at once."""
 
     target: str = setting("full", OneOf("full", "adapter", "last-layer", "sketch", "hidden", "advantages"))
     hold: str = setting("all", OneOf("all", "host", "one"))
@@ -170,7 +170,7 @@ class GramianConfig:
 
 @dataclass
 class TrainingConfig:
-    """One alignment run: how many steps, and what one update does with the rollout it was given."""
+    """Alignment: the number of steps, and the settings of an update."""
 
     steps: int = setting(60, _STEPS)
     batch_size: int = setting(64, _COUNT)
@@ -202,7 +202,7 @@ class TrainingConfig:
 
 @dataclass
 class SamplingConfig:
-    """Sampling of responses; the same temperature divides the logits at the update."""
+    """Sampling of responses. The update divides the logits by the same temperature."""
 
     max_new_tokens: int = setting(40, _COUNT)
     temperature: float = setting(1.0, Range(above=0))
@@ -212,7 +212,7 @@ class SamplingConfig:
 
 @dataclass
 class RolloutConfig:
-    """The generation engine and how it samples."""
+    """The rollout engine, and the sampling of responses."""
 
     engine: dict[str, Any] = setting({})
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -220,7 +220,7 @@ class RolloutConfig:
 
 @dataclass
 class TrainerConfig:
-    """Where it runs: Lightning's accelerator, devices and precision, and how several processes share the work."""
+    """Lightning's accelerator, devices and precision, and how several processes share the work."""
 
     strategy: str = setting("single", OneOf("single", "ddp", "fsdp"))
     accelerator: str = setting("cpu", OneOf("cpu", "gpu", "cuda"))
@@ -233,13 +233,13 @@ class TrainerConfig:
 
     @property
     def uses_gpu(self) -> bool:
-        """Whether the policy computes on a GPU."""
+        """Whether the policy is on a GPU."""
         return self.accelerator in ("gpu", "cuda")
 
 
 @dataclass
 class LoggerConfig:
-    """Where metrics go besides the run's own record; `mode` and what follows it are W&B's."""
+    """Loggers besides the run's own record. `mode` and what follows are of W&B."""
 
     kinds: list[str] = setting(["wandb"])
     mode: str = setting("auto", OneOf("auto", "online", "offline", "disabled"))
@@ -251,7 +251,7 @@ class LoggerConfig:
 
 @dataclass
 class EvaluateConfig:
-    """What `stage=evaluate` looks at: a finished run's folder; the SFT policy when null."""
+    """What `stage=evaluate` evaluates: the policy of a finished run's folder, or the SFT policy if `run` is null."""
 
     run: str | None = None
     split: str = setting("test", OneOf("train", "validation", "test"))
@@ -260,7 +260,7 @@ class EvaluateConfig:
 
 @dataclass
 class CompareConfig:
-    """What `stage=compare` reads: folders that are runs or hold runs, and whom the others are tested against."""
+    """What `stage=compare` reads: folders that are or hold runs; and the baseline that others are tested against."""
 
     runs: list[str] = setting(["runs"])
     baseline: str | None = None
@@ -268,7 +268,7 @@ class CompareConfig:
 
 @dataclass
 class SoupConfig:
-    """What `stage=soup` averages: finished runs of one objective each, at all shares in steps of 1/grid."""
+    """What `stage=soup` averages: finished runs of one objective each, with all shares in steps of 1/grid."""
 
     runs: list[str] = setting([])
     grid: int = setting(4, Range(least=1, most=1000))
@@ -304,17 +304,17 @@ class Config:
 
 
 def typed(composed: DictConfig | Mapping[str, Any]) -> Config:
-    """The configuration merged into the schema, resolved, and checked.
+    """The configuration as an instance of the schema, resolved and checked.
 
     Args:
-        composed: by Hydra, or plain values.
+        composed: by Hydra, or plain nested values.
 
     Raises:
-        UserError: for an unknown key (with the nearest valid one), a value of the wrong type or outside its range, a
-            scorer that is not one, a setting that nothing would read, or a secret in plain.
+        UserError: for an unknown key (the hint names the nearest valid one), a value of the wrong type or outside its
+            range, an invalid scorer, a setting without effect, or a secret in plain text.
     """
-    given = composed if isinstance(composed, DictConfig) else OmegaConf.create(dict(composed))
-    config = cast(Config, merged(given, Config))
+    node = composed if isinstance(composed, DictConfig) else OmegaConf.create(dict(composed))
+    config = cast(Config, merged(node, Config))
     refuse_secrets(secrets_in(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))))
     check_stage(config.stage)
     check_architecture(config.model.config)

@@ -1,4 +1,4 @@
-"""Holding a composed configuration to its schema: keys, types, ranges, and the form of what the schema leaves free."""
+"""Checks of a composed configuration against its schema: keys, types, ranges, and nodes that the schema leaves open."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pama_exp.config.ranges import Range, Rule, check, shown, with_rule
 from pama_exp.errors import UserError, suggest
 
 _MISSING = "???"
-_SIZE = re.compile(r"^(n|num)_|(_size|_dim|_layers|_heads|_embeddings)$")  # as transformers names them
+_SIZE = re.compile(r"^(n|num)_|(_size|_dim|_layers|_heads|_embeddings)$")  # names of transformers' settings
 _FORMS = ("program", "function", "_target_")
 
 
 def setting(default: Any, rule: Rule | None = None) -> Any:
-    """A field of the schema with its default and the rule that its value satisfies; null where its type allows it.
+    """A field of the schema with its default, and a rule for its value. Null is allowed if the field's type allows it.
 
-    What the command line composes has conf/config.yaml's values, the same as these.
+    conf/config.yaml has the same defaults.
     """
     metadata = {} if rule is None else {"rule": rule}
     if isinstance(default, list | dict):
@@ -33,20 +33,20 @@ def setting(default: Any, rule: Rule | None = None) -> Any:
 
 
 def merged(composed: DictConfig, schema: type) -> Any:
-    """An instance of the dataclass `schema` with the composed values, resolved, and its defaults for the others.
+    """An instance of the dataclass `schema` with the composed values, resolved, and defaults for the others.
 
     Raises:
-        UserError: for an unknown key, a value of the wrong type or outside its range, one that refers to what is not
-            there, or one that has to be given and is not.
+        UserError: for an unknown key, a value of the wrong type or outside its range, an interpolation that cannot be
+            resolved, or a missing value without a default.
     """
     try:
-        whole: dict[str, Any] = {}
-        # What is put together from the other values comes after them, which are then known to be right.
+        values: dict[str, Any] = {}
+        # Interpolations come last, when the values that they refer to have been checked.
         for key in sorted(map(str, composed), key=lambda key: OmegaConf.is_interpolation(composed, key)):
             node = composed[key] if not OmegaConf.is_missing(composed, key) else _MISSING
-            whole[key] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-            _hold({key: whole[key]}, schema, "")
-        result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(whole)))
+            values[key] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+            _check_node({key: values[key]}, schema, "")
+        result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values)))
     except OmegaConfBaseException as error:
         reason = shown(str(error.msg or error).splitlines()[0])
         raise UserError(
@@ -57,10 +57,15 @@ def merged(composed: DictConfig, schema: type) -> Any:
 
 
 def check_fields(values: object, schema: type, where: str) -> None:
-    """The attributes of `values` that are fields of `schema` are of the types and ranges that these say.
+    """Check that an object's attributes fit the types and ranges of the fields of `schema`.
+
+    Args:
+        values: has an attribute for each field.
+        schema: a dataclass.
+        where: the key of the object with a dot after it, or empty; for messages.
 
     Raises:
-        UserError: naming `where` and the field.
+        UserError: for the first that does not fit.
     """
     for one in fields(schema):
         value, path = getattr(values, one.name), f"{where}{one.name}"
@@ -74,39 +79,45 @@ def check_fields(values: object, schema: type, where: str) -> None:
 
 
 def check_field(schema: type, name: str, value: Any, where: str) -> None:
-    """The value is of the type and range that this one field of `schema` says.
+    """Check that a value fits the type and range of the field `name` of `schema`.
+
+    Args:
+        schema: a dataclass.
+        name: of its field.
+        value: to be checked.
+        where: the key of the object with a dot after it, or empty; for messages.
 
     Raises:
-        UserError: naming `where` and the field.
+        UserError: if it does not.
     """
     if value != _MISSING:
         (one,) = (one for one in fields(schema) if one.name == name)
         check(value, with_rule(_hints(schema)[name], one.metadata.get("rule")), f"{where}{name}")
 
 
-def _hold(given: Any, schema: type, path: str) -> None:
-    """Every key is a field, every value of its type: before the merge, which would take −1 for true and 1 for text."""
+def _check_node(node: Any, schema: type, path: str) -> None:
+    """Check that every key is a field, with a value of its type: OmegaConf's merge would take −1 for true."""
     valid = [one.name for one in fields(schema)]
-    if not isinstance(given, Mapping):
-        raise UserError(f"{path.rstrip('.')}={shown(given)}.", f"It is a group of settings, such as {path}{valid[0]}.")
-    for key, value in given.items():
+    if not isinstance(node, Mapping):
+        raise UserError(f"{path.rstrip('.')}={shown(node)}.", f"It is a group of settings, such as {path}{valid[0]}.")
+    for key, value in node.items():
         here = f"{path}{key}"
         if key not in valid:
             raise UserError(f"Unknown key '{shown(here)}'.", suggest(str(key), valid))
         kind = _hints(schema)[str(key)]
         inner = get_args(kind)[1] if get_origin(kind) is dict else None
         if isinstance(kind, type) and is_dataclass(kind):
-            _hold(value, kind, f"{here}.")
+            _check_node(value, kind, f"{here}.")
         elif isinstance(inner, type) and is_dataclass(inner):
             check(value, dict[str, Any], here)
             for name, one in value.items():
-                _hold(one, inner, f"{here}.{name}.")
+                _check_node(one, inner, f"{here}.{name}.")
         else:
             check_field(schema, str(key), _read(value, kind), path)
 
 
 def _read(value: Any, kind: Any) -> Any:
-    """The value as the merge will read it: numbers within text, as an environment variable gives them, and ids."""
+    """The value as OmegaConf's merge converts it: text (from environment variables) to numbers, numbers to text."""
     kinds = get_args(kind) or (kind,)
     if isinstance(value, str):
         words: dict[Any, Callable[[str], Any]] = {int: int, float: float, bool: _truth}
@@ -131,10 +142,10 @@ def _hints(schema: type) -> dict[str, Any]:
 
 
 def check_stage(stage: Mapping[str, Any]) -> None:
-    """What every stage may say of itself is of its type; what a stage of the user's own says besides is its own.
+    """Check the types of the keys that every stage's yaml may have. Further keys of a user's stage are not checked.
 
     Raises:
-        UserError: if not.
+        UserError: for the first of a wrong type.
     """
     check(stage.get("_target_"), str, "stage._target_")
     for key, kind in (("name", str), *((flag, bool) for flag in ("shared", "fresh", "learns_from_rows", "scores_run"))):
@@ -143,10 +154,10 @@ def check_stage(stage: Mapping[str, Any]) -> None:
 
 
 def check_architecture(settings: Mapping[str, Any]) -> None:
-    """The sizes and counts among `model.config` can be built; what else it says is the architecture's to judge.
+    """Check the sizes and counts in `model.config`. transformers checks its other settings.
 
     Raises:
-        UserError: for a whole number that is below 1 or beyond any model's.
+        UserError: for one that is no whole number, is below 1, or is larger than that of any model.
     """
     for key, value in settings.items():
         if isinstance(value, int | float) and not isinstance(value, bool) and _SIZE.search(str(key)):
@@ -155,16 +166,16 @@ def check_architecture(settings: Mapping[str, Any]) -> None:
 
 
 def check_scorers(objective: str, scorers: Mapping[str, Any], domain: str, conf: Path) -> None:
-    """Each scorer of an objective is for a data domain that there is, and of exactly one form.
+    """Check that each scorer of an objective is for a known data domain, and has exactly one form.
 
     Args:
         objective: its name.
-        scorers: by domain.
-        domain: this run's, which may be the user's own.
-        conf: the shipped configuration, which says the other domains.
+        scorers: {domain: node}.
+        domain: the run's, which may be the user's own.
+        conf: the folder of the shipped configuration, whose domains are known.
 
     Raises:
-        UserError: if not.
+        UserError: for the first that is not.
     """
     for key, node in scorers.items():
         where = f"objectives.{objective}.scorers.{key}"
@@ -187,7 +198,7 @@ def check_scorers(objective: str, scorers: Mapping[str, Any], domain: str, conf:
         unknown = [] if form == "_target_" else [str(other) for other in node if other != form]
         if unknown:
             raise UserError(f"{where} has no setting '{shown(unknown[0])}'.", f"A {form} has none besides its name.")
-        for name in ("id", "revision", "path"):  # by which a scorer's weights are looked for, on the Hub and here
+        for name in ("id", "revision", "path"):  # name the weights on the Hub or here
             if name in node:
                 check(node[name], str | None, f"{where}.{name}")
 
@@ -198,10 +209,10 @@ def _domains(conf: Path) -> list[str]:
 
 
 def check_unused(section: Any, where: str) -> None:
-    """Where a section's name is `none`, its other settings are as they were: nothing would read them.
+    """Check that a section whose `name` is none has defaults otherwise: other settings would have no effect.
 
     Raises:
-        UserError: if not.
+        UserError: for the first setting that is not the default.
     """
     if section.name != "none":
         return

@@ -1,1 +1,1 @@
-"""Prompts as batches, and a seed for every random stream."""
+"""Prompts and preferences: tables, conversations, tokenization, batches, and seeds of random streams."""

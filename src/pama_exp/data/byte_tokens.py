@@ -1,4 +1,4 @@
-"""A tokenizer that needs no file and reads any text: one token per byte."""
+"""A byte tokenizer: one token per byte, so that it needs no file and can encode any text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PAD, END = "<pad>", "<eos>"
 
 
 def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """Padding, end, then the 256 bytes in GPT-2's printable alphabet; padding on the left."""
+    """The tokenizer. Ids: padding 0, end of sequence 1, then the 256 bytes in GPT-2's alphabet. It pads on the left."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE({token: i for i, token in enumerate([PAD, END, *alphabet])}, []))
     inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (PAD, END)])

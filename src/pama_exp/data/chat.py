@@ -1,4 +1,4 @@
-"""Conversations as text: the tokenizer's chat template where it has one, else Human and Assistant turns."""
+"""Conversations as text: in the tokenizer's chat template if it has one, else as Human and Assistant turns."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SPEAKERS = {"user": "Human", "assistant": "Assistant", "human": "Human"}
 
 
 def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, by_template: bool = True) -> str:
-    """The conversation so far, up to where the assistant's next turn begins.
+    """The conversation as text, up to the beginning of the assistant's next turn.
 
-    What messages say is text, whatever control tokens it names; the template's own are marks.
+    Names of control tokens in the messages stay plain text; those of the template are control tokens.
 
     Args:
-        messages: role and content each.
+        messages: each with role and content.
         tokenizer: the policy's.
-        by_template: write it in the tokenizer's chat template if it has one.
+        by_template: whether to use the tokenizer's chat template if it has one.
 
     Raises:
         UserError: for a message without role and content, or a conversation that the template refuses.
@@ -33,10 +33,10 @@ def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
         return "".join(_turn(message["role"], message["content"]) for message in messages) + ASSISTANT
     try:
         text = str(tokenizer.apply_chat_template(hidden, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # templates are programs, and refuse in their own words
+    except Exception as error:  # templates are programs, and may raise anything
         reason = str(error).splitlines()[0]
         raise UserError(f"The chat template refuses a conversation ({reason}).", "Mend or leave out its row.") from None
-    # A template writes the token that begins a text itself; where the tokenizer adds it too, it is the tokenizer's.
+    # If the tokenizer adds the beginning-of-text token too, the template's is removed.
     before, _ = added(tokenizer)
     adds = tokenizer.bos_token_id in before and text.startswith(str(tokenizer.bos_token))
     prefill = _prefill(hidden, text, tokenizer)
@@ -44,10 +44,10 @@ def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
 
 
 def content_of(message: Mapping[str, Any]) -> str:
-    """What a message says.
+    """The content of a message.
 
     Raises:
-        UserError: if it has no role and content.
+        UserError: unless its role and content are texts.
     """
     if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
         raise UserError(f"The message {str(dict(message))[:80]} has no role and content.", "Both are texts.")
@@ -55,14 +55,14 @@ def content_of(message: Mapping[str, Any]) -> str:
 
 
 def split_conversation(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str | None]:
-    """What comes before the assistant's last turn, and that turn; all and None where another speaks last."""
+    """(messages before the last, content of the last) if the assistant speaks last, else (all messages, None)."""
     if messages and messages[-1].get("role") == "assistant":
         return list(messages[:-1]), content_of(messages[-1])
     return list(messages), None
 
 
 def split_transcript(text: str) -> tuple[str, str]:
-    """Everything up to and including the last turn's "Assistant:", and what follows; the prompt is empty without it."""
+    """(prompt, response) of a transcript, split after its last "Assistant:"; the prompt is empty if there is none."""
     head, mark, tail = text.rpartition(ASSISTANT)
     return head + mark, tail
 
@@ -72,14 +72,15 @@ def _turn(role: str, content: str) -> str:
 
 
 def _prefill(messages: Sequence[Mapping[str, Any]], prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the template has begun of the answer for the assistant, such as the mark that opens its thoughts.
+    """The beginning of the answer that the template writes itself, such as the tag that opens the reasoning.
 
-    It is what the prompt has beyond the place where a given answer would begin.
+    It is the part of the prompt after the place where the template would put an answer.
     """
     sign = "\ue002"
+    answer = {"role": "assistant", "content": sign}
     try:
-        told = str(tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": sign}], tokenize=False))
+        text = str(tokenizer.apply_chat_template([*messages, answer], tokenize=False))
     except Exception:  # the template takes no answer after these messages
         return ""
-    head, found, _ = told.rpartition(sign)
-    return prompt.removeprefix(head) if found and prompt.startswith(head) else ""
+    head, separator, _ = text.rpartition(sign)
+    return prompt.removeprefix(head) if separator and prompt.startswith(head) else ""

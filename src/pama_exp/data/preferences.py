@@ -1,4 +1,4 @@
-"""Which preference each prompt is asked to be answered by: drawn in training, given in evaluation, written or not.
+"""Preferences of a conditioned policy: drawn for training, fixed for evaluation, and written before prompts.
 
 Legend: N objectives, B prompts.
 """
@@ -21,52 +21,58 @@ from pama_exp.errors import UserError
 
 @runtime_checkable
 class Preferences(Protocol):
-    """A preference for each of `count` prompts of a step."""
+    """Gives a preference for each of `count` prompts of a step."""
 
     def __call__(self, step: int, count: int) -> Float[Tensor, "count N"]:
-        """Rows on the simplex; the same arguments give the same rows."""
+        """(count,N) rows on the simplex; the same arguments give the same rows."""
         ...
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """w ~ Dirichlet(α, …, α) anew for every prompt, a pure function of (seed, step); α = 1 is uniform."""
+class DrawnPreferences:
+    """Draws w ~ Dirichlet(α, …, α) for every prompt, a pure function of (seed, step); α = 1 is uniform.
+
+    Attributes:
+        objectives: their number N.
+        concentration: α.
+        seed: of the draws.
+    """
 
     objectives: int
     concentration: float
     seed: int
 
     def __call__(self, step: int, count: int) -> Float[Tensor, "count N"]:
-        """See `Preferences`."""
+        """(count,N) preferences drawn for this step."""
         generator = np.random.default_rng(random_state(self.seed, step, "preferences"))
         drawn = generator.dirichlet([self.concentration] * self.objectives, count)
         return torch.from_numpy(drawn).float()
 
 
 @dataclass(frozen=True)
-class Given:
-    """The same preference for every prompt."""
+class FixedPreference:
+    """Gives the same preference, `weights` (N,), to every prompt."""
 
     weights: Sequence[float]
 
     def __call__(self, step: int, count: int) -> Float[Tensor, "count N"]:
-        """See `Preferences`."""
+        """(count,N) copies of the preference."""
         return torch.tensor(list(self.weights)).expand(count, -1)
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A preference as text before the prompt, in steps of 1/levels: "helpful: 0.7, concise: 0.3" and a line break.
+    """Writes a preference as text before the prompt, such as "helpful: 0.7, concise: 0.3" and a line break.
 
-    As the rewards in the prompts of Rewards-in-Context (Yang et al. 2024, arXiv 2402.10207), where they are targets of
-    supervised learning; here the policy learns by reinforcement what a preference asks for.
+    Rewards-in-Context (Yang et al. 2024, arXiv 2402.10207) writes rewards into prompts in this way, for supervised
+    learning; here the policy learns by reinforcement.
 
     Args:
         names: of the objectives.
-        item: how one is written; {name} and {share} are filled in.
-        separator: between them.
-        end: after the last.
-        levels: how finely preferences are told apart.
+        item: the text of one objective, in which {name} and {share} are filled in.
+        separator: between items.
+        end: after the last item.
+        levels: shares are written in steps of 1/levels.
 
     Raises:
         UserError: for an item without {name} or {share}, or levels below 1.
@@ -89,15 +95,15 @@ class Writer:
             raise UserError(f"conditioning.levels={self.levels}.", "It is at least 1.")
 
     def rounded(self, preferences: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-        """The nearest that can be written: multiples of 1/levels that sum to 1 (by the largest remainders)."""
+        """(B,N) nearest multiples of 1/levels that sum to 1, by the method of largest remainders."""
         scaled = preferences.double() * self.levels
-        whole = (scaled + 1e-6).floor()  # a float32 share of 0.3 is a little less
-        missing = (self.levels - whole.sum(1, keepdim=True)).long()
-        rank = (scaled - whole).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        return ((whole + (rank < missing)) / self.levels).float()
+        floors = (scaled + 1e-6).floor()  # a float32 share of 0.3 is a little less
+        missing = (self.levels - floors.sum(1, keepdim=True)).long()
+        rank = (scaled - floors).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        return ((floors + (rank < missing)) / self.levels).float()
 
     def write(self, text: str, preference: Sequence[float]) -> str:
-        """The prompt with the preference before it."""
+        """The prompt `text` with the preference (N,) before it."""
         shares = (f"{round(share, 6):g}" for share in preference)
         items = [self.item.format(name=n, share=share) for n, share in zip(self.names, shares, strict=True)]
         return self.separator.join(items) + self.end + text

@@ -1,4 +1,4 @@
-"""Tables of text: files of a folder or of a Hub data set, read by `datasets`."""
+"""Reading tables of text from files of a folder or of a data set of the Hub."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from typing import Any
 
 from pama_exp.errors import UserError
 from pama_exp.hub import repositories
+from pama_exp.storage.files import sha256
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_ANY = ("*.jsonl*", "*.json.gz", "*.parquet", "*.csv*", "*.tsv*")
+_TABLES = ("*.jsonl*", "*.json.gz", "*.parquet", "*.csv*", "*.tsv*")
 Table = dict[str, list[Any]]
 
 
 def find(path: str | None, repo_id: str | None, revision: str | None, patterns: Sequence[str]) -> list[Path]:
-    """The files of a table, sorted: the path itself where it is a file, else those of the folder that match.
+    """The files of a table, sorted: `path` if it is a file, else the files of the folder that match `patterns`.
 
     Args:
-        path: a local file or folder; it goes before `repo_id`.
-        repo_id: a data set of the Hub, looked for in its cache first.
-        revision: of the Hub's data set; None is the newest.
-        patterns: as `Path.glob` reads them; none means every table in the folder and below it.
+        path: a local file or folder, used instead of `repo_id` if both are set.
+        repo_id: a data set of the Hub.
+        revision: of the Hub's data set; None for the newest.
+        patterns: globs relative to the folder; if empty, every table in the folder and below it.
 
     Raises:
-        UserError: if neither is given, the path does not exist, the data set is not to be had, or nothing matches.
+        UserError: if neither is set, the path does not exist, the data set is not available, or nothing matches.
     """
     if path is None and repo_id is None:
         raise UserError("The data has neither data.path nor data.id.", "Set data.path=FILE or data.id=owner/name.")
@@ -44,26 +45,26 @@ def find(path: str | None, repo_id: str | None, revision: str | None, patterns: 
         return [folder]
     if not folder.is_dir():
         raise UserError(f"data.path={path} is not there.", "Give a JSONL, JSON, CSV or parquet file or a folder.")
-    wanted = list(patterns) or [f"**/{pattern}" for pattern in _ANY]
+    wanted = list(patterns) or [f"**/{pattern}" for pattern in _TABLES]
     for pattern in wanted:
         if patterns and not any(folder.glob(pattern)):
-            there = sorted(p.relative_to(folder).as_posix() for kind in _ANY for p in folder.rglob(kind))
-            raise UserError(f"{folder} has no file {pattern}.", f"It has: {', '.join(there[:12]) or 'no tables'}.")
-    found = sorted({file for pattern in wanted for file in folder.glob(pattern) if file.is_file()})
-    if not found:
+            tables = sorted(p.relative_to(folder).as_posix() for kind in _TABLES for p in folder.rglob(kind))
+            raise UserError(f"{folder} has no file {pattern}.", f"It has: {', '.join(tables[:12]) or 'no tables'}.")
+    files = sorted({file for pattern in wanted for file in folder.glob(pattern) if file.is_file()})
+    if not files:
         raise UserError(f"{folder} holds no table.", "Tables end in .jsonl, .json, .parquet, .csv or .tsv.")
-    return found
+    return files
 
 
 def read(files: Sequence[Path], cache: Path) -> Table:
-    """{column: values}, the files one after the other.
+    """{column: values} of all files, one after the other.
 
     Args:
         files: of one kind and one schema; JSON and CSV may be compressed.
-        cache: where `datasets` keeps what it has read.
+        cache: the folder for the cache of `datasets`.
 
     Raises:
-        UserError: if a file's kind is not known, or it cannot be read, or it has no rows.
+        UserError: if a file's kind is unknown, if it cannot be read, or if there are no rows.
     """
     kinds = {file: _suffix(file) for file in files}
     for file, suffix in kinds.items():
@@ -74,19 +75,19 @@ def read(files: Sequence[Path], cache: Path) -> Table:
             f"The data mixes {' and '.join(sorted(set(kinds.values())))} files.",
             "Name one kind in data.files.",
         )
-    import datasets  # which takes a second, and FactWorld does without
+    import datasets  # takes a second to import; FactWorld does not need it
 
     suffix = next(iter(kinds.values()))
     if _BUILDERS[suffix] == "csv":
         return _separated(files)
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what it would log is the error below
+    datasets.logging.set_verbosity(logging.CRITICAL)  # it would log the error that is raised below
     try:
         rows = datasets.load_dataset(
             _BUILDERS[suffix],
             data_files=[str(file) for file in files],
             split="train",
-            cache_dir=str(cache / hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()[:16]),
+            cache_dir=str(cache / hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()[:16]),
         )
         table: Table = rows.to_dict()
     except Exception as error:  # each format fails in its own way
@@ -101,17 +102,16 @@ def read(files: Sequence[Path], cache: Path) -> Table:
     return table
 
 
-def digest(file: Path) -> str:
-    """Of its content: a file may change without its time."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def column(table: Table, name: str, setting: str) -> list[Any]:
-    """One column.
+    """The values of one column.
+
+    Args:
+        table: {column: values}.
+        name: of the column.
+        setting: the key of the setting that names it, for the message.
 
     Raises:
-        UserError: if it is not there, naming those that are.
+        UserError: if there is no such column.
     """
     if name not in table:
         raise UserError(f"{setting}={name}: the data has no such column.", f"It has: {', '.join(sorted(table))}.")
@@ -119,7 +119,7 @@ def column(table: Table, name: str, setting: str) -> list[Any]:
 
 
 def _separated(files: Sequence[Path]) -> Table:
-    """CSV or TSV: cells as they stand, numbers where all of a column's are; an empty cell is None, and nothing else."""
+    """CSV or TSV files: a column is numeric or boolean if all its cells are, else text; only an empty cell is None."""
     import pandas  # type: ignore[import-untyped]
 
     try:
@@ -143,15 +143,15 @@ def _separated(files: Sequence[Path]) -> Table:
 
 
 def _cells(cells: Sequence[str]) -> list[Any]:
-    """Whole numbers, numbers, or true and false, where every cell that is not empty is one, written as usual."""
-    given = [cell for cell in cells if cell != ""]
+    """The cells of a column as int, float or bool if every non-empty cell is one, else as text; None for empty ones."""
+    filled = [cell for cell in cells if cell != ""]
     kinds: list[tuple[Callable[[str], Any], re.Pattern[str]]] = [
         (int, re.compile(r"-?(0|[1-9]\d*)")),
         (float, re.compile(r"-?(0|[1-9]\d*)?\.?\d+([eE][-+]?\d+)?|-?(0|[1-9]\d*)\.")),
         (lambda cell: cell.lower() == "true", re.compile("true|false|True|False")),
     ]
     for read_as, form in kinds:
-        if given and all(form.fullmatch(cell) for cell in given):
+        if filled and all(form.fullmatch(cell) for cell in filled):
             return [None if cell == "" else read_as(cell) for cell in cells]
     return [None if cell == "" else cell for cell in cells]
 
@@ -162,10 +162,11 @@ def _suffix(file: Path) -> str:
 
 
 def _in_lines(reason: str, files: Sequence[Path]) -> str:
-    """The reason with the file's own line, counted from 1; readers count rows, from 0 and some without empty lines."""
+    """The reason with the number of the file's line, from 1. Readers count rows, from 0, some without empty lines."""
     for file in files:
-        if _suffix(file) == ".jsonl" and (found := _bad_line(file)) is not None:
-            return f"{file.name}, line {found[0]}: {found[1]}" if len(files) > 1 else f"line {found[0]}: {found[1]}"
+        if _suffix(file) == ".jsonl" and (bad_line := _bad_line(file)) is not None:
+            where = f"line {bad_line[0]}: {bad_line[1]}"
+            return f"{file.name}, {where}" if len(files) > 1 else where
     started = re.search(r"EOF inside string starting at row (\d+)", reason)  # of a CSV file
     if started is not None:
         return f"line {int(started[1]) + 1}: a quotation mark that nothing closes"
@@ -173,7 +174,7 @@ def _in_lines(reason: str, files: Sequence[Path]) -> str:
 
 
 def _bad_line(file: Path) -> tuple[int, str] | None:
-    """The first line of a JSONL file that is no JSON object, and why; None where there is none."""
+    """The number of the first line of a JSONL file that is no JSON object, and the reason; None if all are."""
     openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     try:
         with openers.get(file.suffix, open)(file, "rt", encoding="utf-8") as lines:
@@ -191,7 +192,7 @@ def _bad_line(file: Path) -> tuple[int, str] | None:
 
 
 def _is_of_no_rows(error: Exception) -> bool:
-    """Whether this is how `datasets` says that a JSON or a CSV file is empty."""
+    """Whether `datasets` raised the error because a JSON or CSV file is empty."""
     return isinstance(error, StopIteration) or "corresponds to no data" in str(error)
 
 

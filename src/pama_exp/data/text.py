@@ -1,7 +1,7 @@
-"""A table of text as prompts, demonstrations and preference pairs: formatted, filtered, without doubles, split by hash.
+"""Prompts, demonstrations and preference pairs of a table of text: formatted, filtered and split.
 
-A prompt's split and its place in it depend on the prompt and the seed alone, so that more rows or another order of
-files move nothing from one split to another.
+A prompt's split and its place there depend only on the prompt and the seed. More rows, or files in another order, move
+no prompt to another split.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Rows = list[tuple[str, int]]  # (prompt, row of the table)
 
 @dataclass(frozen=True)
 class Reading:
-    """How the rows of a table are read; as conf/data/ explains.
+    """The settings of how the rows of a table are read. conf/data/ explains them.
 
     Raises:
-        UserError: for a format that is not known, bounds in the wrong order, or shares that do not fit.
+        UserError: for an unknown format, bounds in the wrong order, or shares that do not sum to 1.
     """
 
     format: str = "prompt"
@@ -44,7 +44,7 @@ class Reading:
     max_prompt_tokens: int = 512
     splits: tuple[tuple[str, float], ...] = (("train", 0.9), ("validation", 0.05), ("test", 0.05))
     seed: int = 0
-    chat_template: bool = True  # conversations and single prompts are written in the tokenizer's template if it has one
+    chat_template: bool = True  # whether prompts are written in the tokenizer's chat template if it has one
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -61,101 +61,107 @@ class Reading:
 
 
 class TextData:
-    """The prompts of a table, by split, and what is supervised on it.
+    """The prompts of a table, by split, with its demonstrations and preference pairs.
 
     Args:
         table: {column: values}.
-        tokenizer: the policy's, which counts tokens and brings its chat template.
+        tokenizer: the policy's; it counts tokens and has the chat template.
         reading: how rows become prompts.
 
     Raises:
-        UserError: for a column that is not there or holds something else than text, or if a split is left without
-            prompts.
+        UserError: for a column that is missing or holds no text, or if a split is left without prompts.
     """
 
     def __init__(self, table: Table, tokenizer: PreTrainedTokenizerBase, reading: Reading) -> None:
         self.table, self.tokenizer, self.reading = table, tokenizer, reading
-        self._said: dict[str, str] = {}  # of prompts in a chat template: without it
+        self._plain: dict[str, str] = {}  # {prompt in a chat template: the prompt without it}
         pairs = list(_FORMATS[reading.format](self))
         self._completions = [completion for _, completion in pairs]
         self._rows = self._split(self._filtered([prompt for prompt, _ in pairs]))
 
     def texts(self, split: str) -> list[str]:
-        """The prompts of a split, as the policy reads them; none is in two.
+        """The prompts of a split, as the policy reads them, each once. No prompt is in two splits.
 
         Raises:
             UserError: for an unknown split.
         """
         return [prompt for prompt, _ in self._of(split)]
 
-    def said(self, split: str) -> list[str]:
-        """The same without the policy's chat template: what reward models and people read.
+    def plain_texts(self, split: str) -> list[str]:
+        """The prompts of a split without chat template, in the order of `texts`, as reward models and people read them.
 
-        A single prompt is then as the table holds it, a conversation in Human and Assistant turns.
+        A single prompt is as in the table; a conversation is in Human and Assistant turns.
         """
-        return [self._said.get(prompt, prompt) for prompt in self.texts(split)]
+        return [self._plain.get(prompt, prompt) for prompt in self.texts(split)]
 
     def columns(self, split: str) -> dict[str, list[Any]]:
-        """The table's other columns, in the order of `texts`."""
+        """The table's other columns, each in the order of `texts`."""
         rows = [row for _, row in self._of(split)]
         hidden = {self.reading.column} if self.reading.format in ("prompt", "messages", "whole") else set()
         return {name: [values[i] for i in rows] for name, values in self.table.items() if name not in hidden}
 
     def mean_length(self) -> float:
-        """Tokens of a prompt, on average."""
+        """Mean number of tokens of a prompt."""
         return sum(self._lengths.values()) / len(self._lengths)
 
     def longest(self) -> str:
-        """The prompt of the most tokens."""
+        """The prompt with the most tokens."""
         return max((prompt for rows in self._rows.values() for prompt, _ in rows), key=self._lengths.__getitem__)
 
     def demonstrations(self, split: str) -> list[tuple[str, str]]:
-        """(prompt, response) of the split's rows; rows without a response are left out.
+        """(prompt, response) of each of the split's rows that has a response.
 
         Raises:
-            UserError: if no row has one, or the column is not there.
+            UserError: if no row has one, or the column is missing.
         """
         if self.reading.format in ("prompt", "whole"):
             responses = column(self.table, self.reading.completion, "data.completion")
         else:
             responses = self._completions
-        found = [(prompt, _content(responses[i])) for prompt, i in self._of(split, doubles=True) if responses[i]]
-        if not found:
+        pairs = [(prompt, _content(responses[i])) for prompt, i in self._of(split, doubles=True) if responses[i]]
+        if not pairs:
             raise UserError(
                 f"No row of the {split} split has a response to learn.", "Name its column: data.completion."
             )
-        return found
+        return pairs
 
     def preference_pairs(self, split: str) -> list[tuple[str, str, str]]:
-        """(prompt, chosen, rejected) of the split's rows, without chat template; pairs of equal responses are left out.
+        """(prompt, chosen, rejected) of the split's rows, without chat template. Pairs of equal responses are left out.
 
         Raises:
-            UserError: if there is none, or a column is not there.
+            UserError: if there is no pair, or a column is missing.
         """
         chosen = column(self.table, self.reading.chosen, "data.chosen")
         rejected = column(self.table, self.reading.rejected, "data.rejected")
         is_whole = self.reading.format == "whole"
-        found = [
-            ("" if is_whole else self._said.get(prompt, prompt), self._response(chosen[i]), self._response(rejected[i]))
+        pairs = [
+            (
+                "" if is_whole else self._plain.get(prompt, prompt),
+                self._response(chosen[i]),
+                self._response(rejected[i]),
+            )
             for prompt, i in self._of(split, doubles=True)
             if chosen[i] and rejected[i] and chosen[i] != rejected[i]
         ]
-        if not found:
-            raise UserError(f"No row of the {split} split holds two responses that differ.", "Pairs are what it needs.")
-        return found
+        if not pairs:
+            raise UserError(
+                f"No row of the {split} split holds two responses that differ.",
+                "Name their columns: data.chosen and data.rejected.",
+            )
+        return pairs
 
     def read_prompts(self) -> Iterator[tuple[str | None, str | None]]:
-        """A prompt as it stands, or for a model with a chat template as a user's turn; or a conversation."""
+        """(prompt, None) of each row: a text, in a chat template as a user's turn; or a conversation."""
         for value in column(self.table, self.reading.column, "data.column"):
             yield (self._render(value) if isinstance(value, list) else self._user_turn(self._text(value))), None
 
     def read_whole(self) -> Iterator[tuple[str | None, str | None]]:
-        """A text as it stands, or a conversation."""
+        """(text, None) of each row: the text without a template, or a conversation."""
         for value in column(self.table, self.reading.column, "data.column"):
             yield (self._render(value) if isinstance(value, list) else self._text(value)), None
 
     def read_messages(self) -> Iterator[tuple[str | None, str | None]]:
-        """A whole conversation: the assistant's last turn answers the prompt."""
+        """(prompt, response) of each row, a conversation: the response is the assistant's last turn."""
         for value in column(self.table, self.reading.column, "data.column"):
             if value is not None and not isinstance(value, list):
                 raise self._wrong_kind(value, "a list of messages")
@@ -163,16 +169,16 @@ class TextData:
                 raise self._wrong_kind(value, "a list of messages")
             before, answer = chat.split_conversation(value or [])
             prompt = self._render(before) if before else None
-            # As in a history: "Assistant: " and what was said. A template ends where an answer begins.
+            # Without a template, a space stands between "Assistant:" and the answer.
             yield prompt, answer if not answer or isinstance(prompt, Marked) else f" {answer}"
 
     def read_transcripts(self) -> Iterator[tuple[str | None, str | None]]:
-        """A dialogue in one text, as HH-RLHF has them."""
+        """(prompt, response) of each row, a dialogue in one text as in HH-RLHF (Bai et al. 2022)."""
         for value in column(self.table, self.reading.column, "data.column"):
             yield chat.split_transcript(self._text(value) or "")
 
     def read_prefixes(self) -> Iterator[tuple[str | None, str | None]]:
-        """The first tokens of a text, their number drawn for each; the rest of it is the response."""
+        """(prompt, response) of each row: the first tokens of a text, in a number drawn for each, and the rest."""
         low, high = self.reading.prefix_tokens
         texts = [self._text(value) for value in column(self.table, self.reading.column, "data.column")]
         encoded = self.tokenizer(
@@ -189,18 +195,18 @@ class TextData:
             end = spans[count - 1][1]
             yield text[:end], text[end:]
 
-    def _render(self, messages: Sequence[Any], said: str | None = None) -> str:
+    def _render(self, messages: Sequence[Any], plain: str | None = None) -> str:
         if not all(isinstance(message, Mapping) for message in messages):
             raise self._wrong_kind(messages, "text or a list of messages")
         text = chat.render(messages, self.tokenizer, self.reading.chat_template)
         if self._has_template:
-            self._said[text] = chat.render(messages, self.tokenizer, by_template=False) if said is None else said
+            self._plain[text] = chat.render(messages, self.tokenizer, by_template=False) if plain is None else plain
         return text
 
     def _user_turn(self, text: str | None) -> str | None:
         if not (self._has_template and text and text.strip()):
             return text
-        return self._render([{"role": "user", "content": text}], said=text)
+        return self._render([{"role": "user", "content": text}], plain=text)
 
     @property
     def _has_template(self) -> bool:
@@ -210,41 +216,41 @@ class TextData:
         r = self.reading
         present = [(p, i) for i, p in enumerate(prompts) if p is not None and p.strip() and len(p) >= self._least]
         counts = [len(ids) for ids in encode(self.tokenizer, [p for p, _ in present])]
-        kept = [
+        fitting = [
             (row, count)
             for row, count in zip(present, counts, strict=True)
             if r.min_prompt_tokens <= count <= r.max_prompt_tokens
         ]
-        if not kept:
+        if not fitting:
             lengths = f"{min(counts)} to {max(counts)} tokens" if counts else "no prompts"
             raise UserError(
                 f"Of {len(prompts)} rows none is left after filtering (the data has {lengths}).",
                 f"data.min_prompt_tokens={r.min_prompt_tokens}, data.max_prompt_tokens={r.max_prompt_tokens} and "
                 f"data.min_characters={r.min_characters} decide.",
             )
-        self._lengths = {prompt: count for (prompt, _), count in kept}
-        return [row for row, _ in kept]
+        self._lengths = {prompt: count for (prompt, _), count in fitting}
+        return [row for row, _ in fitting]
 
     @property
     def _least(self) -> int:
-        """Characters of a prompt at least; of prefixes, the whole text has been measured."""
+        """The least number of characters of a prompt; for prefixes, `read_prefixes` has checked the whole text."""
         return 1 if self.reading.format == "prefix" else self.reading.min_characters
 
     def _split(self, rows: Rows) -> dict[str, Rows]:
         """Each split's rows in the order of their prompts' hashes."""
         places = {prompt: _place(prompt, self.reading.seed) for prompt, _ in rows}
         ordered = sorted(rows, key=lambda row: (places[row[0]], row[1]))
-        found: dict[str, Rows] = {}
+        splits: dict[str, Rows] = {}
         edges = list(itertools.accumulate((share for _, share in self.reading.splits), initial=0.0))
-        edges[-1] = 1.0  # whatever rounding has made of the sum
+        edges[-1] = 1.0  # the sum may be rounded
         for (name, share), low, high in zip(self.reading.splits, edges, edges[1:], strict=False):
-            found[name] = [row for row in ordered if low <= places[row[0]][0] < high]
-            if not found[name]:
+            splits[name] = [row for row in ordered if low <= places[row[0]][0] < high]
+            if not splits[name]:
                 raise UserError(
                     f"Of {len(places)} prompts none falls into the {name} split.",
                     f"Give more data, or data.splits.{name} a larger share than {share:g}.",
                 )
-        return found
+        return splits
 
     def _of(self, split: str, doubles: bool = False) -> Rows:
         if split not in self._rows:
@@ -253,7 +259,7 @@ class TextData:
         return rows if doubles else list({prompt: (prompt, i) for prompt, i in reversed(rows)}.values())[::-1]
 
     def _response(self, value: Any) -> str:
-        """One of a pair's responses: what follows the prompt."""
+        """One of a pair's two responses, without the prompt."""
         if self.reading.format == "transcript":
             return chat.split_transcript(value)[1].strip()
         return _content(value)
@@ -285,6 +291,6 @@ def _content(value: Any) -> str:
 
 
 def _place(prompt: str, seed: int) -> tuple[float, str]:
-    """Where a prompt falls in [0, 1), and what breaks ties."""
+    """The prompt's place in [0, 1), and its hash, which breaks ties."""
     digest = hashlib.sha256(f"{seed}/{prompt}".encode()).hexdigest()
     return int(digest[:13], 16) / 16**13, digest

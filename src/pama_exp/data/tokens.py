@@ -1,9 +1,9 @@
-"""How text becomes tokens: prompts, demonstrations, conversations and texts for classifiers all go through here.
+"""Tokenization of prompts, demonstrations, conversations and texts for classifiers.
 
-- What people typed is text. A control token's name in it is read letter by letter; a template's own are marks.
-- What a tokenizer adds before a text stays; what it adds after one (an end token, say) does not, unless asked for.
+- In typed text, the name of a control token is encoded as plain text. In a chat template it is the control token.
+- Tokens that the tokenizer adds before a text are kept. Tokens that it adds after it are kept for classifiers only.
 - A text that begins with the beginning-of-text token gets no second one.
-- A response is read in its place after its prompt, so that what is learned is what the whole text reads as.
+- A response is tokenized together with its prompt, so that training sees the tokens of the whole text.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ Span = tuple[int, int]
 
 
 class Marked(str):
-    """A text whose control tokens are marks, as a template writes them, but for those at `literal`, which were typed.
+    """A text written by a chat template, in which names of control tokens are control tokens, except in `literal`.
 
-    `prefill` is what its end has already begun of the answer; `begins`, whether the tokenizer is to add what it adds
-    before a text, which the template has not written.
+    Attributes:
+        literal: (start, end) of the names that were typed and stay plain text.
+        prefill: the beginning of the answer, which the template has written at the text's end.
+        begins: whether the tokenizer adds its tokens before the text, because the template has not written them.
     """
 
     literal: Sequence[Span]
@@ -28,14 +30,14 @@ class Marked(str):
     begins: bool
 
     def __new__(cls, text: str, literal: Sequence[Span] = (), prefill: str = "", begins: bool = False) -> Marked:
-        """The text with what is known of it."""
-        made = super().__new__(cls, text)
-        made.literal, made.prefill, made.begins = tuple(literal), prefill, begins
-        return made
+        """A string with these attributes."""
+        marked = super().__new__(cls, text)
+        marked.literal, marked.prefill, marked.begins = tuple(literal), prefill, begins
+        return marked
 
 
 class Typed:
-    """Typed texts on their way through a template: names of control tokens travel as signs that no template knows."""
+    """Passes typed texts through a chat template: replaces names of control tokens by signs, and puts them back."""
 
     _SIGN = re.compile("\ue000(\\d+)\ue001")
 
@@ -43,7 +45,7 @@ class Typed:
         self.names = _names(tokenizer)
 
     def hide(self, text: str) -> str:
-        """The text with signs in place of names."""
+        """The text with a sign in place of each name of a control token."""
         text = self._SIGN.sub(r"\1", text)
         return (
             _pattern(self.names).sub(lambda match: f"\ue000{self.names.index(match[0])}\ue001", text)
@@ -52,20 +54,20 @@ class Typed:
         )
 
     def show(self, text: str, prefill: str = "", begins: bool = False) -> Marked:
-        """The template's result with the names back in their places."""
+        """The template's text with the names in place of the signs, as literal text."""
         parts, literal, length = [], [], 0
         for index, part in enumerate(self._SIGN.split(text)):
-            said = self.names[int(part)] if index % 2 else part
-            literal += [(length, length + len(said))] if index % 2 else []
-            parts.append(said)
-            length += len(said)
+            piece = self.names[int(part)] if index % 2 else part
+            literal += [(length, length + len(piece))] if index % 2 else []
+            parts.append(piece)
+            length += len(piece)
         return Marked("".join(parts), literal, prefill, begins)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, as a language model reads what it is to go on from.
+    """Token ids of each prompt, with the tokens that the tokenizer adds before a text.
 
-    A chat template's text (`Marked`) is whole as it is, unless it says otherwise.
+    A `Marked` text gets these only if its `begins` says so.
     """
     before, _ = added(tokenizer)
     plain = [_without_beginning(text, tokenizer, before) for text in texts if not isinstance(text, Marked)]
@@ -81,10 +83,14 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
 def encode_whole(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
 ) -> list[list[int]]:
-    """Token ids of each text between what the tokenizer adds before and after it, as a classifier reads them.
+    """Token ids of each text as a classifier reads it, with the tokens that the tokenizer adds before and after.
 
-    Beyond `max_length` the text loses tokens at the tokenizer's side of truncation. What a template has written itself
-    of what is added is not added again.
+    Tokens that a template has already written are not added again.
+
+    Args:
+        tokenizer: the classifier's.
+        texts: to be encoded.
+        max_length: of a row. Longer texts are cut at the tokenizer's truncation side.
     """
     before, after = added(tokenizer)
     rows = []
@@ -93,36 +99,36 @@ def encode_whole(
         first = [] if isinstance(text, Marked) and ids[: len(before)] == before else before
         last = [] if isinstance(text, Marked) and after and ids[-len(after) :] == after else after
         if max_length is not None:
-            room = max(0, max_length - len(first) - len(last))
-            ids = ids[max(0, len(ids) - room) :] if tokenizer.truncation_side == "left" else ids[:room]
+            max_ids = max(0, max_length - len(first) - len(last))
+            ids = ids[max(0, len(ids) - max_ids) :] if tokenizer.truncation_side == "left" else ids[:max_ids]
         rows.append([*first, *ids, *last])
     return rows
 
 
 def without_names(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text without names of control tokens, however they are nested in one another."""
+    """The text with all names of control tokens removed, nested ones too."""
     names = _names(tokenizer)
-    while _found(names, text):
+    while _matches(names, text):
         text = _pattern(names).sub("", text)
     return text
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tuple[list[int], list[int]]:
-    """Token ids of a prompt and of the response to it, which together are those of the whole text.
+    """Token ids of a prompt and of the response to it; together they are the tokens of the whole text.
 
-    A token that holds the end of the prompt and the beginning of the response is the response's. Where the two meet
-    within a word, they are read apart, as the policy would go on from the prompt.
+    A token across the boundary belongs to the response. If prompt and response meet within a word, they are tokenized
+    separately, as in generation.
     """
     before, _ = added(tokenizer)
     if isinstance(prompt, Marked):
         before = before if prompt.begins else []
-        typed = [(at + len(prompt), to + len(prompt)) for at, to in _found(_names(tokenizer), response)]
-        whole: str = Marked(prompt + response, [*prompt.literal, *typed])
+        typed = [(at + len(prompt), to + len(prompt)) for at, to in _matches(_names(tokenizer), response)]
+        text: str = Marked(prompt + response, [*prompt.literal, *typed])
     else:
         prompt = _without_beginning(prompt, tokenizer, before)
-        whole = prompt + response
+        text = prompt + response
     if tokenizer.is_fast:
-        ids, spans = _read(tokenizer, whole)
+        ids, spans = _read(tokenizer, text)
         start = next((i for i, (_, end) in enumerate(spans) if end > len(prompt)), len(ids))
         is_divided = start == len(ids) or spans[start][0] >= len(prompt)
         if is_divided or prompt[-1:].isspace() or response[:1].isspace():
@@ -131,16 +137,16 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) 
 
 
 def added(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """What the tokenizer adds before every text, and after it."""
-    found = tokenizer("a", return_special_tokens_mask=True)
-    ids, is_added = list(found["input_ids"]), list(found["special_tokens_mask"])
+    """The token ids that the tokenizer adds before every text, and those that it adds after."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    ids, is_added = list(encoded["input_ids"]), list(encoded["special_tokens_mask"])
     first = is_added.index(0) if 0 in is_added else len(ids)
     last = len(ids) - is_added[::-1].index(0) if 0 in is_added else len(ids)
     return ids[:first], ids[last:]
 
 
 def _without_beginning(text: str, tokenizer: PreTrainedTokenizerBase, before: Sequence[int]) -> str:
-    """Without the beginning-of-text token that the tokenizer adds itself."""
+    """The text without a beginning-of-text token, if the tokenizer adds one itself."""
     return str(text).removeprefix(tokenizer.bos_token) if tokenizer.bos_token_id in before else text
 
 
@@ -152,7 +158,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[
 
 
 def _unmarked(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
-    """A vocabulary of whole words knows a control token by its name even so: it is then a word that is not known."""
+    """The ids with control tokens replaced by the unknown token: a vocabulary of words reads them in plain text too."""
     unknown = tokenizer.unk_token_id
     if unknown is None:
         return list(ids)
@@ -161,19 +167,19 @@ def _unmarked(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[in
 
 
 def _read(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[Span]]:
-    """Token ids and which characters each stands for; without the latter where the tokenizer does not know."""
+    """Token ids, and the (start, end) characters of each; the latter are empty for a slow tokenizer."""
     typed = text.literal if isinstance(text, Marked) else [(0, len(text))]
     names = _names(tokenizer)
-    marks = [m for m in _found(names, text) if not any(at < m[1] and m[0] < to for at, to in typed)]
-    if not (marks and typed):  # all of one kind: as the tokenizer reads it whole
+    marks = [m for m in _matches(names, text) if not any(at < m[1] and m[0] < to for at, to in typed)]
+    if not (marks and typed):  # all plain text, or all of the template
         return _piece(tokenizer, text, 0, split=not marks)
     ids: list[int] = []
     spans: list[Span] = []
     control = {*map(int, tokenizer.convert_tokens_to_ids(names))}
-    found = iter(_found(names, text))  # as the tokenizer finds them
-    whole, places = _piece(tokenizer, text, 0, split=False)
-    for token, span in zip(whole, places or [(0, 0)] * len(whole), strict=True):
-        name = next(found) if token in control else None
+    matches = iter(_matches(names, text))  # in the order of the tokenizer's
+    all_ids, all_spans = _piece(tokenizer, text, 0, split=False)
+    for token, span in zip(all_ids, all_spans or [(0, 0)] * len(all_ids), strict=True):
+        name = next(matches) if token in control else None
         piece = ([token], [span])
         if name is not None and name not in marks:
             piece = _piece(tokenizer, text[name[0] : name[1]], name[0], split=True)
@@ -183,19 +189,19 @@ def _read(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], lis
 
 
 def _piece(tokenizer: PreTrainedTokenizerBase, text: str, at: int, split: bool) -> tuple[list[int], list[Span]]:
-    found = tokenizer(
+    encoded = tokenizer(
         str(text), add_special_tokens=False, split_special_tokens=split, return_offsets_mapping=tokenizer.is_fast
     )
-    ids = _unmarked(tokenizer, found["input_ids"]) if split else list(found["input_ids"])
-    return ids, [(at + a, at + b) for a, b in found.get("offset_mapping", ())]
+    ids = _unmarked(tokenizer, encoded["input_ids"]) if split else list(encoded["input_ids"])
+    return ids, [(at + a, at + b) for a, b in encoded.get("offset_mapping", ())]
 
 
-def _found(names: Sequence[str], text: str) -> list[Span]:
+def _matches(names: Sequence[str], text: str) -> list[Span]:
     return [match.span() for match in _pattern(names).finditer(text)] if names else []
 
 
 def _names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Of all control tokens."""
+    """The names of all control tokens."""
     marked = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     return sorted({*marked, *map(str, tokenizer.all_special_tokens)} - {""})
 

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub: from the cache, else fetched, else named with the command that would."""
+"""Repositories of the Hugging Face Hub: found in the local cache, or downloaded; and checks of weight files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pama_exp.errors import UserError
 
 Kind = Literal["model", "dataset"]
 
-# Weights of other frameworks, which nothing here reads.
+# Weights of other frameworks: not downloaded.
 _FOREIGN = ("*.msgpack", "*.h5", "*.ot", "*.tflite", "*.onnx", "onnx/*", "coreml/*", "original/*", "openvino/*")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _PICKLED = tuple(f"*{suffix}" for suffix in _PICKLES)
@@ -25,11 +25,11 @@ _PICKLED = tuple(f"*{suffix}" for suffix in _PICKLES)
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_ANSWERS_WITHIN = 3.0  # seconds
+_TIMEOUT = 3.0  # seconds
 
 
 def cached(repo_id: str, revision: str | None = None, kind: Kind = "model") -> Path | None:
-    """The repository's folder in the Hub's cache; None where it is missing, or a model lacks some of its weights."""
+    """The repository's folder in the Hub's cache; None if it, or any of a model's weight files, is missing."""
     root = cache_folder() / f"{kind}s--{repo_id.replace('/', '--')}"
     name = revision or "main"
     reference = root / "refs" / name
@@ -41,17 +41,17 @@ def cached(repo_id: str, revision: str | None = None, kind: Kind = "model") -> P
 
 
 def resolve(repo_id: str, revision: str | None = None, kind: Kind = "model", refused_pickle: str | None = None) -> Path:
-    """The repository's folder: from the cache, else fetched into it where the Hub can be reached.
+    """The repository's folder in the Hub's cache. It is downloaded first if it is not there.
 
     Args:
         repo_id: owner/name.
-        revision: commit, tag or branch; the newest where None.
+        revision: commit, tag or branch; None for the newest.
         kind: model or dataset.
-        refused_pickle: the setting that would allow pickled weights, where it is off: they are then not fetched.
+        refused_pickle: name of the setting that allows pickled weights, if it is off: they are then not downloaded.
 
     Raises:
-        UserError: if it is in neither place (the id, the folder looked in and the command that fetches it, within a few
-            seconds), or it is gated, or there is no such repository or revision, or it holds pickles that are refused.
+        UserError: if it is not in the cache and the Hub does not answer within a few seconds, if it is gated, if there
+            is no such repository or revision, or if it holds refused pickles only.
     """
     if not _ID.fullmatch(repo_id):
         raise UserError(f"'{repo_id}' is no Hub id.", "Write owner/name, or give a local folder.")
@@ -64,7 +64,7 @@ def resolve(repo_id: str, revision: str | None = None, kind: Kind = "model", ref
 
 
 def pickled(source: str, setting: str) -> UserError:
-    """What to say of weights that are pickled while `setting` is off."""
+    """The error for pickled weights that `setting` would allow."""
     return UserError(
         f"The weights in {source} are pickled (pytorch_model.bin), which can hold code.",
         f"{setting}=true reads them all the same, tensors alone; or give a revision or a folder with safetensors.",
@@ -72,7 +72,7 @@ def pickled(source: str, setting: str) -> UserError:
 
 
 def missing(repo_id: str, revision: str | None = None, kind: Kind = "model") -> UserError:
-    """What to say of a repository that is not in the cache while the Hub does not answer."""
+    """The error for a repository that is not in the cache while the Hub does not answer."""
     noun = "data set" if kind == "dataset" else "model"
     at = f" (revision {revision})" if revision is not None else ""
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
@@ -83,7 +83,7 @@ def missing(repo_id: str, revision: str | None = None, kind: Kind = "model") -> 
 
 
 def fetch_command(repo_id: str, revision: str | None = None, kind: Kind = "model") -> str:
-    """The shell command that puts the repository into the cache."""
+    """The shell command that downloads the repository into the cache."""
     words = ["hf download", repo_id]
     words += ["--repo-type dataset"] if kind == "dataset" else []
     words += [f"--revision {revision}"] if revision is not None else []
@@ -91,19 +91,19 @@ def fetch_command(repo_id: str, revision: str | None = None, kind: Kind = "model
 
 
 def cache_folder() -> Path:
-    """Where the Hub's files are kept: HF_HUB_CACHE, else under HF_HOME."""
+    """The folder of the Hub's cache: HF_HUB_CACHE if set, else below HF_HOME."""
     return Path(constants.HF_HUB_CACHE)
 
 
 def is_reachable(endpoint: str | None = None) -> bool:
-    """Whether the Hub answers within a few seconds; never where HF_HUB_OFFLINE is set."""
+    """Whether the Hub answers within a few seconds; False if HF_HUB_OFFLINE is set."""
     if constants.HF_HUB_OFFLINE:
         return False
     answered = threading.Event()
 
     def ask() -> None:
         try:
-            httpx.head(endpoint or constants.ENDPOINT, timeout=_ANSWERS_WITHIN)
+            httpx.head(endpoint or constants.ENDPOINT, timeout=_TIMEOUT)
         except httpx.HTTPError:
             return
         answered.set()
@@ -111,29 +111,29 @@ def is_reachable(endpoint: str | None = None) -> bool:
     # In a thread: no timeout covers the look-up of the host's name.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(_ANSWERS_WITHIN)
+    thread.join(_TIMEOUT)
     return answered.is_set()
 
 
 def weights_format(folder: str | Path) -> Literal["safetensors", "pickle"] | None:
-    """How the weights that would be loaded are stored: pickle where one file of them is, None where there are none.
+    """The format of the weight files that would be loaded: "pickle" if any of them is pickled; None if there are none.
 
-    Other files of weights beside them count for nothing.
+    Weight files that would not be loaded are ignored.
     """
     folder = Path(folder)
     named = _named_weights(folder)
-    there = loaded(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    there += [named] if named is not None else []
-    if not there:
+    names = loaded(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    names += [named] if named is not None else []
+    if not names:
         return None
-    return "safetensors" if all(map(_is_safe, there)) else "pickle"
+    return "safetensors" if all(map(_is_safe, names)) else "pickle"
 
 
 def loaded(names: Iterable[str]) -> list[str]:
-    """Of a folder's files those that transformers (for the model) and PEFT (for the adapter) would load."""
-    given = set(names)
-    orders = (_WEIGHTS, _ADAPTERS) if "adapter_config.json" in given else (_WEIGHTS,)
-    first = [next((name for name in order if name in given), None) for order in orders]
+    """The weight files among `names` that transformers (for the model) and PEFT (for the adapter) would load."""
+    files = set(names)
+    orders = (_WEIGHTS, _ADAPTERS) if "adapter_config.json" in files else (_WEIGHTS,)
+    first = [next((name for name in order if name in files), None) for order in orders]
     return [name for name in first if name is not None]
 
 
@@ -142,21 +142,21 @@ def _is_safe(name: str) -> bool:
 
 
 def _named_weights(folder: Path) -> str | None:
-    """The file that config.json itself names for the weights, if it does."""
+    """The weight file that config.json names; None if it names none."""
     try:
         named = json.loads((folder / "config.json").read_text()).get("transformers_weights")
-    except (OSError, ValueError, AttributeError):  # whoever loads the model says what is wrong with it
+    except (OSError, ValueError, AttributeError):  # loading the model reports what is wrong
         return None
     return None if named is None else str(named)
 
 
 def check_whole(folder: str | Path) -> None:
-    """Every file of safetensors is as long as its header says, and every file that an index names is there.
+    """Check that every safetensors file has the length that its header says, and that no file of an index is missing.
 
-    Headers alone are read. An index may name files of safetensors in its own folder alone.
+    Only headers are read. An index may name only safetensors files in its own folder.
 
     Raises:
-        UserError: for the first that is not.
+        UserError: for the first file that fails.
     """
     for index in Path(folder).glob("*.safetensors.index.json"):
         for shard in sorted(_shards(index)):
@@ -175,7 +175,7 @@ def check_whole(folder: str | Path) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """A configuration, and every file of weights that the index, if there is one, names."""
+    """Whether the folder has a configuration, and every weight file that its index, if there is one, names."""
     if not (folder / "config.json").is_file() or weights_format(folder) is None:
         return False
     for index in folder.glob("*.index.json"):
@@ -185,7 +185,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _shards(index: Path) -> set[str]:
-    """The files that hold the weights which an index names."""
+    """The weight files that an index names."""
     try:
         return {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -1,1 +1,1 @@
-"""One run in several processes: started together, and what they tell each other."""
+"""One run in several processes: starting them, and the sums and gathers between them."""

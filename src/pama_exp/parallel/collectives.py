@@ -1,6 +1,6 @@
-"""One run in several processes: who they are, who does what, and how they put their parts together.
+"""Sums, gathers and ranks over the processes of one run.
 
-Everything here also works without a process group, where there is one process and nothing to put together.
+Everything here also works without a process group: there is then one process, of rank 0.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ _BUCKET_BYTES = 2**26  # of gradients summed in one message: few messages, and l
 
 
 def size() -> int:
-    """How many processes work on this run."""
+    """The number of processes of this run."""
     return dist.get_world_size() if _is_grouped() else 1
 
 
 def rank() -> int:
-    """Which of them this is, counted from 0."""
+    """The rank of this process, counted from 0."""
     return dist.get_rank() if _is_grouped() else 0
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes: files, tables and what a person sees."""
+    """Whether this is rank 0, the only process that writes files and prints."""
     return rank() == 0
 
 
 def share(count: int) -> list[int]:
-    """This process's rows of `count`: every row is some process's, and none is two processes'."""
+    """The indices, out of range(count), of the rows that belong to this process. Each row belongs to one process."""
     return list(range(rank(), count, size()))
 
 
 def gather(value: Value) -> list[Value]:
-    """Every process's value, in the order of their ranks. Tensors travel by way of main memory."""
+    """Every process's value, in the order of ranks. Tensors are copied through main memory."""
     if size() == 1:
         return [value]
     values: list[Value | None] = [None] * size()
@@ -48,33 +48,33 @@ def gather(value: Value) -> list[Value]:
 
 
 def gather_each(compute: Callable[[], Value]) -> list[Value]:
-    """What `compute` gives in every process, in the order of their ranks.
+    """The result of `compute` in every process, in the order of ranks.
 
     Raises:
-        UserError: the first that `compute` raises in one of them, raised in all.
+        UserError: if `compute` raises one in any process; the one of the lowest rank is raised in all of them.
     """
     if size() == 1:
         return [compute()]
-    told: tuple[Value | None, UserError | None]
+    outcome: tuple[Value | None, UserError | None]
     try:
-        told = (compute(), None)
+        outcome = (compute(), None)
     except UserError as error:
-        told = (None, UserError(error.message, error.hint))
-    everyones = gather(told)
-    for _, mistake in everyones:
+        outcome = (None, UserError(error.message, error.hint))
+    outcomes = gather(outcome)
+    for _, mistake in outcomes:
         if mistake is not None:
             mistake.is_shared = True
             raise mistake
-    return [value for value, _ in everyones]  # type: ignore[misc]  # each is there now
+    return [value for value, _ in outcomes]  # type: ignore[misc]  # none is None now
 
 
 def highest(number: int) -> int:
-    """The largest of the processes' numbers."""
+    """The largest `number` of all processes."""
     return max(gather(number))
 
 
 def total(tensor: Tensor) -> Tensor:
-    """Sum over processes, the same bits on each of them; the tensor itself where there is one process."""
+    """The sum over processes, bitwise equal in each; the tensor itself if there is one process."""
     if size() == 1:
         return tensor
     summed = tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -83,7 +83,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def totals(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sums over processes of scalars, in one message."""
+    """The sum over processes of each scalar tensor, in one message."""
     if size() == 1 or not values:
         return dict(values)
     summed = total(torch.stack([value.float() for value in values.values()]))
@@ -91,7 +91,7 @@ def totals(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:
-    """Put the sum over processes into each of the tensors, in few messages and little memory besides."""
+    """Replace each tensor by its sum over processes, in place, in messages of bounded size."""
     if size() == 1:
         return
     for bucket in _buckets(tensors):
@@ -102,27 +102,27 @@ def add_up(tensors: Sequence[Tensor]) -> None:
 
 
 def is_sharded(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether each process holds a part of the parameters (FSDP2) rather than a replica of all of them."""
+    """Whether each process holds a shard of the parameters (FSDP2), not a full replica."""
     return any(hasattr(parameter, "to_local") for parameter in parameters)
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of the tensor that this process holds."""
-    held: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return held
+    """This process's shard of the tensor; the tensor itself if it is not sharded."""
+    shard: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return shard
 
 
 def full(tensor: Tensor) -> Tensor:
-    """The tensor put together from the parts that the processes hold; all of them must ask."""
-    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return whole
+    """The tensor gathered from the shards of all processes. Every process must call this."""
+    gathered: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return gathered
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Make each gradient the sum over processes of what each one's share of the batch gave it.
+    """Replace each gradient by its sum over processes, in place.
 
-    Replicas are summed here. Of shards FSDP2 has already made the mean. A parameter that no process's loss reached
-    must be without a gradient on all of them.
+    Gradients of replicas are summed here. Gradients of shards are means already (FSDP2), and are multiplied by the
+    number of processes. A parameter must have a gradient on all processes, or on none.
     """
     if size() == 1:
         return
@@ -134,14 +134,14 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The tensors in order, in groups of one type and of bounded size (but of one tensor at least)."""
+    """The tensors in order, in groups of one type and of bounded size, each of at least one tensor."""
     buckets: list[list[Tensor]] = []
-    held = 0
+    filled = 0
     for tensor in tensors:
-        held += tensor.nbytes
-        if not buckets or buckets[-1][0].dtype != tensor.dtype or held > _BUCKET_BYTES:
+        filled += tensor.nbytes
+        if not buckets or buckets[-1][0].dtype != tensor.dtype or filled > _BUCKET_BYTES:
             buckets.append([])
-            held = tensor.nbytes
+            filled = tensor.nbytes
         buckets[-1].append(tensor)
     return buckets
 

@@ -1,4 +1,4 @@
-"""Numbers that have become NaN or infinite end a run, before anything is made of them or written."""
+"""Checks that numbers are finite: NaN or infinity ends a run before the number is used or written."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from pama_exp.parallel import collectives
 
 
 def require_finite(quantities: Mapping[str, Tensor], hint: str) -> None:
-    """Every number is finite. The device is waited for once, however many tensors there are.
+    """Check that every number is finite, with one synchronisation of the device for all tensors.
 
     Args:
-        quantities: tensors of any shape by what they are, such as "The policy's loss"; the first that is not finite is
-            named.
-        hint: what would help.
+        quantities: {description such as "The policy's loss": tensor of any shape}.
+        hint: the error's second line.
 
     Raises:
-        UserError: if one is not, with the value.
+        UserError: for the first tensor that is not finite, with its first value that is not.
     """
     if not quantities:
         return
@@ -31,25 +30,25 @@ def require_finite(quantities: Mapping[str, Tensor], hint: str) -> None:
     sums = torch.stack([(values.detach().float() * 0).sum().to(device) for values in quantities.values()])
     for (name, values), is_bad in zip(quantities.items(), sums.isnan().tolist(), strict=True):
         if is_bad:
-            found = values.detach().float()
-            value = found[~found.isfinite()][0].item()
+            numbers = values.detach().float()
+            value = numbers[~numbers.isfinite()][0].item()
             raise UserError(f"{name} is {value}.", hint)
 
 
 def named(what: str, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
-    """`rows` (N, …) by objective; under `what` alone where they are not one for each."""
+    """{"<what> of '<objective>'": row} for `rows` (N, …); {what: rows} if there is not one row per objective."""
     if len(rows) != len(names):
         return {what: rows}
     return {f"{what} of '{name}'": row for name, row in zip(names, rows, strict=True)}
 
 
 def norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """‖θ‖ over all of them, other processes' shards included; not finite where one of their numbers is not."""
+    """The Euclidean norm ‖θ‖ of all parameters, with all processes' shards; not finite if any number is not."""
     return collectives.full(nn.utils.get_total_norm([parameter.detach() for parameter in parameters]))
 
 
 def is_finite(state: Any) -> bool:
-    """Whether all numbers in nested mappings, sequences and tensors are finite."""
+    """Whether all floats in nested mappings, lists, tuples and tensors are finite."""
     return all(math.isfinite(number) for number in _numbers(state))
 
 

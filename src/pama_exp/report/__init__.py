@@ -1,4 +1,4 @@
-"""The report: run records in; one page, its pictures and its tables out."""
+"""The report: one HTML page about many runs, with its plots and tables as files."""
 
 from pama_exp.report.page import write_report
 

@@ -14,22 +14,22 @@ from pama_exp.tracking.run_wandb import log_report
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the report; 2 for the user's mistakes."""
+    """Write the report; returns the exit status, 2 for a user's mistake."""
     parser = argparse.ArgumentParser("python -m pama_exp.report", description="One page about finished and other runs.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run, or a folder that holds runs")
     parser.add_argument("--output", type=Path, default=Path("report"), help="where to write (default: report)")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
     parser.add_argument("--wandb", metavar="PROJECT", help="keep the report in this W&B project too, as an artifact")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        page = write_report(given.folders, given.output)
+        page = write_report(args.folders, args.output)
     except UserError as error:
         print_error(error)
         return 2
     note(f"Report: {page}")
-    if given.wandb is not None:
-        log_report(page, given.wandb)
-    if given.open:
+    if args.wandb is not None:
+        log_report(page, args.wandb)
+    if args.open:
         webbrowser.open(page.resolve().as_uri())
     return 0
 

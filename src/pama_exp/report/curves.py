@@ -1,4 +1,4 @@
-"""What a run's metrics look like on a page: the curves worth showing, on one grid of steps, down-sampled.
+"""The training curves of the report: selected metrics of all runs, down-sampled to one grid of steps.
 
 Legend: R runs, P points of a grid.
 """
@@ -13,21 +13,21 @@ import numpy as np
 
 from pama_exp.comparison import Run
 
-_VALUES = 400_000  # of all curves of a report together: about 3 MB of text
-_POINTS = (16, 120)  # a curve keeps at least and at most so many
+_VALUES = 400_000  # in all curves of a report together: about 3 MB of text
+_POINTS = (16, 120)  # least and most points of a curve
 _DIGITS = 4
 
 Series = list[float | None]
 
 
 def curve_keys(names: Sequence[str]) -> list[str]:
-    """The metrics that the page draws, for these objectives."""
+    """The names of the metrics that the page draws for these objectives."""
     kinds = ("reward/{}/mean", "eval/gold/{}/mean", "eval/proxy/{}/mean", "solver/weight/{}", "solver/binding_share/{}")
     return [kind.format(name) for kind in kinds for name in names] + ["kl/response", "response/length"]
 
 
 def points_for(runs: int, keys: int) -> int:
-    """How many points a curve may keep, so that all of them stay within the page's budget."""
+    """The number of points per curve that keeps a page of so many runs and metrics small."""
     low, high = _POINTS
     return min(high, max(low, _VALUES // max(1, runs * keys)))
 
@@ -36,9 +36,9 @@ def curves_of(runs: Sequence[Run], names: Sequence[str], points: int) -> dict[st
     """Every run's curves on common grids of at most `points` steps.
 
     Returns:
-        {steps: (P,) of training, eval_steps: (P',) of evaluations, series: per run {key: a value or null per step}}.
-        Where there are more steps than points, a value is the mean over the steps nearest to it. `kl/eval` is the KL
-        at the evaluations.
+        {steps: (P,) training steps, eval_steps: (P',) steps of evaluations, series: [{metric: one value or null per
+        step} for each run]}. If there are more steps than points, a value is the mean over the steps nearest to the
+        point. `kl/eval` is the KL at the steps of evaluations.
     """
     keys = curve_keys(names)
     tables = [run.metrics for run in runs]
@@ -48,20 +48,20 @@ def curves_of(runs: Sequence[Run], names: Sequence[str], points: int) -> dict[st
     )
     series = []
     for rows in tables:
-        own: dict[str, Series] = {}
+        curves: dict[str, Series] = {}
         for key in keys:
             values = _on_grid(rows, key, evaluations if key.startswith("eval/") else training)
             if any(value is not None for value in values):
-                own[key] = values
+                curves[key] = values
         kl = {row["step"]: row["kl/response"] for row in rows if row.get("kl/response") is not None}
         if kl and len(evaluations):
-            own["kl/eval"] = _kl_at(kl, evaluations)
-        series.append(own)
+            curves["kl/eval"] = _kl_at(kl, evaluations)
+        series.append(curves)
     return {"steps": training.tolist(), "eval_steps": evaluations.tolist(), "series": series}
 
 
 def rounded(value: Any) -> Any:
-    """Four significant digits are more than a pixel shows; nested values alike."""
+    """The value, or each float in nested mappings and lists, with four significant digits; None if not finite."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -72,19 +72,19 @@ def rounded(value: Any) -> Any:
 
 
 def _grid(steps: Sequence[int], points: int) -> np.ndarray:
-    found = np.unique(np.array(steps, dtype=int))
-    if len(found) <= points:
-        return found
-    chosen = np.unique(np.linspace(0, len(found) - 1, points).round().astype(int))
-    return np.asarray(found[chosen])
+    all_steps = np.unique(np.array(steps, dtype=int))
+    if len(all_steps) <= points:
+        return all_steps
+    chosen = np.unique(np.linspace(0, len(all_steps) - 1, points).round().astype(int))
+    return np.asarray(all_steps[chosen])
 
 
 def _on_grid(rows: Sequence[Mapping[str, Any]], key: str, grid: np.ndarray) -> Series:
-    """Each value goes to the grid's nearest step; several at one step are averaged."""
-    given = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-    if not given or len(grid) == 0:
+    """One value per step of the grid: the mean of the metric over the rows nearest to the step."""
+    pairs = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    if not pairs or len(grid) == 0:
         return [None] * len(grid)
-    steps, values = np.array(given, dtype=float).T
+    steps, values = np.array(pairs, dtype=float).T
     places = np.abs(steps[:, None] - grid[None, :]).argmin(1)
     counts = np.bincount(places, minlength=len(grid))
     sums = np.bincount(places, weights=values, minlength=len(grid))
@@ -92,7 +92,7 @@ def _on_grid(rows: Sequence[Mapping[str, Any]], key: str, grid: np.ndarray) -> S
 
 
 def _kl_at(kl: Mapping[int, float], evaluations: np.ndarray) -> Series:
-    """KL of the step that ended at each evaluation; 0 before training; null where the run has not got so far."""
+    """The KL of the training step before each evaluation: 0 before training, None where the run has not got so far."""
     last = max(kl)
     steps = np.array(sorted(kl))
     return [

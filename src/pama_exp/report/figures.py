@@ -1,4 +1,4 @@
-"""The page's plots once more as PNG and SVG, from the same data, for papers and slides."""
+"""The plots of the page as PNG and SVG files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pama_exp.tracking.plots import drawn, save
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _MARKERS = "osD^vPX*"
-_LEGEND = 14  # more entries than this say nothing
+_MAX_LEGEND = 14  # entries; with more the legend is left out
 
 Section = Mapping[str, Any]
 
 
 def draw_section(section: Section, folder: Path) -> list[Path]:
-    """Every plot that the section has data for; returns the paths."""
+    """Write every plot that the section has data for, as PNG and SVG; returns the paths."""
     names = section["objectives"]
     painters: dict[str, Callable[[Section], Figure | None]] = {
         "points": _points if 2 <= len(names) <= 3 else _parallel,
@@ -35,22 +35,22 @@ def draw_section(section: Section, folder: Path) -> list[Path]:
         "weights": lambda s: _curves(s, [(f"solver/weight/{n}", f"{n}: weight") for n in names]),
         "binding-shares": lambda s: _curves(s, [(f"solver/binding_share/{n}", f"{n}: binding share") for n in names]),
     }
-    made = []
+    paths = []
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pama-exp"}):
         for name, paint in painters.items():
             figure = paint(section)
             if figure is not None:
                 for suffix in (".png", ".svg"):
                     save(figure, folder / f"{name}{suffix}")
-                    made.append(folder / f"{name}{suffix}")
-    return made
+                    paths.append(folder / f"{name}{suffix}")
+    return paths
 
 
 def _groups(section: Section) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for run in section["runs"]:
-        found.setdefault(run["group"], []).append(run)
-    return found
+        groups.setdefault(run["group"], []).append(run)
+    return groups
 
 
 def _style(section: Section, run: Mapping[str, Any]) -> tuple[str, str]:
@@ -62,7 +62,7 @@ def _finish(figure: Figure, panels: Sequence[Axes]) -> Figure:
     for axes in panels:
         axes.grid(alpha=0.25)
     handles, labels = panels[0].get_legend_handles_labels()
-    if labels and len(labels) <= _LEGEND:
+    if labels and len(labels) <= _MAX_LEGEND:
         figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
     return figure
 
@@ -118,33 +118,33 @@ def _parallel(section: Section) -> Figure | None:
 
 
 def _curves(section: Section, keys: Sequence[tuple[str, str]]) -> Figure | None:
-    """Mean over seeds and the range from the least to the greatest."""
-    found = [pair for pair in keys if any(pair[0] in run["series"] for run in section["runs"])]
-    if not found:
+    """A panel per metric: mean over seeds, and the range from the lowest to the highest seed."""
+    present = [pair for pair in keys if any(pair[0] in run["series"] for run in section["runs"])]
+    if not present:
         return None
-    figure, panels = _panels(len(found))
-    for axes, (key, title) in zip(panels, found, strict=True):
+    figure, panels = _panels(len(present))
+    for axes, (key, title) in zip(panels, present, strict=True):
         for label, runs in _groups(section).items():
             values = _values(runs, key)
             if values is None:
                 continue
             steps, reached = np.array(grid_of(dict(section), key)), ~np.isnan(values).all(0)
             color, _ = _style(section, runs[0])
-            given = values[:, reached]
-            axes.plot(steps[reached], np.nanmean(given, 0), color=color, label=label)
-            axes.fill_between(steps[reached], np.nanmin(given, 0), np.nanmax(given, 0), color=color, alpha=0.15, lw=0)
+            steps, values = steps[reached], values[:, reached]
+            axes.plot(steps, np.nanmean(values, 0), color=color, label=label)
+            axes.fill_between(steps, np.nanmin(values, 0), np.nanmax(values, 0), color=color, alpha=0.15, lw=0)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
     return _finish(figure, panels)
 
 
 def _paths(section: Section, keys: Sequence[tuple[str, str, str]], xlabel: str, ylabel: str) -> Figure | None:
-    """Two metrics against each other over the evaluations, means over seeds."""
-    found = [t for t in keys if any(t[0] in run["series"] and t[1] in run["series"] for run in section["runs"])]
-    if not found:
+    """A panel per pair of metrics: one against the other over the evaluations, means over seeds."""
+    present = [t for t in keys if any(t[0] in run["series"] and t[1] in run["series"] for run in section["runs"])]
+    if not present:
         return None
-    figure, panels = _panels(len(found))
-    for axes, (first, second, title) in zip(panels, found, strict=True):
+    figure, panels = _panels(len(present))
+    for axes, (first, second, title) in zip(panels, present, strict=True):
         for label, runs in _groups(section).items():
             x, y = _values(runs, first), _values(runs, second)
             if x is None or y is None:
@@ -159,6 +159,6 @@ def _paths(section: Section, keys: Sequence[tuple[str, str, str]], xlabel: str, 
 
 
 def _values(runs: Sequence[Mapping[str, Any]], key: str) -> np.ndarray | None:
-    """(R,P), NaN where a run has no value."""
+    """(R,P) values of a metric, NaN where a run has none; None if no run has any."""
     rows = [run["series"][key] for run in runs if key in run["series"]]
     return np.array(rows, dtype=float) if rows else None

@@ -1,4 +1,4 @@
-"""From run folders to what the page shows: plain nested values, nothing hidden for being unfinished."""
+"""The report's data: run folders read into plain nested values, unfinished runs included."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from pama_exp.comparison import Comparison, Run, compare, load_runs, split_by_objectives
+from pama_exp.comparison.groups import group_key
 from pama_exp.comparison.load import damaged, flatten
-from pama_exp.comparison.reference import TrueFront, yardstick_of
+from pama_exp.comparison.reference import TrueFront, reference_of
 from pama_exp.comparison.write import tables
 from pama_exp.config.naming import VOLATILE, shown
 from pama_exp.errors import UserError
@@ -28,10 +29,14 @@ _GENERATIONS = 1200  # of a section, over all its runs and prompts
 
 
 def gather(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Comparison | None]]:
-    """The page's data, a section for each set of objectives, and each section's comparison (None: nothing finished).
+    """The page's data, and the comparison of each section.
+
+    Returns:
+        The data, with a section for each set of objectives; and for each section its comparison, None if no run of it
+        is finished.
 
     Raises:
-        UserError: for a folder that is missing, or if no run is in any of them.
+        UserError: for a folder that does not exist, or if the folders hold no run that can be shown.
     """
     runs = load_runs(folders)
     parts = split_by_objectives(runs)
@@ -42,9 +47,8 @@ def gather(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Comparison | N
         raise UserError(
             f"None of the {len(runs)} runs aligns a policy ({stages}).", "Name folders of stage=align runs."
         )
-    # The same objectives in another order are the same section, its curves found by name.
     comparisons = [compare(part) if any(run.result is not None for run in part) else None for part in parts]
-    sections = [_section(part, made, len(runs)) for part, made in zip(parts, comparisons, strict=True)]
+    sections = [_section(part, comparison, len(runs)) for part, comparison in zip(parts, comparisons, strict=True)]
     notes = []
     if len(parts) > 1:
         named = "; ".join(" + ".join(section["objectives"]) for section in sections)
@@ -65,7 +69,6 @@ def _section(runs: Sequence[Run], comparison: Comparison | None, total: int) -> 
         _run(run, names, label, series) for run, label, series in zip(runs, labels, curves.pop("series"), strict=True)
     ]
     families = list(dict.fromkeys(run["family"] for run in shown))
-    found = [] if comparison is None else tables(comparison)
     return {
         "objectives": list(names),
         "kind": comparison.kind if comparison is not None else "proxy",
@@ -74,7 +77,10 @@ def _section(runs: Sequence[Run], comparison: Comparison | None, total: int) -> 
         **curves,
         "fronts": _true_fronts(runs[0], names, comparison),
         "attainment": [] if comparison is None else _attainment(comparison),
-        "tables": [{"title": title, "header": header, "rows": rows} for title, header, rows in found],
+        "tables": [
+            {"title": title, "header": header, "rows": rows}
+            for title, header, rows in (tables(comparison) if comparison is not None else ())
+        ],
         "warnings": list(comparison.warnings)
         if comparison is not None
         else ["No run is finished: nothing to compare."],
@@ -84,18 +90,18 @@ def _section(runs: Sequence[Run], comparison: Comparison | None, total: int) -> 
 
 
 def group_labels(runs: Sequence[Run], comparison: Comparison | None) -> list[tuple[str, str]]:
-    """(group, family) of each run, as the comparison calls them; an unfinished run joins the group it belongs to."""
+    """(group, family) of each run, as in the comparison; an unfinished run gets the group of its settings."""
     groups = comparison.groups if comparison is not None else ()
-    known = {_key(group.runs[0]): (group.label, group.family) for group in groups}
-    return [known.get(_key(run), (f"{run.solver} (unfinished)", f"{run.solver} (unfinished)")) for run in runs]
+    known = {group_key(group.runs[0]): (group.label, group.family) for group in groups}
+    return [known.get(group_key(run), (f"{run.solver} (unfinished)", f"{run.solver} (unfinished)")) for run in runs]
 
 
 def config_differences(runs: Sequence[Run], labels: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """A table: one row per group, one column per configuration key in which two runs differ, the seed apart."""
+    """{title, header, rows} of a table: a row per group, a column per configuration key that differs, seeds apart."""
     flats: dict[str, dict[str, str]] = {}
     for run, (label, _) in zip(runs, labels, strict=True):
-        kept = {k: v for k, v in run.config.items() if k not in (*VOLATILE, "seed")}
-        flat = {k: _short(v) for k, v in flatten(kept).items() if k != "solver.seed"}  # it follows the run's
+        config = {k: v for k, v in run.config.items() if k not in (*VOLATILE, "seed")}
+        flat = {k: _short(v) for k, v in flatten(config).items() if k != "solver.seed"}  # derived from the run's
         flats.setdefault(label, flat)
     keys = dict.fromkeys(key for flat in flats.values() for key in flat)
     differing = [key for key in keys if len({flat.get(key) for flat in flats.values()}) > 1]
@@ -136,7 +142,7 @@ def _means(result: Mapping[str, Any], names: Sequence[str], when: str) -> dict[s
 
 
 def reproduce(folder: Path) -> dict[str, Any]:
-    """The command that made the run and the source it was made with, as environment.json has them."""
+    """{command, source, versions} from environment.json: the run's command, its git commit and its package versions."""
     path = folder / "environment.json"
     try:
         environment = reading.read_json(path, reading.check_environment)
@@ -152,31 +158,31 @@ def reproduce(folder: Path) -> dict[str, Any]:
 
 
 def newest_step(run: Run) -> int:
-    """The step of the newest metrics, or of the status where that is later."""
+    """The later of the newest step in the metrics and the step in the status."""
     return max([int(run.written.get("step", 0)), *(int(row["step"]) for row in run.metrics[-1:])])
 
 
 def _true_fronts(run: Run, names: Sequence[str], comparison: Comparison | None) -> list[dict[str, Any]]:
-    """For each pair of objectives, the exact front of the two, ordered along the first; none for gold that is unknown.
+    """For each pair of 2 or 3 objectives its true front, in order of the first objective; empty if none is known.
 
-    With three objectives a pair's front is that of the projection: what a policy that neglects the third can reach.
+    With three objectives this is the front of a policy that ignores the third.
     """
-    yardstick = yardstick_of(run, names, "gold" if comparison is None else comparison.kind)
-    if not isinstance(yardstick, TrueFront) or len(names) > 3:
+    reference = reference_of(run, names, "gold" if comparison is None else comparison.kind)
+    if not isinstance(reference, TrueFront) or len(names) > 3:
         return []
-    programs = dict(zip(names, yardstick.programs, strict=True))
-    found = []
+    programs = dict(zip(names, reference.programs, strict=True))
+    pairs = []
     for first, second in itertools.combinations(names, 2):
-        points = yardstick.world.true_front([programs[first], programs[second]], yardstick.split).points
+        points = reference.world.true_front([programs[first], programs[second]], reference.split).points
         points = np.unique(np.round(points, 6), axis=0)
         points = points[nondominated(points)]
         chosen = np.unique(np.linspace(0, len(points) - 1, _FRONT_POINTS).round().astype(int))
-        found.append({"pair": [first, second], "points": rounded(points[chosen].tolist())})
-    return found
+        pairs.append({"pair": [first, second], "points": rounded(points[chosen].tolist())})
+    return pairs
 
 
 def _attainment(comparison: Comparison) -> list[dict[str, Any]]:
-    """Quartile surfaces over seeds of each solver with two objectives and at least two seeds."""
+    """The attainment surfaces of each front of at least two seeds; empty unless there are two objectives."""
     if len(comparison.objectives) != 2:
         return []
     return [
@@ -187,10 +193,13 @@ def _attainment(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _generations(runs: Sequence[Run]) -> dict[str, Any]:
-    """Responses to the prompts that most runs answered: of the test prompts where finished, else the newest evaluation.
+    """The recorded responses to the prompts that most runs answered.
+
+    For a finished run these are its responses to test prompts, else those of its newest evaluation.
 
     Returns:
-        {prompts: texts, generations: per run {prompt's index: [response, {score: value}]}, generation_steps: per run}.
+        {prompts: texts, generations: [{index of the prompt: [response, {score: value}]} for each run],
+        generation_steps: [step or None for each run]}.
     """
     latest = [_newest([row for row in run.generations if {"prompt", "response"} <= set(row)]) for run in runs]
     answered: dict[str, list[str]] = {}
@@ -198,30 +207,25 @@ def _generations(runs: Sequence[Run]) -> dict[str, Any]:
         for prompt, response in {row["prompt"]: row["response"] for row in rows}.items():
             answered.setdefault(prompt, []).append(response)
     most = max(1, min(_PROMPTS, _GENERATIONS // max(1, len(runs))))
-    # Of those that equally many answered, the ones whose answers differ come first.
+    # First the prompts that most runs answered, of these first the ones with most different answers.
     prompts = sorted(answered, key=lambda prompt: (-len(answered[prompt]), -len(set(answered[prompt]))))[:most]
     index = {prompt: i for i, prompt in enumerate(prompts)}
-    own = []
+    generations = []
     for rows in latest:
         answers: dict[int, Any] = {}
         for row in rows:
             if row["prompt"] in index:
                 scores = {k: rounded(v) for k, v in row.items() if k.startswith(("gold/", "proxy/"))}
                 answers.setdefault(index[row["prompt"]], [row["response"], scores])
-        own.append(answers)
+        generations.append(answers)
     steps = [rows[0]["step"] if rows else None for rows in latest]
-    return {"prompts": prompts, "generations": own, "generation_steps": steps}
+    return {"prompts": prompts, "generations": generations, "generation_steps": steps}
 
 
 def _newest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     test = [row for row in rows if row.get("split") == "test"]
     last = max((row["step"] for row in rows), default=0)
     return test or [row for row in rows if row["step"] == last]
-
-
-def _key(run: Run) -> str:
-    preference = {name: round(share, 6) for name, share in sorted(run.preference.items())}
-    return json.dumps([run.settings, preference], sort_keys=True, default=str)
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""One self-contained page: the gathered data, the style and the script in one file, pictures and tables beside it."""
+"""The report's page: one HTML file with data, style and script, and plots and tables as files beside it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pama_exp.report.gather import gather
 from pama_exp.report.table_files import write_tables
 
 _ASSETS = Path(__file__).parent / "assets"
-_TITLE = b"<title>pama-exp report</title>"  # in the head of page.html: by it an earlier report is known
+_TITLE = b"<title>pama-exp report</title>"  # in the head of page.html; identifies an earlier report
 
 
 def write_report(folders: Sequence[Path], output: Path) -> Path:
     """Write index.html, the plots as PNG and SVG and the tables as CSV; returns the page's path.
 
     Args:
-        folders: each a run or a folder that holds runs at any depth, of any status and any objectives.
-        output: made if it is missing; what an earlier report left there is written over.
+        folders: each is a run or holds runs at any depth, of any status and any objectives.
+        output: the folder to write into. It is made if it is missing; files of an earlier report are overwritten.
 
     Raises:
-        UserError: for a folder that is missing, if none holds a run, or if `output` cannot be written or holds
-            something else than a report.
+        UserError: for a folder that does not exist, if none holds a run, or if `output` cannot be written or holds
+            other files than a report's.
     """
     try:
         _refuse_foreign(output)
@@ -59,7 +59,7 @@ def _refuse_foreign(output: Path) -> None:
 
 
 def render(data: dict[str, Any]) -> str:
-    """The page as text; a `<` in the data cannot end the script element that holds it."""
+    """The page as HTML. Every `<` in the data is escaped, so that no text can end the script element."""
     embedded = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     script = "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in ("charts.js", "page.js"))
     text = (_ASSETS / "page.html").read_text(encoding="utf-8")

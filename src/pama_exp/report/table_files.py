@@ -14,7 +14,7 @@ _RUN_COLUMNS = ("name", "group", "solver", "seed", "status", "step", "steps", "s
 
 
 def write_tables(section: dict[str, Any], comparison: Comparison | None, folder: Path) -> None:
-    """runs.csv, curves.csv, generations.csv, one file per table, and comparison.csv, .json and .md."""
+    """Write runs.csv, curves.csv, generations.csv, a CSV file per table, and comparison.csv, .json and .md."""
     names, kind = section["objectives"], section["kind"]
     rows = []
     for run in section["runs"]:
@@ -42,15 +42,15 @@ def _curve_rows(section: dict[str, Any]) -> list[list[Any]]:
 
 
 def grid_of(section: dict[str, Any], key: str) -> list[int]:
-    """The steps of a curve's values."""
+    """The steps of the values of the curve `key`."""
     steps: list[int] = section["eval_steps" if key.startswith("eval/") or key == "kl/eval" else "steps"]
     return steps
 
 
 def _answers(section: dict[str, Any]) -> list[list[Any]]:
-    found = []
+    rows = []
     for run, answers, step in zip(section["runs"], section["generations"], section["generation_steps"], strict=True):
         for index, (response, scores) in answers.items():
-            said = "; ".join(f"{name} {value}" for name, value in scores.items())
-            found.append([section["prompts"][index], run["group"], run["seed"], step, response, said])
-    return sorted(found, key=lambda row: (section["prompts"].index(row[0]), row[1], row[2]))
+            scores_text = "; ".join(f"{name} {value}" for name, value in scores.items())
+            rows.append([section["prompts"][index], run["group"], run["seed"], step, response, scores_text])
+    return sorted(rows, key=lambda row: (section["prompts"].index(row[0]), row[1], row[2]))

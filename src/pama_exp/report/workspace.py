@@ -15,10 +15,10 @@ _GROUP_BY = "experiment.solver._target_"  # where W&B's config holds the solver
 
 
 def build_workspace(entity: str, project: str, objectives: Sequence[str]) -> Any:
-    """Panels for the front, training, over-optimisation, the solver and the texts, runs grouped by solver.
+    """A W&B workspace with panels for results, training, proxy against gold rewards, the solver and generations.
 
     Raises:
-        UserError: without the package, or with no objective.
+        UserError: if wandb-workspaces is not installed, or if `objectives` is empty.
     """
     try:
         import wandb_workspaces.reports.v2 as wr
@@ -67,16 +67,16 @@ def build_workspace(entity: str, project: str, objectives: Sequence[str]) -> Any
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Save the workspace; 2 for the user's mistakes and where there is no account."""
+    """Save the workspace; returns the exit status, 2 for a user's mistake or without a W&B account."""
     parser = argparse.ArgumentParser("python -m pama_exp.report.workspace", description="A W&B comparison dashboard.")
     parser.add_argument("project", metavar="ENTITY/PROJECT")
     parser.add_argument("objectives", nargs="+", metavar="OBJECTIVE")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        entity, slash, project = given.project.partition("/")
+        entity, slash, project = args.project.partition("/")
         if not (entity and slash and project):
-            raise UserError(f"'{given.project}' is not ENTITY/PROJECT.", "Give both, such as my-team/pama-exp.")
-        workspace = build_workspace(entity, project, given.objectives)
+            raise UserError(f"'{args.project}' is not ENTITY/PROJECT.", "Give both, such as my-team/pama-exp.")
+        workspace = build_workspace(entity, project, args.objectives)
         note(f"Workspace: {_save(workspace)}")
     except UserError as error:
         print_error(error)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pama_exp.assembly import strangers
+from pama_exp.assembly import imported_config
 from pama_exp.assembly.module import build_alignment, held_out
 from pama_exp.assembly.setup import Setup, resolve
 from pama_exp.comparison import Run, load_runs
@@ -100,7 +100,7 @@ def experts_config(experts: Mapping[str, Run], config: Config) -> Config:
         UserError: if one of them holds more than data.
     """
     for expert in experts.values():
-        strangers.check_config(expert.config, config, str(expert.folder))
+        imported_config.check_config(expert.config, config, str(expert.folder))
     first = next(iter(experts.values()))
     nodes = {name: dict(expert.config["objectives"][name]) | {"weight": 1.0} for name, expert in experts.items()}
     here = {

@@ -1,1 +1,1 @@
-"""Files: checked by their hashes, and tables that spreadsheets may open."""
+"""Files: hashes and manifests, and CSV tables that are safe to open in a spreadsheet."""

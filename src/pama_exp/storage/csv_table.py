@@ -1,4 +1,4 @@
-"""Tables as CSV files that a spreadsheet may open: none of their text is read as a formula."""
+"""CSV tables that are safe to open in a spreadsheet: no text in them is read as a formula."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?( %)?( \[[+-]?[\d.]+, [+-]?[\d.]+\
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """One table. Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers never do."""
+    """Write a CSV file. Text that a spreadsheet would read as a formula gets an apostrophe before it (see `cell`)."""
     with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.writer(file)
         writer.writerow([cell(name) for name in header])
@@ -22,13 +22,13 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """One table, a row per record, with the union of their keys as columns; empty where a record has none."""
+    """Write a CSV file with a row per record. The columns are all keys of all records; missing values are empty."""
     columns = list(dict.fromkeys(key for record in records for key in record))
     write_rows(path, columns, ([record.get(column) for column in columns] for record in records))
 
 
 def cell(value: Any) -> Any:
-    """The value as it may stand in a cell."""
+    """The value, with an apostrophe before it if it is text that a spreadsheet would read as a formula."""
     if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value

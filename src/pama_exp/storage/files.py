@@ -1,4 +1,4 @@
-"""Files that others may have written or damaged: read without waiting, known by their SHA-256."""
+"""Reading files that may be damaged, and manifests of their SHA-256 hashes."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from typing import Any
 from pama_exp.errors import UserError
 
 MANIFEST = "manifest.json"
-_LARGEST = 2**31  # bytes that are read of one file at once
-_CARD = "README.md"  # made to be edited; nothing depends on it
+_MAX_BYTES = 2**31
+_CARD = "README.md"  # users may edit it: its hash is not checked
 
 
-def read_bytes(path: Path, largest: int = _LARGEST) -> bytes:
-    """The content of a regular file; nothing else is opened, because a pipe would be waited for.
+def read_bytes(path: Path, largest: int = _MAX_BYTES) -> bytes:
+    """The content of a regular file. Anything else, such as a pipe, is refused: reading it could block.
 
     Raises:
         OSError: if it cannot be read, is no regular file, or is larger than `largest` bytes.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
             raise OSError(0, "no regular file")
-        if found.st_size > largest:
-            raise OSError(0, f"{found.st_size} bytes, more than {largest}")
+        if info.st_size > largest:
+            raise OSError(0, f"{info.st_size} bytes, more than {largest}")
         return file.read()
 
 
-def read_text(path: Path, largest: int = _LARGEST) -> str:
-    """Likewise as text.
+def read_text(path: Path, largest: int = _MAX_BYTES) -> str:
+    """The content of a regular file as text in UTF-8.
 
     Raises:
-        OSError: as `read_bytes` does.
+        OSError: if it cannot be read, is no regular file, or is larger than `largest` bytes.
         UnicodeDecodeError: if it is not UTF-8.
     """
     return read_bytes(path, largest).decode("utf-8")
 
 
 def sha256(path: Path) -> str:
-    """In hexadecimal. A file that has not changed is read once in a process.
+    """The SHA-256 hash of a file, in hexadecimal. It is computed again only if the file has changed since.
 
     Raises:
         OSError: if it cannot be read, or is no regular file.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
+    info = path.stat()
+    if not stat.S_ISREG(info.st_mode):
         raise OSError(0, "no regular file")
-    return _sha256(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return _sha256(path, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 @lru_cache(maxsize=256)
@@ -63,16 +63,21 @@ def _sha256(path: Path, *_: int) -> str:
 
 
 def write_manifest(folder: Path, **more: Any) -> None:
-    """manifest.json: the SHA-256 of every other file in the folder, and `more`."""
+    """Write manifest.json: the SHA-256 of every other file in the folder, and the keys and values of `more`."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST)
     hashes = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
-    temporary = folder / f".{MANIFEST}"
-    temporary.write_text(json.dumps({**more, "sha256": hashes}, indent=1, default=str) + "\n")
-    temporary.replace(folder / MANIFEST)
+    replace_text(folder / MANIFEST, json.dumps({**more, "sha256": hashes}, indent=1, default=str) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file atomically: a reader sees the old content or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def manifest(folder: Path) -> dict[str, str] | None:
-    """{file: SHA-256} as the folder's manifest.json says; None where there is none, or it is another program's.
+    """{file: SHA-256} from the folder's manifest.json; None if there is none, or it was not written by this package.
 
     Raises:
         UserError: if it cannot be read.
@@ -89,7 +94,7 @@ def manifest(folder: Path) -> dict[str, str] | None:
 
 
 def first_damaged(folder: Path, hashes: Mapping[str, str]) -> Path | None:
-    """The first file that is missing or not what was written; the card is its reader's to edit."""
+    """The first file that is missing or whose hash differs; None if there is none. README.md is not checked."""
     for name, expected in hashes.items():
         path = folder / name
         try:
@@ -101,10 +106,10 @@ def first_damaged(folder: Path, hashes: Mapping[str, str]) -> Path | None:
 
 
 def check_folder(folder: Path) -> None:
-    """Every file that the folder's manifest names is as it was written. A folder without one is taken as it is.
+    """Check every file of the folder against its manifest. A folder without a manifest passes.
 
     Raises:
-        UserError: naming the first that is not.
+        UserError: naming the first file that is missing or damaged.
     """
     hashes = manifest(folder)
     damaged = first_damaged(folder, hashes) if hashes is not None else None

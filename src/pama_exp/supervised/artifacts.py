@@ -93,11 +93,6 @@ def _drop_left_behind(mine: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def is_cached(root: Path, kind: str, key: Mapping[str, Any]) -> bool:
-    """Whether `cached` would find it."""
-    return (root / f"{slug(kind)}-{digest(key, 12)}").exists()
-
-
 def _verify(folder: Path) -> None:
     hint = f"Delete the folder {folder} and run the same command: it is made again."
     try:

@@ -1,1 +1,1 @@
-"""Many runs from one line: where presets are found, and how the jobs of a sweep are run, watched and resumed."""
+"""Sweeps: many runs from one command. Presets, planning, launching, watching, resuming and search."""

@@ -1,4 +1,4 @@
-"""One job of a sweep: what it is, and how far its record says it has come."""
+"""One job of a sweep: its settings, its state, and its progress as its run's record tells it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pama_exp.errors import UserError
+from pama_exp.storage.files import replace_text
 from pama_exp.tracking import reading
 from pama_exp.tracking.record import RunRecord
 
 
 class State(StrEnum):
-    """Where a job stands."""
+    """The states of a job. FAILED includes a time limit; STOPPED means that a signal stopped the sweep."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -31,20 +32,20 @@ class Job:
 
     Attributes:
         number: its place in the sweep, from 0.
-        label: the settings that tell it from the others.
-        overrides: its settings as on a command line.
+        label: the settings in which it differs from other jobs.
+        overrides: its settings, as on a command line.
         command: the command that runs it alone.
-        folder: its run folder.
-        log: the file that holds what it printed.
-        steps: optimisation steps when it is finished.
-        devices: accelerator devices that it asks for; 0 on processors, -1 for all there are.
+        folder: the run's folder.
+        log: the file with its output.
+        steps: the number of optimisation steps of a finished run.
+        devices: the number of accelerators it needs; 0 for none, -1 for all that are visible.
         forced: whether it runs although it has a result.
-        state: where it stands.
-        reason: why it failed.
-        attempts: processes started for it by this sweep.
-        started: when the present process started, in seconds since the epoch.
-        seconds: time taken by this sweep's processes.
-        first_step: the step from which the present process went on.
+        state: see `State`.
+        reason: why it failed; empty otherwise.
+        attempts: the number of processes that this sweep started for it.
+        started: start of the current process, in seconds since the epoch.
+        seconds: duration of all its processes of this sweep.
+        first_step: the step at which the current process resumed.
     """
 
     number: int
@@ -65,24 +66,24 @@ class Job:
 
     @property
     def record(self) -> RunRecord:
-        """Its run's record."""
+        """The record of its run."""
         return RunRecord(self.folder)
 
     def result(self) -> dict[str, Any] | None:
-        """Its result, where it has one that can be read."""
+        """The content of result.json; None if there is none, or it cannot be read."""
         try:
             return self.record.read_result() if self.record.is_complete else None
         except UserError:
             return None
 
     def last_lines(self, count: int) -> list[str]:
-        """The end of what it printed, without empty lines."""
+        """The last `count` lines of its output, without empty lines."""
         if not self.log.exists():
             return []
         return [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()][-count:]
 
     def progress(self) -> tuple[int, str]:
-        """Steps done, and what there is to see: mean rewards on validation prompts, else its last line of output."""
+        """The number of steps done, and a text: the newest validation rewards, or else the last line of output."""
         if self.state is State.FINISHED:
             return self.steps, self.ended()
         try:
@@ -93,25 +94,25 @@ class Job:
         evaluations = [means for row in rows if (means := _evaluated(row))]
         if step > 0 and evaluations:
             return step, _numbers(evaluations[-1])
-        lines = [line for line in self.last_lines(1) if not line.startswith("$ ")]  # the command itself is no news
+        lines = [line for line in self.last_lines(1) if not line.startswith("$ ")]  # not the command itself
         return step, lines[0].strip() if lines and self.state is State.RUNNING else ""
 
     def ended(self) -> str:
-        """The result of a finished job as a line shows it, or what is wrong with its record."""
+        """The result of a finished job in one line, or what is wrong with its record."""
         try:
             return shown_result(self.record.read_result())
         except UserError as error:
             return error.message
 
     def seconds_left(self, step: int) -> float | None:
-        """What the present pace means for the steps that are left; None before the first of them."""
+        """The estimated seconds until the job is finished, from its pace; None before its first step."""
         done = step - self.first_step
         if self.state is not State.RUNNING or done < 1:
             return None
         return (time.time() - self.started) / done * (self.steps - step)
 
     def describe(self) -> dict[str, Any]:
-        """As sweep.json keeps it."""
+        """The job as an entry of sweep.json: plain values."""
         return {
             "number": self.number,
             "label": self.label,
@@ -127,13 +128,13 @@ class Job:
 
 
 def final_means(result: Mapping[str, Any]) -> dict[str, float | None]:
-    """{objective: mean reward on test prompts after training}, gold where it is defined, else the proxy's."""
+    """{objective: mean reward on test prompts after training}: gold if known, else proxy; None if neither is."""
     means = {name: values["after"] or {} for name, values in (result.get("objectives") or {}).items()}
     return {n: m["gold"] if m.get("gold") is not None else m.get("proxy") for n, m in means.items()}
 
 
 def shown_result(result: Mapping[str, Any] | None) -> str:
-    """`helpful 0.540  concise 0.720  front 45.3%`."""
+    """The result in one line, such as `helpful 0.540  concise 0.720  front 45.3%`; empty for None."""
     if result is None:
         return ""
     share = (result.get("true_hypervolume_share") or {}).get("after")
@@ -141,7 +142,7 @@ def shown_result(result: Mapping[str, Any] | None) -> str:
 
 
 def labels(lines: Sequence[Sequence[str]]) -> list[str]:
-    """For each job's settings, those that not all jobs share."""
+    """A label for each job: those of its overrides that not all jobs have."""
     if len(lines) == 1:
         return ["the only one"]
     shared = set(lines[0]).intersection(*lines[1:])
@@ -149,28 +150,29 @@ def labels(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def write_sweep(path: Path, command: Sequence[str], jobs: Sequence[Job]) -> None:
-    """sweep.json, atomically: what the sweep is, and where each of its jobs stands."""
+    """Write sweep.json atomically: the sweep's command, and each job with its state.
+
+    Jobs of the file that are not among `jobs` stay in it.
+    """
     try:
         known = {entry["number"]: entry for entry in reading.read_json(path, reading.check_sweep)["jobs"]}
-    except UserError:  # there is none yet, or a damaged one, which is written anew
+    except UserError:  # it is missing, or damaged and written again
         known = {}
     merged = known | {job.number: job.describe() for job in jobs}
     content = {"name": path.parent.name, "command": list(command), "jobs": [merged[n] for n in sorted(merged)]}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    replace_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _evaluated(row: Mapping[str, Any]) -> dict[str, float | None]:
     for kind in ("gold", "proxy"):
         prefix = f"eval/{kind}/"
-        found = {
+        means = {
             key.removeprefix(prefix).removesuffix("/mean"): value
             for key, value in row.items()
             if key.startswith(prefix) and key.endswith("/mean")
         }
-        if found:
-            return found
+        if means:
+            return means
     return {}
 
 

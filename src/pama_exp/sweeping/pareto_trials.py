@@ -1,4 +1,4 @@
-"""What a search found: the trials that no other beats in every objective, as a table, a file and a picture."""
+"""The result of a search: its nondominated trials, as a table, a JSON file and a picture."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from rich.table import Table
 
 from pama_exp.errors import UserError
 from pama_exp.metrics.fronts import hypervolume, nondominated
+from pama_exp.storage.files import replace_text
 from pama_exp.sweeping.jobs import Job
 from pama_exp.sweeping.study import describe
 from pama_exp.tracking import reading
 from pama_exp.tracking.plots import save
 
 
-class Front:
-    """The front of a study.
+class ParetoFront:
+    """The front of a study: the trials that no other trial dominates.
 
     Args:
-        folder: where front.json and front.png are written.
+        folder: for front.json and front.png.
         directions: {objective: maximize or minimize}.
-        worst: the worst value of each objective, which the hypervolume is taken against; None where it is not known.
+        worst: the worst value of each objective, the reference point of the hypervolume; None if it is not known.
     """
 
     def __init__(self, folder: Path, directions: Mapping[str, str], worst: Sequence[float] | None) -> None:
@@ -37,10 +38,15 @@ class Front:
         self.signs = np.array([1.0 if direction == "maximize" else -1.0 for direction in directions.values()])
 
     def write(self, trials: Sequence[FrozenTrial], jobs: Mapping[int, Job]) -> dict[str, Any]:
-        """front.json and front.png from all trials so far, in the order in which they ended.
+        """Write front.json and front.png from all completed trials.
+
+        Args:
+            trials: with values.
+            jobs: {number of a trial: its job} of this process.
 
         Returns:
-            {objectives, worst, hypervolume, hypervolumes: one after each trial, front, trials}.
+            The content of front.json: {objectives, worst, hypervolume, hypervolumes (one after each trial, in the
+            order in which they ended), front, trials}.
         """
         ended = sorted(trials, key=lambda trial: trial.datetime_complete or trial.datetime_start)
         values = np.array([trial.values for trial in ended]).reshape(len(ended), len(self.names))
@@ -56,15 +62,18 @@ class Front:
             "front": [row for row, on in zip(rows, on_front, strict=True) if on],
             "trials": rows,
         }
-        temporary = self.folder / "front.tmp"
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(self.folder / "front.json")
+        replace_text(self.folder / "front.json", json.dumps(content, indent=1) + "\n")
         if len(rows) > 0:
             picture(self.folder / "front.png", values, on_front, self.names)
         return content
 
     def show(self, content: Mapping[str, Any], failed: int) -> None:
-        """The front as a table, best in the first objective first."""
+        """Print the front as a table, the best in the first objective first.
+
+        Args:
+            content: of front.json.
+            failed: number of failed trials.
+        """
         front = content["front"]
         console = Console(soft_wrap=True)
         if front:
@@ -82,10 +91,10 @@ class Front:
             console.print(f"Hypervolume of the front: {content['hypervolume']:.4f}", highlight=False)
 
     def _folders(self) -> dict[int, str]:
-        """Run folders of trials that sweeps before this one ran."""
+        """{trial: run folder} of the trials of earlier sweeps, from front.json."""
         try:
             rows = reading.read_json(self.folder / "front.json", reading.check_front)["trials"]
-        except UserError:  # there is none yet, or a damaged one, which is written anew
+        except UserError:  # it is missing, or damaged and written again
             return {}
         return {row["trial"]: row["folder"] for row in rows}
 
@@ -97,7 +106,14 @@ class Front:
 
 
 def picture(path: Path, values: NDArray[np.float64], on_front: NDArray[np.bool_], names: Sequence[str]) -> None:
-    """Every pair of objectives against each other; one objective over the trials."""
+    """Write a plot of each pair of objectives, or of a single objective over the trials.
+
+    Args:
+        path: of the PNG file.
+        values: (trials, objectives).
+        on_front: (trials,) whether the trial is on the front.
+        names: of the objectives.
+    """
     pairs = list(itertools.combinations(range(len(names)), 2))
     columns = min(3, max(1, len(pairs)))
     rows = -(-max(1, len(pairs)) // columns)

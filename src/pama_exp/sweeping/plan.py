@@ -1,4 +1,4 @@
-"""From the settings of a sweep to its jobs: each one composed and checked before the first one starts."""
+"""Planning a sweep: all its jobs are composed and checked before the first one starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pama_exp.assembly.evaluated_run import as_the_run_had_it
+from pama_exp.assembly.evaluated_run import with_run_settings
 from pama_exp.assembly.setup import resolve
 from pama_exp.config import schema
 from pama_exp.config.naming import VOLATILE, recorded
@@ -23,27 +23,27 @@ from pama_exp.sweeping.jobs import Job, State, labels
 from pama_exp.tracking.folder import run_folder
 from pama_exp.tracking.record import RunRecord
 
-# Settings that concern the sweep as a whole, not what a job does.
-_OF_THE_SWEEP = ("hydra.mode", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
+# Settings of the sweep as a whole, which its jobs do not get.
+_SWEEP_SETTINGS = ("hydra.mode", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
 
 
 class Plan:
-    """Makes the jobs of one sweep.
+    """Plans the jobs of one sweep.
 
     Args:
-        loader: Hydra's.
-        config: the composed configuration of the sweep, Hydra's own part included.
-        folder: the sweep's.
+        loader: of Hydra's configuration.
+        config: the composed configuration of the sweep, with the node `hydra`.
+        folder: of the sweep.
     """
 
     def __init__(self, loader: ConfigLoader, config: DictConfig, folder: Path) -> None:
         self.loader, self.config, self.folder = loader, config, folder
 
     def jobs(self, lines: Sequence[Sequence[str]]) -> list[Job]:
-        """One job for each line of settings, numbered from 0.
+        """One job for each line of overrides, numbered from 0.
 
         Raises:
-            UserError: for the first that cannot run, and where two would write to one folder.
+            UserError: for the first job that cannot run, and if two jobs would write to the same folder.
         """
         jobs = [self.job(n, line, label) for n, (line, label) in enumerate(zip(lines, labels(lines), strict=True))]
         by_folder = {job.folder: job for job in jobs}
@@ -56,7 +56,12 @@ class Plan:
         return jobs
 
     def job(self, number: int, line: Sequence[str], label: str) -> Job:
-        """The job of these settings.
+        """The job with these overrides.
+
+        Args:
+            number: of the job.
+            line: its overrides.
+            label: names it for people.
 
         Raises:
             UserError: if it cannot run.
@@ -88,13 +93,13 @@ class Plan:
         return job
 
     def check(self, line: Sequence[str]) -> schema.Config:
-        """The configuration of these settings.
+        """The configuration with these overrides, checked by `resolve`.
 
         Raises:
-            UserError: for anything about it that can be known to be wrong before any work.
+            UserError: for the first thing that is wrong.
         """
         try:
-            whole = self.loader.load_sweep_config(self.config, list(line))
+            composed = self.loader.load_sweep_config(self.config, list(line))
         except MissingConfigException as error:
             group, _, name = str(error.missing_cfg_file).rpartition("/")
             raise UserError(f"Unknown {group} '{name}'.", suggest(name, error.options or [])) from None
@@ -104,17 +109,17 @@ class Plan:
                 f"{str(error).splitlines()[0].rstrip('.')}: {reason}.",
                 "Every job of a sweep has to have every key; `--cfg job` shows those of one.",
             ) from None
-        config = schema.typed(OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]))
-        config = as_the_run_had_it(config, line)
+        config = schema.typed(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+        config = with_run_settings(config, line)
         resolve(config)
         return config
 
     def _passed_on(self) -> list[str]:
-        given = self.config.hydra.overrides.hydra
-        return [override for override in given if not override.lstrip("+~").startswith(_OF_THE_SWEEP)]
+        overrides = self.config.hydra.overrides.hydra
+        return [override for override in overrides if not override.lstrip("+~").startswith(_SWEEP_SETTINGS)]
 
 
 def _flags() -> list[str]:
-    """What a job needs of this command's flags."""
+    """This command's flags that its jobs need too."""
     args = get_args_parser().parse_args()
     return ["--config-dir", str(Path(args.config_dir).absolute())] if args.config_dir is not None else []

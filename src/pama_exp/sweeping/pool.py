@@ -1,4 +1,4 @@
-"""A few workers and a queue of jobs: starts, watches, stops and retries them."""
+"""The default launcher: a few workers that start, watch, stop and retry the jobs of a queue."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pama_exp.sweeping.jobs import Job, State
 from pama_exp.sweeping.process import USER_ERROR, reason_of, start, tell
 
 POLL_SECONDS = 0.2
-# A job that is told to stop finishes its step and writes a checkpoint.
+# Seconds for a job to finish its step and write a checkpoint after SIGTERM; then it is killed.
 GRACE_SECONDS = 120.0
 
 
 class Workers:
-    """Runs jobs, `workers` at a time, each in a process and session of its own.
+    """Runs up to `workers` jobs at a time, each in its own process and session.
 
     Args:
-        workers: how many at a time.
-        timeout_minutes: after which a job is told to stop, and counts as failed; None for no limit.
-        retries: how often a job that crashed is started again. A user's mistake (exit status 2) and a time limit
-            are not retried.
+        workers: number of jobs at a time.
+        timeout_minutes: time limit of a job, which is then stopped and counts as failed; None for no limit.
+        retries: how often a crashed job is started again. A user's mistake (exit status 2) and a time limit are not
+            retried.
 
     Raises:
         UserError: for a setting out of range.
@@ -42,21 +42,25 @@ class Workers:
         self.timeout_seconds = None if timeout_minutes is None else 60 * timeout_minutes
 
     def run(self, jobs: Sequence[Job], tick: Callable[[], None]) -> int | None:
-        """Run those that wait until each has ended, or a signal stopped them all; calls `tick` several times a second.
+        """Run the waiting jobs until each has ended, or a signal has stopped them all.
+
+        Args:
+            jobs: of the sweep.
+            tick: called several times a second.
 
         Returns:
-            The signal's number, if one did.
+            The signal's number; None if there was none.
         """
         self._queue = [job for job in jobs if job.state is State.WAITING]
         self._visible = _visible_devices() if any(job.devices for job in self._queue) else []
         self._signum: int | None = None
         self._running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
-        self._told_to_stop: dict[int, float] = {}  # job number: when
+        self._stop_times: dict[int, float] = {}  # {job number: when it got SIGTERM}
         self._timed_out: set[int] = set()
-        heeded = [
+        signals = [
             s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN
         ]
-        previous = {signum: signal.signal(signum, self._on_signal) for signum in heeded}  # nohup has SIGHUP ignored
+        previous = {signum: signal.signal(signum, self._on_signal) for signum in signals}  # nohup has SIGHUP ignored
         try:
             while self._running or (self._queue and self._signum is None):
                 self._start_waiting()
@@ -77,7 +81,7 @@ class Workers:
         for slot in range(self.workers):
             if slot in self._running or self._signum is not None:
                 continue
-            # A run that another process works on is waited for.
+            # A job whose run is locked by another process waits.
             job = next((job for job in self._queue if not job.record.is_locked()), None)
             if job is None:
                 return
@@ -95,8 +99,8 @@ class Workers:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.workers)))
         if self._visible and job.devices:
             count = job.devices if job.devices > 0 else max(1, len(self._visible) // self.workers)
-            mine = [self._visible[(slot * count + i) % len(self._visible)] for i in range(count)]
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+            devices = [self._visible[(slot * count + i) % len(self._visible)] for i in range(count)]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         return environment
 
     def _look_after_running(self) -> None:
@@ -109,21 +113,21 @@ class Workers:
                 self._ended(job, status)
                 continue
             late = self.timeout_seconds is not None and now - job.started > self.timeout_seconds
-            if (late or self._signum is not None) and job.number not in self._told_to_stop:
+            if (late or self._signum is not None) and job.number not in self._stop_times:
                 if late:
                     self._timed_out.add(job.number)
-                self._told_to_stop[job.number] = now
+                self._stop_times[job.number] = now
                 tell(process, signal.SIGTERM)
-            elif now - self._told_to_stop.get(job.number, now) > GRACE_SECONDS:
+            elif now - self._stop_times.get(job.number, now) > GRACE_SECONDS:
                 tell(process, signal.SIGKILL)
 
     def _ended(self, job: Job, status: int) -> None:
-        took = time.time() - job.started
-        job.seconds += took
+        duration = time.time() - job.started
+        job.seconds += duration
         if status == 0 and job.record.is_complete:
             job.state, job.reason = State.FINISHED, ""
         elif job.number in self._timed_out:
-            job.state, job.reason = State.FAILED, f"stopped after {took / 60:.1f} minutes (time limit)"
+            job.state, job.reason = State.FAILED, f"stopped after {duration / 60:.1f} minutes (time limit)"
         elif self._signum is not None:
             job.state = State.STOPPED
         elif status != USER_ERROR and job.attempts <= self.retries:
@@ -133,7 +137,7 @@ class Workers:
             job.state, job.reason = State.FAILED, reason_of(status)
 
     def _on_signal(self, signum: int, _: FrameType | None) -> None:
-        if self._signum is not None:  # asked twice: stop at once
+        if self._signum is not None:  # a second signal: kill at once
             for _job, process in self._running.values():
                 tell(process, signal.SIGKILL)
         self._signum = signum

@@ -1,4 +1,4 @@
-"""The process of one job: started so that it neither takes the others down nor outlives them."""
+"""The process of a job: starting it in its own session, signalling it, and stopping it when its sweep dies."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2
 _PR_SET_PDEATHSIG = 1
-_SWEEP = "PAMA_EXP_SWEEP"  # the sweep's process, as its jobs know it
+_SWEEP = "PAMA_EXP_SWEEP"  # environment variable of jobs that holds the sweep's process id
 
 
 def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """The job's command in a session of its own, its output appended to its log."""
+    """Start the job's command in a new session, with its output appended to its log."""
     with job.log.open("ab") as log:
         log.write(f"$ {shlex.join(job.command)}\n".encode())
         log.flush()
@@ -36,13 +36,13 @@ def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
 
 
 def tell(process: subprocess.Popen[bytes], signum: int) -> None:
-    """Signal the whole session: a job may have processes of its own."""
+    """Send a signal to all processes of the job's session."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signum)
 
 
 def reason_of(status: int) -> str:
-    """What an exit status says."""
+    """An exit status in words."""
     if status < 0:
         return f"killed by {signal.Signals(-status).name}"
     if status > 128 and status - 128 in set(signal.Signals):

@@ -1,4 +1,4 @@
-"""Ray decides where and when each job runs; a job is still a process of its own, with its record as its result."""
+"""The Ray launcher: Ray places and schedules the jobs; each is still its own process, with its own record."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class RayRunner:
     """Runs jobs as Ray tasks, on this machine or on a cluster that shares its file system.
 
     Args:
-        address: of a running cluster; None to start one here.
-        cpus: processors that one job asks for.
-        gpus: accelerators that one job asks for; more where its trainer.devices says so.
+        address: of a running cluster; None to start one on this machine.
+        cpus: number of processors per job.
+        gpus: number of accelerators per job, unless its trainer.devices asks for more.
 
     Raises:
         UserError: if Ray is not installed.
@@ -36,7 +36,15 @@ class RayRunner:
         self.workers = max(1, int((os.cpu_count() or 1) // max(cpus, 1)))
 
     def run(self, jobs: Sequence[Job], tick: Callable[[], None]) -> int | None:
-        """Hand out those that wait; after a signal each is told to stop, and writes a checkpoint."""
+        """Run the waiting jobs. After a signal each job is stopped, and writes a checkpoint first.
+
+        Args:
+            jobs: of the sweep.
+            tick: called several times a second.
+
+        Returns:
+            The signal's number; None if there was none.
+        """
         import ray
 
         signals = (signal.SIGINT, signal.SIGTERM)
@@ -76,15 +84,15 @@ class RayRunner:
 
         job.attempts += 1
         task = ray.remote(num_cpus=self.cpus, num_gpus=max(self.gpus, job.devices, 0), max_retries=0)(_run_process)
-        return task.remote(job, os.getcwd(), {k: v for k, v in os.environ.items() if k.startswith(_OURS)})
+        return task.remote(job, os.getcwd(), {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)})
 
 
-# Ray's workers have an environment of their own; these are this command's to say.
-_OURS = ("PAMA_EXP_", "WANDB_", "HF_", "PYTHONPATH", "OMP_NUM_THREADS", "TOKENIZERS_")
+# Variables that jobs get from this command; everything else is from the environment of Ray's worker.
+_VARIABLES = ("PAMA_EXP_", "WANDB_", "HF_", "PYTHONPATH", "OMP_NUM_THREADS", "TOKENIZERS_")
 
 
 def _run_process(job: Job, folder: str, environment: dict[str, str]) -> int:
-    """In Ray's worker: the exit status."""
+    """Run the job in Ray's worker; returns its exit status."""
     os.chdir(folder)
     process = start(job, os.environ | environment)
     try:

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=pareto`: asks a study for settings, runs them, tells it the objectives; the front is the result."""
+"""The search sweeper, `hydra/sweeper=pareto`: runs the trials that an Optuna study proposes, and writes the front."""
 
 from __future__ import annotations
 
@@ -37,10 +37,20 @@ def run_search(
     batch: int | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Run trials until the study has `trials` of them; the same line goes on with the same study.
+    """Run trials until the study has `trials` of them. The same command resumes the same study.
+
+    Args:
+        context, config, task_function: Hydra's. `config` has the node `hydra`; launchers of Hydra call `task_function`.
+        arguments: overrides of the command line.
+        params: {key: values} of a preset.
+        trials: number of trials.
+        sampler: nsga2, tpe, random or grid.
+        population: trials per generation of nsga2.
+        batch: trials at a time; None for as many as the launcher runs at a time.
+        seed: of the sampler.
 
     Returns:
-        The front, as front.json holds it.
+        The content of front.json.
 
     Raises:
         SystemExit: with status 2 for a mistake, before any job starts; otherwise as `Sweep.conclude`.
@@ -48,7 +58,7 @@ def run_search(
     with reported_mistakes():
         if find_spec("optuna") is None:
             raise UserError("hydra/sweeper=pareto needs Optuna.", "It is an extra: pip install 'pama-exp[search]'.")
-        from pama_exp.sweeping.pareto_trials import Front
+        from pama_exp.sweeping.pareto_trials import ParetoFront
         from pama_exp.sweeping.space import Space
         from pama_exp.sweeping.study import Study
 
@@ -62,30 +72,30 @@ def run_search(
         directions = {name: node.direction for name, node in objectives.items()}
         with RunRecord(sweep.folder).make().lock():
             study = Study(sweep.folder, space, directions, sampler, population, trials, seed)
-            front = Front(sweep.folder, directions, _worst(configs[0]))
+            front = ParetoFront(sweep.folder, directions, _worst(configs[0]))
             at_a_time: int = batch if batch is not None else getattr(sweep.runner, "workers", 1)
-            while asked := study.unfinished() or study.ask(at_a_time):
-                _run_batch(sweep, study, asked, list(objectives))
+            while proposed := study.unfinished() or study.ask(at_a_time):
+                _run_batch(sweep, study, proposed, list(objectives))
                 front.write(study.complete(), {job.number: job for job in sweep.jobs})
                 if sweep.signum is not None:
                     break
             content = front.write(study.complete(), {job.number: job for job in sweep.jobs})
-            front.show(content, len(study.told()) - len(study.complete()))
+            front.show(content, len(study.finished()) - len(study.complete()))
             before = [Path(trial["folder"]) for trial in content["trials"]]
             sweep.conclude(list(dict.fromkeys([*before, *(job.folder for job in sweep.jobs)])))
     return content
 
 
-def _run_batch(sweep: Sweep, study: Study, asked: Sequence[FrozenTrial], names: Sequence[str]) -> None:
-    """Run these trials and tell the study of each; one that a signal stopped is left for the next call."""
+def _run_batch(sweep: Sweep, study: Study, trials: Sequence[FrozenTrial], names: Sequence[str]) -> None:
+    """Run these trials and tell the study their results. A trial that a signal stopped stays unfinished."""
     jobs: dict[int, Job] = {}
     by_line: dict[tuple[str, ...], Job] = {}  # a sampler may propose the same settings twice
-    for trial in asked:
+    for trial in trials:
         line = study.space.line(trial.params)
         label = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
         try:
             job = by_line.get(tuple(line)) or sweep.plan.job(trial.number, line, label)
-        except UserError as error:  # settings that each can work, but not together
+        except UserError as error:  # settings that cannot be combined
             note(f"{error.message} {error.hint}")
             study.tell(trial.number, None)
             continue
@@ -101,16 +111,16 @@ def _run_batch(sweep: Sweep, study: Study, asked: Sequence[FrozenTrial], names: 
 
 
 def _values(job: Job, names: Sequence[str]) -> list[float] | None:
-    """The objectives' mean rewards after training; None where the job has no finite ones."""
+    """The objectives' mean rewards after training; None unless all are known and finite."""
     result = job.result() if job.state is State.FINISHED else None
     means: Mapping[str, float | None] = final_means(result) if result is not None else {}
     values = [means.get(name) for name in names]
-    found = [value for value in values if value is not None and math.isfinite(value)]
-    return found if len(found) == len(names) else None
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return finite if len(finite) == len(names) else None
 
 
 def _worst(config: Config) -> list[float] | None:
-    """The worst value of each objective: of [0, 1] for gold programs, else of its range; None where one is unknown."""
+    """The worst value of each objective: of [0, 1] for gold programs, else of its range; None if one is unknown."""
     worst = []
     for node in config.objectives.values():
         known = (0.0, 1.0) if program_of(node.scorers, config.data.domain) is not None else node.range

@@ -1,4 +1,4 @@
-"""What Hydra is told of sweeps: where `+sweep=NAME` is looked up, and which sweeper is the default."""
+"""Registration with Hydra: the search path of `+sweep=NAME`, and the default sweeper."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ SWEEPS = _PACKAGE / "sweeps" if (_PACKAGE / "sweeps").is_dir() else _PACKAGE.par
 
 
 class SweepPresets(SearchPathPlugin):
-    """Puts sweeps/ on Hydra's search path, from any working directory and from an installed wheel."""
+    """Adds sweeps/ to Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append it: a user's own --config-dir comes first."""
+        """Append sweeps/, so that a user's --config-dir comes before it."""
         search_path.append("pama-exp-sweeps", f"file://{SWEEPS}")
 
 
 def register() -> None:
-    """For this application alone; an installed plugin would be on every Hydra application's path.
+    """Register both with Hydra in this process only: an installed plugin would affect every Hydra application.
 
-    The default sweeper takes the name of Hydra's own: an override in config.yaml would win over a preset's.
+    The default sweeper gets the name of Hydra's default. If config.yaml chose it, presets could not choose another.
     """
     Plugins.instance().register(SweepPresets)
     grid = {"_target_": "hydra_plugins.pama_exp_plugins.plugins.GridSweeper", "params": {}}

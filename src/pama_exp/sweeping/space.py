@@ -1,4 +1,4 @@
-"""The space that a search draws from: Hydra's sweep values as Optuna's distributions, and back."""
+"""The search space: Hydra's sweep values as Optuna's distributions, and trials as overrides."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pama_exp.errors import UserError
 
 @dataclass(frozen=True)
 class Space:
-    """What is varied, and what every trial has in common.
+    """The settings that a search varies, and those that all its trials have.
 
     Attributes:
-        distributions: {key: distribution}.
-        fixed: settings of every trial.
+        distributions: {key: distribution of its values}.
+        fixed: overrides of every trial.
     """
 
     distributions: Mapping[str, BaseDistribution]
@@ -27,10 +27,10 @@ class Space:
 
     @classmethod
     def of(cls, overrides: Sequence[Override]) -> Space:
-        """The space of these settings; a key's last mention counts.
+        """The space of these overrides. If a key is set twice, the last one counts.
 
         Raises:
-            UserError: if nothing is varied, or the objectives are.
+            UserError: if no setting is varied, or the objectives are.
         """
         last = {override.get_key_element(): override for override in overrides}
         varied = {key: _distribution(override) for key, override in last.items() if override.is_sweep_override()}
@@ -46,20 +46,23 @@ class Space:
         return cls(varied, fixed)
 
     def line(self, values: Mapping[str, Any]) -> list[str]:
-        """The settings of the trial with these values."""
+        """The overrides of the trial with these {key: value}."""
         return [*self.fixed, *(f"{key}={values[key]}" for key in self.distributions)]
 
     def corners(self) -> list[dict[str, Any]]:
-        """For each key its outermost values (all of a choice), the others at their first: to be checked before."""
+        """{key: value} of trials to check in advance: each key at its lowest and highest value, or at every choice.
+
+        The other keys have their first value.
+        """
         ends = {key: _ends(distribution) for key, distribution in self.distributions.items()}
         first = {key: values[0] for key, values in ends.items()}
         return [first, *(first | {key: value} for key, values in ends.items() for value in values[1:])]
 
     def grid(self) -> list[dict[str, Any]]:
-        """Every combination.
+        """{key: value} of every combination.
 
         Raises:
-            UserError: if a key has no end of values.
+            UserError: if a key has infinitely many values.
         """
         return [
             dict(zip(self.distributions, values, strict=True))

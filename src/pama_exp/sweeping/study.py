@@ -1,4 +1,4 @@
-"""An Optuna study in a sweep's folder: asked for trials, told what became of them, whole again after any kill."""
+"""An Optuna study in a sweep's folder, which proposes trials and can be resumed after the process was killed."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
     "nsga2": lambda seed, population: NSGAIISampler(population_size=population, seed=seed),
     "tpe": lambda seed, _: TPESampler(seed=seed),
     "random": lambda seed, _: RandomSampler(seed=seed),
-    "grid": lambda seed, _: RandomSampler(seed=seed),  # never drawn from: all combinations are queued
+    "grid": lambda seed, _: RandomSampler(seed=seed),  # not used: all combinations are queued
 }
 
 
 class Study:
-    """A multi-objective study in `journal.log`.
+    """A multi-objective study, stored in the sweep's `journal.log`.
 
     Args:
-        folder: of the sweep, which this process has locked.
-        space: what to draw from.
+        folder: of the sweep, locked by this process.
+        space: the search space.
         directions: {objective: maximize or minimize}.
         sampler: nsga2, tpe, random or grid.
         population: trials per generation of nsga2.
-        trials: how many in all.
+        trials: number of trials; a grid has as many as it has combinations.
         seed: of the sampler.
 
     Raises:
-        UserError: for an unknown sampler, a number out of range, or a grid over an interval.
+        UserError: for an unknown sampler, a number out of range, a grid over an interval, or a damaged journal.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Study:
         self.space = space
         self.trials = len(grid) if grid else trials
         journal = folder / "journal.log"
-        _drop_half_a_line(journal)
+        _drop_partial_line(journal)
         backend = JournalFileBackend(str(journal), lock_obj=_FolderIsLocked())
         try:
             self._study = optuna.create_study(
@@ -71,53 +71,53 @@ class Study:
                 directions=list(directions.values()),
                 load_if_exists=True,
             )
-        except (ValueError, LookupError, TypeError, AttributeError):  # what Optuna makes of lines it did not write
+        except (ValueError, LookupError, TypeError, AttributeError):  # raised by Optuna for damaged lines
             raise UserError(
                 f"The study {journal} is damaged.",
                 "Bring the file back from a copy; or delete it: the search begins again, and finished runs are kept.",
             ) from None
-        # A sampler that began again with the same seed would propose what was tried before.
+        # With the same seed, a new sampler would propose earlier trials again.
         self._study.sampler = SAMPLERS[sampler](seed + 1000003 * len(self._study.trials), population)
         for values in grid:
             self._study.enqueue_trial(values, skip_if_exists=True)
 
     def unfinished(self) -> list[FrozenTrial]:
-        """Trials that a sweep before this one asked for, and was stopped before it could tell."""
+        """Trials that an earlier sweep proposed and did not finish."""
         running = self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-        whole = [trial for trial in running if set(trial.params) == set(self.space.distributions)]
+        with_params = [trial for trial in running if set(trial.params) == set(self.space.distributions)]
         for trial in running:
-            if trial not in whole:  # killed in the middle of asking
+            if trial not in with_params:  # the sweep was killed while the trial was proposed
                 self.tell(trial.number, None)
-        return whole
+        return with_params
 
     def ask(self, count: int) -> list[FrozenTrial]:
-        """Up to `count` trials more, none once there are `trials`."""
-        asked = []
-        for _ in range(min(count, self.trials - len(self.told()) - len(self.unfinished()))):
-            with warnings.catch_warnings():  # a sampler's opinion of choices that are strings of numbers
+        """Up to `count` new trials; none once the study has `trials`."""
+        proposed = []
+        for _ in range(min(count, self.trials - len(self.finished()) - len(self.unfinished()))):
+            with warnings.catch_warnings():  # samplers warn of choices that are not numbers
                 warnings.simplefilter("ignore")
                 number = self._study.ask(dict(self.space.distributions)).number
-            asked.append(self._study.trials[number])
-        return asked
+            proposed.append(self._study.trials[number])
+        return proposed
 
     def tell(self, number: int, values: Sequence[float] | None) -> None:
-        """The objectives' values of a trial; None where it failed."""
+        """Tell the study the objectives' values of a trial; None for a failed trial."""
         if values is None:
             self._study.tell(number, state=TrialState.FAIL)
         else:
             self._study.tell(number, list(values))
 
-    def told(self) -> list[FrozenTrial]:
-        """Trials that came to an end, well or not."""
+    def finished(self) -> list[FrozenTrial]:
+        """Trials that completed or failed."""
         return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
     def complete(self) -> list[FrozenTrial]:
-        """Trials with values."""
+        """Trials that completed, with their values."""
         return list(self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
 
 
 class _FolderIsLocked:
-    """The sweep's folder is locked as a whole; a lock file of Optuna's would outlive a kill."""
+    """A lock that does nothing: the sweep's folder is locked already, and Optuna's lock file would outlive a kill."""
 
     def acquire(self) -> bool:
         return True
@@ -126,12 +126,12 @@ class _FolderIsLocked:
         return None
 
 
-def _drop_half_a_line(path: Path) -> None:
-    """What a kill in the middle of writing leaves; Optuna would write on behind it and never read again."""
+def _drop_partial_line(path: Path) -> None:
+    """Cut off a last line that was not written completely: Optuna could not read the file any more."""
     if path.is_file() and not (content := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def describe(trial: FrozenTrial) -> dict[str, Any]:
-    """As front.json keeps it."""
+    """A completed trial as an entry of front.json: {trial, params, values}."""
     return {"trial": trial.number, "params": dict(trial.params), "values": list(trial.values)}

@@ -1,4 +1,4 @@
-"""A sweep from its settings to its end: plan, run, watch, sum up; and the default sweep over every combination."""
+"""Running a sweep: plan, run, watch and report its jobs; and the default sweeper, a grid of all combinations."""
 
 from __future__ import annotations
 
@@ -29,21 +29,25 @@ from pama_exp.tracking.record import RunRecord
 
 
 class Runner(Protocol):
-    """Something that runs jobs."""
+    """A launcher: runs jobs."""
 
     def run(self, jobs: Sequence[Job], tick: Callable[[], None]) -> int | None:
-        """Run those that wait, calling `tick` whenever there may be news; the number of the signal that stopped it."""
+        """Run the waiting jobs, and call `tick` whenever a state may have changed.
+
+        Returns:
+            The number of the signal that stopped it; None if there was none.
+        """
         ...
 
 
-class ForeignLauncher:
-    """A launcher of Hydra's own making (joblib, Submitit): it runs this application's function in its workers."""
+class HydraLauncher:
+    """Runs jobs by one of Hydra's launchers (joblib, Submitit), which calls the task function in its workers."""
 
     def __init__(self, launcher: Any) -> None:
         self.launcher = launcher
 
     def run(self, jobs: Sequence[Job], tick: Callable[[], None]) -> int | None:
-        """Run them all; whether one is finished is read off its record."""
+        """Run the waiting jobs, all in one call. A job is finished if its record is complete. Returns None."""
         waiting = [job for job in jobs if job.state is State.WAITING]
         if not waiting:
             return None
@@ -53,7 +57,7 @@ class ForeignLauncher:
         returned: Sequence[JobReturn | None] = [None] * len(waiting)
         try:
             returned = self.launcher.launch([list(job.overrides) for job in waiting], waiting[0].number)
-        except Exception as error:  # a worker died; what the others did is in their records
+        except Exception as error:  # a worker died; the other jobs' results are in their records
             note(f"The launcher stopped: {_first_line(error)}")
         for job, back in zip(waiting, returned, strict=True):
             if job.record.is_complete and (back is None or back.status is JobStatus.COMPLETED):
@@ -66,13 +70,11 @@ class ForeignLauncher:
 
 
 class Sweep:
-    """The folder, the plan and the runner of one sweep.
+    """One sweep: its folder, its plan, its runner and its jobs.
 
     Args:
-        context: Hydra's.
-        config: the composed configuration, Hydra's own part included.
-        task_function: what a launcher that is not ours runs in its workers.
-        identity: what makes it this sweep; the same identity finds the same folder.
+        context, config, task_function: Hydra's. `config` has the node `hydra`; launchers of Hydra call `task_function`.
+        identity: plain values; the same identity gives the same folder.
     """
 
     def __init__(self, context: HydraContext, config: DictConfig, task_function: TaskFunction, identity: Any) -> None:
@@ -85,7 +87,7 @@ class Sweep:
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=task_function, config=config
         )
-        self.runner: Runner = launcher.make_runner() if hasattr(launcher, "make_runner") else ForeignLauncher(launcher)
+        self.runner: Runner = launcher.make_runner() if hasattr(launcher, "make_runner") else HydraLauncher(launcher)
         self.jobs: list[Job] = []
         self.signum: int | None = None
 
@@ -107,7 +109,11 @@ class Sweep:
             self.signum = self.runner.run(jobs, tick)
 
     def conclude(self, folders: Sequence[Path]) -> None:
-        """The summary, and the report of these runs; leaves with status 1 if a job failed, 128 + n after signal n."""
+        """Print the summary, write the report of the runs in `folders`, and end the process if not all is well.
+
+        Raises:
+            SystemExit: with status 1 if a job is not finished, 128 + n after signal n.
+        """
         sweep_summary(self.jobs, self.folder)
         if self.signum is not None:
             sys.exit(128 + self.signum)
@@ -127,10 +133,15 @@ class Sweep:
 def run_grid(
     context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str], params: Any
 ) -> list[dict[str, Any] | None]:
-    """Every combination of the values given; what the command line gives replaces what a preset does.
+    """Run every combination of the values. Values of the command line replace those of a preset.
+
+    Args:
+        context, config, task_function: Hydra's. `config` has the node `hydra`; launchers of Hydra call `task_function`.
+        arguments: overrides of the command line.
+        params: {key: values} of a preset.
 
     Returns:
-        The jobs' results.
+        The result of each job.
 
     Raises:
         SystemExit: with status 2 for a mistake, before any job starts; otherwise as `Sweep.conclude`.
@@ -154,7 +165,17 @@ def run_grid(
 def launch(
     context: HydraContext, config: DictConfig, runner: Runner, lines: Sequence[Sequence[str]], first: int
 ) -> list[JobReturn]:
-    """The jobs of a sweeper that is not ours, in Hydra's terms; one that failed raises SystemExit when it is read."""
+    """Run the jobs of another sweeper (one that is not of this package).
+
+    Args:
+        context, config: Hydra's. `config` has the node `hydra`.
+        runner: runs the jobs.
+        lines: the overrides of each job.
+        first: number of the first job.
+
+    Returns:
+        Hydra's `JobReturn` of each job. Reading the value of a failed one raises SystemExit.
+    """
     with reported_mistakes():
         plan = Plan(context.config_loader, config, Path(config.hydra.sweep.dir).absolute())
         (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -175,14 +196,14 @@ def launch(
 
 
 def parse(context: HydraContext, params: Any, arguments: Sequence[str]) -> list[Override]:
-    """A preset's params, then the command line."""
+    """The parsed overrides of a preset's params, and then of the command line."""
     lines = [f"{key}={value}" for key, value in (params or {}).items()]
     return list(OverridesParser.create(config_loader=context.config_loader).parse_overrides([*lines, *arguments]))
 
 
 @contextmanager
 def reported_mistakes() -> Iterator[None]:
-    """A UserError inside is two lines and status 2: Hydra would show a traceback."""
+    """Print a `UserError` of the block in two lines and exit with status 2; Hydra would show a traceback."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What a person watching a sweep sees: a live table of its jobs, then the summary."""
+"""The terminal output of a sweep: a live table of its jobs, then a summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 from pama_exp.sweeping.jobs import Job, State
 
 _REFRESH_SECONDS = 1.0
-_ROWS = 24
+_MAX_ROWS = 24
 _STYLES = {
     State.WAITING: "dim",
     State.RUNNING: "cyan",
@@ -28,7 +28,7 @@ _STYLES = {
 
 
 class Watch:
-    """A live table on a terminal; elsewhere one line per change of state."""
+    """Shows jobs while they run: as a live table on a terminal, else as one line per change of state."""
 
     def __init__(self, title: str, jobs: Sequence[Job]) -> None:
         self.title, self.jobs = title, jobs
@@ -55,7 +55,7 @@ class Watch:
             self._print_changes()
 
     def refresh(self) -> None:
-        """Show what changed."""
+        """Show the jobs' current states. On a terminal, at most once a second."""
         if self._live is None:
             self._print_changes()
         elif time.monotonic() >= self._next:
@@ -77,7 +77,7 @@ class Watch:
         table.add_column("step", min_width=7, justify="right", no_wrap=True)
         table.add_column("left", min_width=5, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True, max_width=max(20, self.console.width // 2 - 28))
-        for job in _most_telling(self.jobs):
+        for job in _rows(self.jobs):
             step, shown = job.progress()
             table.add_row(
                 str(job.number),
@@ -91,7 +91,7 @@ class Watch:
 
 
 def sweep_summary(jobs: Sequence[Job], folder: Path) -> None:
-    """How every job ended; the last lines of those that failed; where everything is."""
+    """Print how many jobs ended in which state, the last lines of failed jobs, and the sweep's folder."""
     console = Console(soft_wrap=True)
     console.print(f"{_counts(jobs)}.".capitalize(), highlight=False)
     for job in jobs:
@@ -110,10 +110,10 @@ def _counts(jobs: Sequence[Job]) -> str:
     return ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
 
 
-def _most_telling(jobs: Sequence[Job]) -> list[Job]:
-    """At most a screenful, in order: running and failed jobs first of all, then the rest from the front."""
+def _rows(jobs: Sequence[Job]) -> list[Job]:
+    """At most `_MAX_ROWS` jobs in order of number: running and failed ones, then waiting ones, then finished ones."""
     rank = {State.RUNNING: 0, State.FAILED: 0, State.WAITING: 1, State.STOPPED: 1, State.FINISHED: 2}
-    chosen = sorted(jobs, key=lambda job: (rank[job.state], job.number))[:_ROWS]
+    chosen = sorted(jobs, key=lambda job: (rank[job.state], job.number))[:_MAX_ROWS]
     return sorted(chosen, key=lambda job: job.number)
 
 

@@ -47,7 +47,7 @@ def conditioned_points(
     preferences = list(shares(len(names), grid))
     with progress(f"Asking for {' + '.join(names)}", len(preferences)) as bar:
         for preference in preferences:
-            evaluation = module.evaluate_policy(stream.asking(preference), EVALUATION_SEED)
+            evaluation = module.evaluate_policy(stream.with_preference(preference), EVALUATION_SEED)
             means, by_name = evaluation.means(), dict(zip(names, preference, strict=True))
             label = {f"preference/{name}": share for name, share in by_name.items()}
             rows = [{"split": "grid", **label, **row} for row in evaluation.rows(limit=4)]

@@ -27,7 +27,7 @@ def run_with(*overrides, **extra):
 
 def test_the_true_front_is_in_the_order_that_is_asked_for():
     point = [0.6, 0.8, 0.3]
-    found = reference.yardstick_of(run_with(), ASKED, "gold").measure([point])
+    found = reference.reference_of(run_with(), ASKED, "gold").measure([point])
     assert found["regret"] == pytest.approx(WORLD.regret(point, ASKED, "test"))
     assert found["regret"] != pytest.approx(WORLD.regret(point, OWN, "test"), abs=0.01)
     assert found["share"] == pytest.approx(WORLD.hypervolume_share(point, ASKED, "test"))
@@ -36,5 +36,5 @@ def test_the_true_front_is_in_the_order_that_is_asked_for():
 def test_a_calibration_is_in_the_order_that_is_asked_for():
     run = run_with("objectives.helpful.direction=minimize", gold=False, calibration=CALIBRATION)
     point = [1.5, 2.0, 2.0]  # one deviation above the mean, none and one; the corner is two below
-    found = reference.yardstick_of(run, ASKED, "proxy").measure([point])
+    found = reference.reference_of(run, ASKED, "proxy").measure([point])
     assert found["hypervolume"] == pytest.approx(np.prod([3.0, 2.0, 3.0]))

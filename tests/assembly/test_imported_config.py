@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from commands import FAST, composed
-from pama_exp.assembly import strangers
+from pama_exp.assembly import imported_config
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.stages.soup import experts_config
@@ -64,7 +64,7 @@ ANY = "objectives.helpful.scorers.any"
 )
 def test_what_is_more_than_data_is_refused(key, value, said, own):
     with pytest.raises(UserError, match="stranger") as caught:
-        strangers.check_config(changed(own, key, value), own, "stranger")
+        imported_config.check_config(changed(own, key, value), own, "stranger")
     assert said in caught.value.message
     assert "\n" not in caught.value.message + caught.value.hint
 
@@ -80,7 +80,7 @@ def test_what_is_more_than_data_is_refused(key, value, said, own):
     ids=lambda overrides: " ".join(overrides),
 )
 def test_what_is_shipped_is_taken(overrides, own):
-    strangers.check_config(asdict(config_of(*overrides)), own, "stranger")
+    imported_config.check_config(asdict(config_of(*overrides)), own, "stranger")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_what_is_shipped_is_taken(overrides, own):
 def test_what_the_users_own_command_names_is_taken(key, value, mine, own):
     theirs = changed(own, key, value)
     with pytest.raises(UserError):
-        strangers.check_config(theirs, own, "stranger")
-    strangers.check_config(theirs, config_of("stage=soup", mine), "stranger")
+        imported_config.check_config(theirs, own, "stranger")
+    imported_config.check_config(theirs, config_of("stage=soup", mine), "stranger")
 
 
 def test_a_soup_checks_every_expert_and_allows_no_pickles_on_their_word(own):
