@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import traceback
-from collections.abc import Iterable, Sequence
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .case import Case, Verdict
 

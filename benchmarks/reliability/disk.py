@@ -1,4 +1,4 @@
-"""A disk that is full at every size: two lines, a status that says so, and the same command ends alike once there is room."""
+"""Disks that are full at every size: two lines, a status that says so, and an end alike once there is room."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def can_mount() -> bool:
     """Whether this user may mount a file system in memory of a given size."""
     if shutil.which("mount") is None or os.geteuid() != 0:
         return False
-    folder = Path("/tmp") / f"reliability-{os.getpid()}"  # noqa: S108
+    folder = Path("/tmp") / f"reliability-{os.getpid()}"
     folder.mkdir()
     try:
         mounted = _mount(folder, 2**16)

@@ -98,7 +98,7 @@ def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
                 summary(result)
                 return result
         try:
-            if config.force:
+            if config.force or record.is_complete:
                 folders.set_aside(record.folder)
             record.write_config(values, volatile=VOLATILE)
             record.write_environment(sys.argv)

@@ -23,7 +23,7 @@ import yaml
 from pama_exp.errors import UserError
 from pama_exp.safety.secrets import redact, redacted
 from pama_exp.storage.csv_table import write_records
-from pama_exp.tracking import checkpoints, locks, reading
+from pama_exp.tracking import checkpoints, locks, reading, sums
 from pama_exp.tracking import folder as folders
 
 _PACKAGES = (
@@ -275,8 +275,8 @@ class RunRecord:
             self.write_status("complete", self.last_step())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """result.json, last and atomically."""
-        _write_json(self.folder / "result.json", result)
+        """result.json, last and atomically, with the sums of the files that it goes with."""
+        _write_json(self.folder / "result.json", sums.summed(self.folder, result))
 
     @property
     def is_complete(self) -> bool:
@@ -284,12 +284,12 @@ class RunRecord:
         return (self.folder / "result.json").is_file()
 
     def read_result(self) -> dict[str, Any]:
-        """What `write_result` wrote.
+        """What `write_result` was given.
 
         Raises:
-            UserError: if it is damaged.
+            UserError: if it or a file that it goes with is damaged.
         """
-        return reading.read_json(self.folder / "result.json", reading.check_result)
+        return sums.verified(self.folder, reading.read_json(self.folder / "result.json", reading.check_result))
 
     def _append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         with (self.folder / name).open("a") as file:
