@@ -22,7 +22,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from pama_exp.errors import UserError, suggest
 
-from . import campaign, disk, forks, kills
+from . import campaign, damage, disk, forks, kills
 from .scenarios import SCENARIOS, Workshop
 
 PARTS = ("kills", "events", "damage", "disk", "commands")
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="what is disturbed, with commas")
     parser.add_argument("--kills", type=int, default=100, help="at random moments")
     parser.add_argument("--events", type=int, default=100, help="kills at changes to files")
+    parser.add_argument("--damages", type=int, default=None, help="of all pairs of file and way; all by default")
     parser.add_argument("--sizes", type=int, default=24, help="of disks, for each scenario")
     parser.add_argument("--commands", type=int, default=1000, help="bad ones, from the grammar")
     parser.add_argument("--seed", type=int, default=0)
@@ -68,6 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     made = {
         "kills": lambda: kills.random_kills(workshop, options.kills, options.seed, names),
         "events": lambda: kills.kills_at_events(workshop, options.events, options.seed, names),
+        "damage": lambda: damage.damages(workshop, options.seed, names, options.damages),
         "disk": lambda: disk.full_disks(workshop, options.sizes, names),
     }
     cases = list(chain.from_iterable(made[part]() for part in parts if part in made))

@@ -55,6 +55,16 @@ def test_a_file_that_is_gone_is_noticed_but_for_the_texts(name, record):
             record.read_result()
 
 
+def test_one_file_can_be_asked_for_where_the_others_do_not_matter(record):
+    digit(record.folder / "metrics.jsonl")
+    sums.check(record.folder, "config.yaml")
+    digit(record.folder / "config.yaml")
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        sums.check(record.folder, "config.yaml")
+    (record.folder / "result.json").unlink()
+    sums.check(record.folder, "config.yaml")  # nobody says what it was
+
+
 @pytest.mark.parametrize("said", [[], 3, {"elsewhere": "0"}, {"result.json": 1}])
 def test_sums_that_no_run_wrote_are_refused(said, record):
     path = record.folder / "result.json"

@@ -16,7 +16,7 @@ import yaml
 from pama_exp.config.naming import VOLATILE
 from pama_exp.config.schema import CONF, ConditioningConfig, Config, DataConfig, typed
 from pama_exp.errors import UserError
-from pama_exp.tracking import reading
+from pama_exp.tracking import reading, sums
 from pama_exp.tracking.console import note
 from pama_exp.tracking.folder import CONFIG
 
@@ -94,6 +94,7 @@ def _read(folder: Path) -> dict[str, Any]:
             f"evaluate.run={folder}: {CONFIG} is missing or damaged, so what the policy is for is not known.",
             f"Evaluate the policy by itself: model.path={folder / 'policy'} in place of evaluate.run.",
         )
+    sums.check(folder, CONFIG)
     for key, value in _leaves(found):
         if isinstance(value, str) and "${" in value:
             raise UserError(

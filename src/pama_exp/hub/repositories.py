@@ -167,10 +167,12 @@ def check_whole(folder: str | Path) -> None:
             if not (Path(folder) / shard).is_file():
                 raise UserError(f"{folder} lacks {shard}, which {index.name} names.", "Is the folder whole?")
     for file in sorted(Path(folder).glob("*.safetensors")):
+        if not file.is_file():  # a pipe would be waited for
+            raise UserError(f"{file} is no file, or a link to none.", "Copy or fetch the file again.")
         try:
             with safe_open(file, "np"):
                 pass
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise UserError(f"{file} is damaged ({error}).", "Copy or fetch the file again.") from None
 
 
@@ -187,6 +189,8 @@ def _is_whole(folder: Path) -> bool:
 def _shards(index: Path) -> set[str]:
     """The files that hold the weights which an index names."""
     try:
+        if not index.is_file():
+            raise OSError(0, "no regular file")
         return {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{index} is damaged.", "Copy or fetch the file again.") from None

@@ -56,6 +56,20 @@ def verified(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def check(folder: Path, name: str) -> None:
+    """The file is as the run left it, as far as a result says what it was.
+
+    Raises:
+        UserError: if it is not.
+    """
+    try:
+        expected = json.loads(files.read_text(folder / _RESULT))[KEY][name]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    if not _is_same(folder / name, expected):
+        raise _changed(folder / name)
+
+
 def _is_same(path: Path, expected: Any) -> bool:
     if path.name == _MAY_GO and not path.exists() and not path.is_symlink():
         return True
