@@ -22,7 +22,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from pama_exp.errors import UserError, suggest
 
-from . import campaign, damage, disk, forks, kills
+from . import campaign, commands, damage, disk, forks, kills
 from .scenarios import SCENARIOS, Workshop
 
 PARTS = ("kills", "events", "damage", "disk", "commands")
@@ -70,6 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         "kills": lambda: kills.random_kills(workshop, options.kills, options.seed, names),
         "events": lambda: kills.kills_at_events(workshop, options.events, options.seed, names),
         "damage": lambda: damage.damages(workshop, options.seed, names, options.damages),
+        "commands": lambda: commands.bad_commands(workshop, options.commands, options.seed),
         "disk": lambda: disk.full_disks(workshop, options.sizes, names),
     }
     cases = list(chain.from_iterable(made[part]() for part in parts if part in made))

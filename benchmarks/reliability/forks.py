@@ -16,7 +16,7 @@ from typing import Any
 from . import events
 
 HOOK = Path(__file__).parent / "hook"
-LIMIT = 240.0  # seconds; whatever takes longer hangs
+LIMIT = 300.0  # seconds asleep, with nothing done: it hangs. A process that waits for a processor does not.
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,14 @@ def run(
         watched: counted in the child or in a process that it starts.
         signals: (seconds after the start, signal) that the child is sent.
         prepare: called in the child first.
-        limit: seconds.
+        limit: seconds asleep without a break.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     out, err = (cwd.parent / f"{cwd.name}.{name}" for name in ("out", "err"))
-    started = time.monotonic()
+    for path in (out, err):
+        path.touch()
+    started = awake = time.monotonic()
     child = os.fork()
     if child == 0:
         _live(work, cwd, out, err, dict(environment or {}), watched, prepare)
@@ -140,15 +142,22 @@ def run(
             status = os.waitstatus_to_exitcode(code)
         elif due and took >= due[0][0]:
             os.kill(child, due.pop(0)[1])
-        elif took > limit and not is_hung:
+        elif time.monotonic() - awake > limit and not is_hung:
             os.kill(child, signal.SIGKILL)
             is_hung = True
         else:
+            if not _is_asleep(child):
+                awake = time.monotonic()
             time.sleep(min(0.01, max(0.0, due[0][0] - took)) if due else 0.01)
     said = [path.read_text(errors="replace") for path in (out, err)]
     for path in (out, err):
         path.unlink()
     return Ended(status, said[0], said[1], time.monotonic() - started, is_hung)
+
+
+def _is_asleep(process: int) -> bool:
+    """Whether it waits for something else than a processor."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def _live(

@@ -5,6 +5,7 @@ A run's record may be somebody else's: it is read as plain values, and names no 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -84,7 +85,7 @@ def _read(folder: Path) -> dict[str, Any]:
         UserError: if it cannot be read, or is none.
     """
     path = folder / CONFIG
-    if not (folder / "policy").is_dir():
+    if not os.path.isdir(folder / "policy"):
         raise UserError(f"evaluate.run={folder} holds no policy/ folder.", "Name a finished run's folder.")
     found: dict[str, Any] = {}
     with suppress(UserError, OSError):

@@ -207,7 +207,7 @@ def check_weights(folder: str | Path, allow_pickle: bool) -> None:
     Raises:
         UserError: if not.
     """
-    if not (Path(folder) / "config.json").is_file():
+    if not os.path.isfile(Path(folder) / "config.json"):
         raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
     _check_files(Path(folder), allow_pickle)
 

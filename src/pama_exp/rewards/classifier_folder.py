@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def check_kind(folder: str | Path) -> None:
     Raises:
         UserError: if not.
     """
-    if not (Path(folder) / "config.json").is_file():
+    if not os.path.isfile(Path(folder) / "config.json"):
         raise UserError(f"{folder} holds no classifier (no config.json).", "Give a folder in Hugging Face format.")
     kinds = json.loads((Path(folder) / "config.json").read_text()).get("architectures") or []
     if any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
