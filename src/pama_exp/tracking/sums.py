@@ -74,7 +74,7 @@ def _is_same(path: Path, expected: Any) -> bool:
     if path.name == _MAY_GO and not path.exists() and not path.is_symlink():
         return True
     try:
-        return files.sha256(path) == expected
+        return bool(files.sha256(path) == expected)
     except OSError:
         return False
 
