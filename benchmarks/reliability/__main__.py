@@ -22,7 +22,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from pama_exp.errors import UserError, suggest
 
-from . import campaign, commands, damage, disk, forks, kills
+from . import campaign, commands, damage, disk, forks, kills, page
 from .scenarios import SCENARIOS, Workshop
 
 PARTS = ("kills", "events", "damage", "disk", "commands")
@@ -63,9 +63,11 @@ def _run(options: argparse.Namespace) -> int:
     scratch.mkdir(parents=True, exist_ok=True)
     workshop = Workshop(scratch)
     kept = scratch / "cases.jsonl"
-    if not options.publish_only:
-        forks.warm()
-        workshop.stock_up()
+    if options.publish_only:
+        page.publish(list(campaign.load(kept).values()), options.results, options.document, disk.means())
+        return 0
+    forks.warm()
+    workshop.stock_up()
     made = {
         "kills": lambda: kills.random_kills(workshop, options.kills, options.seed, names),
         "events": lambda: kills.kills_at_events(workshop, options.events, options.seed, names),
@@ -74,7 +76,8 @@ def _run(options: argparse.Namespace) -> int:
         "disk": lambda: disk.full_disks(workshop, options.sizes, names),
     }
     cases = list(chain.from_iterable(made[part]() for part in parts if part in made))
-    verdicts = campaign.work(cases, kept, 0.0 if options.publish_only else options.minutes)
+    verdicts = campaign.work(cases, kept, options.minutes)
+    page.publish(list(campaign.load(kept).values()), options.results, options.document, disk.means())
     return 1 if any(verdict.faults for verdict in verdicts) else 0
 
 
