@@ -101,6 +101,7 @@ def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
         try:
             if config.force or record.is_complete:
                 folders.set_aside(record.folder)
+            folders.refuse_links(record.folder)
             record.write_config(values, volatile=VOLATILE)
             record.write_environment(sys.argv)
             if not folders.has_checkpoint(record.folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _ANSWERS_WITHIN = 3.0  # seconds
+_LARGEST_TEXT = 2**28  # bytes of a configuration or a tokenizer
 
 
 def cached(repo_id: str, revision: str | None = None, kind: Kind = "model") -> Path | None:
@@ -150,6 +152,19 @@ def _named_weights(folder: Path) -> str | None:
     return None if named is None else str(named)
 
 
+def check_regular(folder: str | Path) -> None:
+    """The folder holds files and folders alone, and no text larger than a model's is: nothing to be waited for.
+
+    Raises:
+        UserError: for the first that is a pipe, a link to nothing, or too large.
+    """
+    for path in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else ():
+        if not path.is_file() and not path.is_dir():
+            raise UserError(f"{path} is no file, or a link to none.", "Copy or fetch the file again.")
+        if path.suffix in (".json", ".txt", ".jinja", ".model") and path.stat().st_size > _LARGEST_TEXT:
+            raise UserError(f"{path} is larger than any model's, {path.stat().st_size} bytes.", "Is the folder whole?")
+
+
 def check_whole(folder: str | Path) -> None:
     """Every file of safetensors is as long as its header says, and every file that an index names is there.
 
@@ -158,6 +173,7 @@ def check_whole(folder: str | Path) -> None:
     Raises:
         UserError: for the first that is not.
     """
+    check_regular(folder)
     for index in Path(folder).glob("*.safetensors.index.json"):
         for shard in sorted(_shards(index)):
             if not shard.endswith(".safetensors") or Path(shard).name != shard:
@@ -167,8 +183,6 @@ def check_whole(folder: str | Path) -> None:
             if not (Path(folder) / shard).is_file():
                 raise UserError(f"{folder} lacks {shard}, which {index.name} names.", "Is the folder whole?")
     for file in sorted(Path(folder).glob("*.safetensors")):
-        if not file.is_file():  # a pipe would be waited for
-            raise UserError(f"{file} is no file, or a link to none.", "Copy or fetch the file again.")
         try:
             with safe_open(file, "np"):
                 pass
@@ -189,8 +203,6 @@ def _is_whole(folder: Path) -> bool:
 def _shards(index: Path) -> set[str]:
     """The files that hold the weights which an index names."""
     try:
-        if not index.is_file():
-            raise OSError(0, "no regular file")
         return {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{index} is damaged.", "Copy or fetch the file again.") from None

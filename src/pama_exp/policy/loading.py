@@ -110,6 +110,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     # Without these files transformers would make an empty tokenizer of the model's class.
     if not any(path for pattern in _VOCABULARIES for path in Path(folder).glob(pattern)):
         raise UserError(f"{folder} holds no tokenizer.", "Save it beside the model.")
+    repositories.check_regular(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), padding_side="left", local_files_only=True, trust_remote_code=False

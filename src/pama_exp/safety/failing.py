@@ -102,6 +102,7 @@ def _keep(text: str, folder: Path | None) -> Path | None:
     """Written in the run's folder, else in a temporary file of mode 0600; None where neither can be."""
     if folder is not None and (folder / "status.json").is_file() and (folder / "config.yaml").is_file():
         try:
+            (folder / TRACEBACK).unlink(missing_ok=True)  # it may be a link
             (folder / TRACEBACK).write_text(text, encoding="utf-8", errors="backslashreplace")
             return folder / TRACEBACK
         except OSError:

@@ -246,7 +246,8 @@ class RunRecord:
                 self.write_status(state, step, detail)
             except OSError:
                 content = {"state": state, "step": step, "detail": detail[:200], "time": time.time()}
-                with (self.folder / "status.json").open("r+", encoding="utf-8") as file:
+                own = os.open(self.folder / "status.json", os.O_RDWR | os.O_NOFOLLOW)
+                with open(own, "r+", encoding="utf-8") as file:
                     file.write(json.dumps(content) + "\n")
                     file.truncate()
 
