@@ -14,7 +14,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: no thread may be there when this process forks
@@ -23,6 +22,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from pama_exp.errors import UserError, suggest
 
 from . import campaign, commands, damage, disk, forks, kills, page
+from .case import Case
 from .scenarios import SCENARIOS, Workshop
 
 PARTS = ("kills", "events", "damage", "disk", "commands")
@@ -75,10 +75,18 @@ def _run(options: argparse.Namespace) -> int:
         "commands": lambda: commands.bad_commands(workshop, options.commands, options.seed),
         "disk": lambda: disk.full_disks(workshop, options.sizes, names),
     }
-    cases = list(chain.from_iterable(made[part]() for part in parts if part in made))
+    cases = _in_turn([list(made[part]()) for part in parts])
     verdicts = campaign.work(cases, kept, options.minutes)
     page.publish(list(campaign.load(kept).values()), options.results, options.document, disk.means())
     return 1 if any(verdict.faults for verdict in verdicts) else 0
+
+
+def _in_turn(parts: Sequence[Sequence[Case]]) -> list[Case]:
+    """All parts' cases side by side, so that a campaign cut short is a smaller one of every part."""
+    placed = [
+        ((i + 0.5) / len(cases), number, case) for number, cases in enumerate(parts) for i, case in enumerate(cases)
+    ]
+    return [case for *_, case in sorted(placed, key=lambda each: each[:2])]
 
 
 def _of(name: str, text: str, valid: Sequence[str]) -> list[str]:
