@@ -259,7 +259,7 @@ class RunRecord:
         Raises:
             UserError: if it is missing or damaged.
         """
-        written = reading.read_json(self.folder / "status.json", reading.check_status)
+        written = dict(redacted(reading.read_json(self.folder / "status.json", reading.check_status)))
         if written.get("state") not in ("running", "complete"):
             return written
         if written["state"] == "running" and self.is_locked():

@@ -14,6 +14,7 @@ from typing import Any
 
 from pama_exp.config.naming import shown
 from pama_exp.errors import UserError
+from pama_exp.safety.secrets import redacted
 from pama_exp.storage import files
 
 KEY = "sha256"
@@ -34,7 +35,7 @@ def summed(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verified(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result without the sums.
+    """The result without the sums, and without secrets, whoever wrote it.
 
     Raises:
         UserError: for the first file that is not what it was, or is gone; generations may be.
@@ -53,7 +54,7 @@ def verified(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
             is_same = False
         if not is_same:
             raise _changed(path)
-    return plain
+    return dict(redacted(plain))
 
 
 def check(folder: Path, name: str) -> None:
