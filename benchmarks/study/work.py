@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import queue
 import shutil
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -51,7 +53,8 @@ def work(jobs: Sequence[Job], root: Path, extra: Sequence[str], workers: int, de
 
 
 def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:
-    """One worker: takes jobs until there are none, or it is too late to start another."""
+    """One worker: takes jobs until there are none, or it is too late to start another, or the study was killed."""
+    threading.Thread(target=_leave_with_the_study, daemon=True).start()
     while time.time() < deadline:
         try:
             job = waiting.get(timeout=1)
@@ -66,6 +69,14 @@ def _serve(waiting: Any, done: Any, root: Path, deadline: float) -> None:
             (root / job.name).parent.mkdir(parents=True, exist_ok=True)
             (root / f"{job.name}.error").write_text(traceback.format_exc())
         done.put((job.name, time.time() - started, time.process_time() - processor, error))
+
+
+def _leave_with_the_study() -> None:
+    """The process that started this one is gone, however it ended: nobody waits for the rows any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _run(job: Job, root: Path) -> None:

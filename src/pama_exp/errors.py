@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 import sysconfig
 import traceback
@@ -16,6 +17,7 @@ from pama_exp.safety.secrets import HINT, redact
 _PACKAGE = Path(__file__).parent
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 _MAX_LISTED = 200  # characters of the names that a hint lists
+_LONG_WORD = re.compile(r"\S{220,}")  # no word of an error is longer
 
 
 class UserError(Exception):
@@ -30,13 +32,18 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, hint: str) -> None:
-        self.message = redact(message)
-        self.hint = redact(hint)
+        self.message = _LONG_WORD.sub(_shortened, redact(message))
+        self.hint = _LONG_WORD.sub(_shortened, redact(hint))
         self.is_shared = False
         super().__init__(self.message, self.hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}"
+
+
+def _shortened(match: re.Match[str]) -> str:
+    """The word's beginning and end: whoever typed it knows the rest."""
+    return f"{match[0][:120]}…{match[0][-40:]}"
 
 
 class Interrupted(BaseException):

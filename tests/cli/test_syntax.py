@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from importlib.metadata import version
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -64,3 +65,11 @@ def test_an_unknown_flag_is_refused_in_two_lines(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["run.py", "--multirn"])
     with pytest.raises(UserError, match="--multirn"):
         syntax.arguments()
+
+
+def test_the_version_is_the_packages_own(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run.py", "--version"])
+    with pytest.raises(SystemExit) as left:
+        syntax.arguments()
+    assert left.value.code == 0
+    assert capsys.readouterr().out.strip() == f"pama-exp {version('pama-exp')}"

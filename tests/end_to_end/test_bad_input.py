@@ -3,6 +3,7 @@
 import pytest
 
 from commands import FAST, run_command, run_config, run_here
+from pama_exp.cli.command_line import check_command_line
 from pama_exp.errors import UserError
 
 MISTAKES = [
@@ -57,6 +58,13 @@ MISTAKES = [
     (["training.gramian.target=adapter"], ["adapter"]),
     (["training.gramian.sketch_dimension=0"], ["sketch_dimension=0"]),
     (["output=/proc/run"], ["/proc/run"]),
+    (["rollout=3"], ["rollout=3", "fast"]),
+    (["logger=[]"], ["logger=[]", "wandb"]),
+    (["stage._target_=builtins.eval"], ["builtins.eval", "(setup, record)"]),
+    (["stage._target_=pama_exp.cli.app.main"], ["pama_exp.cli.app.main", "(setup, record)"]),
+    (["cache_dir=' '"], ["cache_dir", "not blank"]),
+    (["stage=evaluate", f"evaluate.run='{'y' * 300}'"], ["evaluate.run=y", "policy/"]),
+    (["data=file", f"data.path='{'y' * 300}'", "model.path=/nowhere/at/all"], ["/nowhere/at/all"]),
 ]
 
 
@@ -73,6 +81,19 @@ def test_a_mistake_is_named_before_any_work(overrides, said, tmp_path):
     for word in said:
         assert word in str(caught.value)
     assert not list(cache.glob("*")), "nothing may be trained before a mistake that can be known is named"
+
+
+def test_a_folder_of_options_that_is_none_is_named():
+    with pytest.raises(UserError, match="--config-dir=/nowhere/at/all"):
+        check_command_line(["seed=0"], "/nowhere/at/all")
+
+
+def test_no_word_of_a_mistake_is_longer_than_a_line_bears():
+    said = UserError(f"evaluate.run=/{'y' * 5000}/end is none.", "x" * 219)
+    assert len(said.message) < 220
+    assert said.message.startswith("evaluate.run=/yyy")
+    assert said.message.endswith("y/end is none.")
+    assert said.hint == "x" * 219
 
 
 @pytest.mark.slow("starts a process for each mistake")

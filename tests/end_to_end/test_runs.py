@@ -114,3 +114,23 @@ def test_a_finished_run_is_not_run_again_without_force(tmp_path, shared_cache, c
     assert "force=true" in capfd.readouterr().out
     run_here("reward=gold", "force=true", output=tmp_path / "run", cache=shared_cache)
     assert (record.folder / "result.json").stat().st_mtime_ns != stamp
+
+
+@pytest.mark.parametrize("stage", ["align", "evaluate"])
+def test_the_printed_share_can_be_recomputed_from_the_recorded_responses(stage, tmp_path, shared_cache):
+    """Share: the area below the mean rewards over that below the true front, here a polygon's."""
+    names = ["harmless", "concise"]
+    count = ["data.evaluation_prompts=90", "evaluate.prompts=90"]
+    words = [f"stage={stage}", "reward=gold", f"objectives=[{','.join(names)}]", *count]
+    record = run_here(*words, output=tmp_path / "run", cache=shared_cache)
+    rows = [row for row in record.read_generations() if row.get("split") == "test"]
+    assert len({row["prompt"] for row in rows}) == len(rows) == 90
+    result = record.read_result()
+    means = [np.mean([row[f"gold/{name}"] for row in rows]) for name in names]
+    assert means == pytest.approx([result["objectives"][name]["after"]["gold"] for name in names], abs=1e-6)
+    settings = record.read_config()["data"]["world"]
+    points = FactWorld(**settings).true_front(names, "test").points
+    corners = sorted({tuple(point) for point in points}, key=lambda point: (point[0], -point[1]))
+    x, y = np.array([(0.0, max(y for _, y in corners)), *corners, (max(x for x, _ in corners), 0.0)]).T
+    area = np.sum((x[1:] - x[:-1]) * (y[1:] + y[:-1])) / 2
+    assert 0.1 < result["true_hypervolume_share"]["after"] == pytest.approx(np.prod(means) / area, abs=1e-4)

@@ -1,6 +1,7 @@
 """Whether weights are pickled is decided by the files that are loaded; an exported folder is what was written."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -132,3 +133,16 @@ def test_an_adapter_of_itself_is_refused(policy):
     (policy / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": str(policy)}))
     with pytest.raises(UserError, match="adapter too"):
         load_model(policy)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "value_heads.safetensors", "model.safetensors.index.json"])
+@pytest.mark.parametrize("kind", ["a link to itself", "a pipe"])
+def test_what_is_no_file_is_refused_and_not_waited_for(kind, name, policy):
+    (policy / files.MANIFEST).unlink(missing_ok=True)
+    (policy / name).unlink(missing_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(policy / name)
+    else:
+        (policy / name).symlink_to(name)
+    with pytest.raises(UserError, match=name):
+        repositories.check_whole(policy)

@@ -123,6 +123,8 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         (OSError(errno.EIO, os.strerror(errno.EIO)), True),
         (raised(RuntimeError("while saving"), FULL), True),
         (RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file"), True),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 332416 vs 332308"), True),
+        (RuntimeError("unexpected pos 3 vs 4"), False),
         (RuntimeError('I/O error: Os { code: 28, kind: StorageFull, message: "No space left on device" }'), True),
         (OSError(errno.ENOENT, os.strerror(errno.ENOENT)), False),
         (RuntimeError("shapes do not match"), False),

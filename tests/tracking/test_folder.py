@@ -259,7 +259,11 @@ def test_a_run_with_a_checkpoint_has_begun_and_is_not_undone(tmp_path):
 
 def test_what_killed_processes_left_is_cleaned_up_and_nothing_like_it(tmp_path):
     run = finished(tmp_path / "run")
-    stale = [f".{name}.4711" for name in OWN if "." in name] + [".probe-12", "checkpoints/unfinished.tmp"]
+    stale = [f".{name}.4711" for name in OWN if "." in name] + [
+        ".probe-12",
+        "checkpoints/unfinished.tmp",
+        "checkpoints/unfinished.json",
+    ]
     kept = [".result.json.bak", ".probe-x", ".other.4711", "unfinished.tmp", "policy/.result.json.1"]
     for name in [*stale, *kept]:
         (run / name).write_text("half")
@@ -271,3 +275,20 @@ def test_what_killed_processes_left_is_cleaned_up_and_nothing_like_it(tmp_path):
     link(linked / "checkpoints", other)
     settle(linked)
     assert (other / "unfinished.tmp").exists(), "links are not followed"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "front.png", "policy", "policy/model.safetensors", "checkpoints/x"])
+def test_a_run_writes_through_no_link(name, tmp_path):
+    kept, run = thesis(tmp_path / "thesis"), finished(tmp_path / "run")
+    for folder in ("checkpoints", "wandb"):
+        (run / folder).mkdir(exist_ok=True)
+    link(run / "wandb" / "latest-run", run)  # W&B's own
+    link(run / "notes", kept)  # which no run writes
+    folders.refuse_links(run)
+    if (run / name).is_dir():
+        folders.shutil.rmtree(run / name)
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).unlink(missing_ok=True)
+    link(run / name, kept / "thesis.tex")
+    with pytest.raises(UserError, match=f"{name} is a link, to {kept}"):
+        folders.refuse_links(run)

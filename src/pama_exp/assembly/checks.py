@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,9 +35,9 @@ def check_inputs(config: Config) -> None:
         UserError: for the first that is missing.
     """
     backends.check(config.logger.kinds)
-    if config.evaluate.run is None and config.model.path is not None and not Path(config.model.path).is_dir():
+    if config.evaluate.run is None and config.model.path is not None and not os.path.isdir(config.model.path):
         raise UserError(f"model.path={config.model.path} is not a folder.", "Give a folder in Hugging Face format.")
-    if config.evaluate.run is not None and not (Path(config.evaluate.run) / "policy").is_dir():
+    if config.evaluate.run is not None and not os.path.isdir(Path(config.evaluate.run) / "policy"):
         raise UserError(f"evaluate.run={config.evaluate.run} holds no policy/ folder.", "Name a finished run's folder.")
 
 

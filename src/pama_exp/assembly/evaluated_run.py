@@ -5,6 +5,7 @@ The run may be another person's: its record is read as plain values, and may nam
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -18,7 +19,7 @@ from pama_exp.config.domains import scorer_node
 from pama_exp.config.naming import VOLATILE
 from pama_exp.config.schema import CONF, ConditioningConfig, Config, DataConfig, typed
 from pama_exp.errors import UserError
-from pama_exp.tracking import reading
+from pama_exp.tracking import reading, sums
 from pama_exp.tracking.console import note
 from pama_exp.tracking.folder import CONFIG
 
@@ -84,7 +85,7 @@ def _read(folder: Path) -> dict[str, Any]:
         UserError: if it cannot be read, or is no configuration of a run.
     """
     path = folder / CONFIG
-    if not (folder / "policy").is_dir():
+    if not os.path.isdir(folder / "policy"):
         raise UserError(f"evaluate.run={folder} holds no policy/ folder.", "Name a finished run's folder.")
     config: dict[str, Any] = {}
     with suppress(UserError, OSError):
@@ -94,6 +95,7 @@ def _read(folder: Path) -> dict[str, Any]:
             f"evaluate.run={folder}: {CONFIG} is missing or damaged, so what the policy is for is not known.",
             f"Evaluate the policy by itself: model.path={folder / 'policy'} in place of evaluate.run.",
         )
+    sums.check(folder, CONFIG)
     check_plain(config, f"evaluate.run={folder}")
     if not isinstance(config.get("conditioning"), dict):
         config["conditioning"] = asdict(ConditioningConfig())

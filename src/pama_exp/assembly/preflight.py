@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,8 +320,8 @@ def _size(size: float) -> str:
 
 
 def _is_model(path: str) -> bool:
-    return any((Path(path) / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return any(os.path.isfile(Path(path) / name) for name in ("config.json", "adapter_config.json"))
 
 
 def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).is_file() else []
+    return Path(path).read_text().splitlines() if os.path.isfile(path) else []

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp.cli import syntax
+from pama_exp.config.naming import shown
 from pama_exp.config.schema import CONF
 from pama_exp.errors import UserError, refuse_secrets, suggest
 from pama_exp.safety.secrets import secrets_of_words
@@ -36,6 +37,8 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None = None, 
             or bad syntax.
     """
     refuse_secrets(secrets_of_words(overrides))
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir={shown(config_dir)[:120]} is no folder.", "Name the folder of your own options.")
     parsed = syntax.parse(overrides)
     if not (multirun or "hydra.mode=MULTIRUN" in overrides):
         _check_one(parsed, overrides, config_dir)
@@ -66,6 +69,7 @@ def _representatives(overrides: Sequence[Override]) -> list[list[str]]:
 
 def _check_one(parsed: Sequence[Override], overrides: Sequence[str], config_dir: str | None) -> None:
     _check_objectives(parsed)
+    _check_options(parsed, config_dir)
     extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -98,6 +102,19 @@ def _check_objectives(overrides: Sequence[Override]) -> None:
                 raise UserError(
                     "objectives=[] names no objective.", "Give one or more: 'objectives=[helpful,concise]'."
                 )
+
+
+def _check_options(overrides: Sequence[Override], config_dir: str | None) -> None:
+    """A group is given the name of one of its options; objectives may be a list."""
+    for override in overrides:
+        group, value = str(override.key_or_group), override.value()
+        is_list = isinstance(value, list) and group != "objectives"
+        if override.is_sweep_override() or not (is_list or isinstance(value, int | float)):
+            continue
+        found = {path.stem for folder in config_folders(config_dir) for path in (folder / group).glob("*.yaml")}
+        if found:
+            given = str(override.input_line).partition("=")[2][:60]
+            raise UserError(f"{group}={given} is no option's name.", suggest(given, sorted(found)))
 
 
 def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[str]) -> UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import os
 import sys
@@ -98,8 +99,9 @@ def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
                 summary(result)
                 return result
         try:
-            if config.force:
+            if config.force or record.is_complete:
                 folders.set_aside(record.folder)
+            folders.refuse_links(record.folder)
             record.write_config(values, volatile=VOLATILE)
             record.write_environment(sys.argv)
             if not folders.has_checkpoint(record.folder):
@@ -190,12 +192,14 @@ def quieten() -> None:
 
 def _stage(config: schema.Config) -> Stage:
     module, _, name = str(config.stage.get("_target_", "")).rpartition(".")
+    hint = "Name a function (setup, record) -> result."
     try:
-        return cast(Stage, getattr(import_path.import_module(module), name))
+        found = getattr(import_path.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"stage._target_={module}.{name}: {error}.", "Name a function (setup, record) -> result."
-        ) from None
+        raise UserError(f"stage._target_={module}.{name}: {error}.", hint) from None
+    if not inspect.isfunction(found) or len(inspect.signature(found).parameters) != 2:
+        raise UserError(f"stage._target_={module}.{name} is no function of a setup and a record.", hint)
+    return cast(Stage, found)
 
 
 def _perform(stage: Stage, setup: Setup, record: RunRecord) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -40,6 +41,9 @@ def arguments() -> Namespace:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
+    for action in parser._actions:
+        if "--version" in action.option_strings:  # Hydra would tell its own
+            vars(action)["version"] = f"pama-exp {version('pama-exp')}"
     return parser.parse_args()
 
 

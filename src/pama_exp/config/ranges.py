@@ -64,6 +64,18 @@ class Range:
         return " or ".join([bounds, *map(str, self.also)])
 
 
+@dataclass(frozen=True)
+class Filled:
+    """Text that is not blank: a blank path would be the current folder."""
+
+    def admits(self, value: Any) -> bool:
+        """Whether there is a character to be seen."""
+        return bool(str(value).strip())
+
+    def __str__(self) -> str:
+        return "that is not blank"
+
+
 @dataclass(frozen=True, init=False)
 class OneOf:
     """A choice among a few values."""

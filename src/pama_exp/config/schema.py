@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from pama_exp.config.ranges import Bounds, OneOf, Range, Shares
+from pama_exp.config.ranges import Bounds, Filled, OneOf, Range, Shares
 from pama_exp.config.validity import check_architecture, check_scorers, check_stage, check_unused, merged, setting
 from pama_exp.errors import refuse_secrets
 from pama_exp.safety.secrets import secrets_in
@@ -298,7 +298,7 @@ class Config:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = setting(0, _SEED)
     output: str = "???"
-    cache_dir: str = "???"
+    cache_dir: str = setting("???", Filled())
     force: bool = False
     preflight: bool = False
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import lzma
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,9 +42,9 @@ def find(path: str | None, repo_id: str | None, revision: str | None, patterns: 
         folder = repositories.resolve(str(repo_id), revision, "dataset")
     else:
         folder = Path(path)
-    if folder.is_file():
+    if os.path.isfile(folder):
         return [folder]
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"data.path={path} is not there.", "Give a JSONL, JSON, CSV or parquet file or a folder.")
     wanted = list(patterns) or [f"**/{pattern}" for pattern in _TABLES]
     for pattern in wanted:

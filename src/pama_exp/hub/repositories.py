@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TIMEOUT = 3.0  # seconds
+_MAX_TEXT_BYTES = 2**28  # of a configuration or a tokenizer
 
 
 def cached(repo_id: str, revision: str | None = None, kind: Kind = "model") -> Path | None:
@@ -150,6 +152,19 @@ def _named_weights(folder: Path) -> str | None:
     return None if named is None else str(named)
 
 
+def check_regular(folder: str | Path) -> None:
+    """The folder holds files and folders alone, and no text larger than a model's is: nothing to be waited for.
+
+    Raises:
+        UserError: for the first that is a pipe, a link to nothing, or too large.
+    """
+    for path in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else ():
+        if not path.is_file() and not path.is_dir():
+            raise UserError(f"{path} is no file, or a link to none.", "Copy or fetch the file again.")
+        if path.suffix in (".json", ".txt", ".jinja", ".model") and path.stat().st_size > _MAX_TEXT_BYTES:
+            raise UserError(f"{path} is larger than any model's, {path.stat().st_size} bytes.", "Is the folder whole?")
+
+
 def check_whole(folder: str | Path) -> None:
     """Check that every safetensors file has the length that its header says, and that no file of an index is missing.
 
@@ -158,6 +173,7 @@ def check_whole(folder: str | Path) -> None:
     Raises:
         UserError: for the first file that fails.
     """
+    check_regular(folder)
     for index in Path(folder).glob("*.safetensors.index.json"):
         for shard in sorted(_shards(index)):
             if not shard.endswith(".safetensors") or Path(shard).name != shard:
@@ -170,7 +186,7 @@ def check_whole(folder: str | Path) -> None:
         try:
             with safe_open(file, "np"):
                 pass
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise UserError(f"{file} is damaged ({error}).", "Copy or fetch the file again.") from None
 
 

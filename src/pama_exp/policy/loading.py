@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     # Without these files transformers would make an empty tokenizer of the model's class.
     if not any(path for pattern in _VOCABULARIES for path in Path(folder).glob(pattern)):
         raise UserError(f"{folder} holds no tokenizer.", "Save it beside the model.")
+    repositories.check_regular(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), padding_side="left", local_files_only=True, trust_remote_code=False
@@ -207,7 +209,7 @@ def check_weights(folder: str | Path, allow_pickle: bool) -> None:
     Raises:
         UserError: if it does not.
     """
-    if not (Path(folder) / "config.json").is_file():
+    if not os.path.isfile(Path(folder) / "config.json"):
         raise UserError(f"{folder} holds no model (no config.json).", "Give a folder in Hugging Face format.")
     _check_files(Path(folder), allow_pickle)
 

@@ -21,6 +21,7 @@ from pama_exp.config.naming import VOLATILE, shown
 from pama_exp.errors import UserError
 from pama_exp.metrics.fronts import nondominated
 from pama_exp.report.curves import curve_keys, curves_of, points_for, rounded
+from pama_exp.safety.secrets import redacted
 from pama_exp.tracking import reading
 
 _FRONT_POINTS = 160
@@ -145,7 +146,7 @@ def reproduce(folder: Path) -> dict[str, Any]:
     """{command, source, versions} from environment.json: the run's command, its git commit and its package versions."""
     path = folder / "environment.json"
     try:
-        environment = reading.read_json(path, reading.check_environment)
+        environment = redacted(reading.read_json(path, reading.check_environment))
     except UserError:
         return {"command": "", "source": "environment.json is missing or damaged"}
     git = environment.get("git")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,15 @@ def check_kind(folder: str | Path) -> None:
     Raises:
         UserError: if it holds no model, or a causal language model.
     """
-    if not (Path(folder) / "config.json").is_file():
+    if not os.path.isfile(Path(folder) / "config.json"):
         raise UserError(f"{folder} holds no classifier (no config.json).", "Give a folder in Hugging Face format.")
-    kinds = json.loads((Path(folder) / "config.json").read_text()).get("architectures") or []
+    repositories.check_regular(folder)
+    try:
+        kinds = [
+            str(kind) for kind in json.loads((Path(folder) / "config.json").read_text()).get("architectures") or []
+        ]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _unreadable("configuration", folder, error) from None
     if any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
         raise UserError(
             f"{folder} holds a causal language model ({kinds[0]}), which scores no text.",
@@ -119,6 +126,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """
     if not any(path for pattern in _VOCABULARIES for path in Path(folder).glob(pattern)):
         raise UserError(f"{folder} holds no tokenizer.", "Save it beside the classifier.")
+    repositories.check_regular(folder)
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers and transformers raise many kinds

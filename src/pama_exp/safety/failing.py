@@ -21,7 +21,7 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 # What safetensors, torch and tempfile say of the same; they raise errors of their own.
 _SAID = re.compile(
     r"StorageFull|No space left on device|[Dd]isk quota exceeded|Input/output error|PytorchStreamWriter failed"
-    r"|No usable temporary directory"
+    r"|inline_container\.cc.* unexpected pos \d+ vs \d+|No usable temporary directory"
 )
 _LONGEST = 160  # characters of an error's own words
 
@@ -102,6 +102,7 @@ def _keep(text: str, folder: Path | None) -> Path | None:
     """Written in the run's folder, else in a temporary file of mode 0600; None where neither can be."""
     if folder is not None and (folder / "status.json").is_file() and (folder / "config.yaml").is_file():
         try:
+            (folder / TRACEBACK).unlink(missing_ok=True)  # it may be a link
             (folder / TRACEBACK).write_text(text, encoding="utf-8", errors="backslashreplace")
             return folder / TRACEBACK
         except OSError:

@@ -76,7 +76,7 @@ def _conclude(
     """Evaluate the aligned policy on the test prompts, draw the pictures, and put the result together."""
     assert evaluator.before is not None
     evaluation = module.evaluate_policy(test, EVALUATION_SEED)
-    rows = [{"split": "test", **row} for row in evaluation.rows(limit=64)]
+    rows = [{"split": "test", **row} for row in evaluation.rows()]
     record.log_generations(setup.config.training.steps, rows)
     before, after, front = evaluator.before, evaluation.means(), setup.front("test")
     share = {"before": front.share_of(before), "after": front.share_of(after)}

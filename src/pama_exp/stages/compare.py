@@ -10,6 +10,7 @@ from pama_exp.comparison import compare, load_runs, split_by_objectives
 from pama_exp.comparison.load import damaged
 from pama_exp.comparison.pictures import draw
 from pama_exp.comparison.write import tables, write
+from pama_exp.config.naming import slug
 from pama_exp.errors import UserError
 from pama_exp.tracking.console import note, table
 from pama_exp.tracking.record import RunRecord
@@ -32,7 +33,7 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
     written = []
     for runs in finished or parts[:1]:
         comparison = compare(runs, settings.baseline)
-        folder = record.folder if len(finished) == 1 else record.folder / "+".join(comparison.objectives)
+        folder = record.folder if len(finished) == 1 else record.folder / slug(*comparison.objectives)
         folder.mkdir(exist_ok=True)
         write(comparison, folder)
         draw(comparison, folder)

@@ -21,7 +21,7 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
     stream = held_out(setup, module, e.split, e.prompts)
     evaluation = module.evaluate_policy(stream, EVALUATION_SEED)
     record.log_metrics(0, evaluation.metrics())
-    record.log_generations(0, [{"split": e.split, **row} for row in evaluation.rows(limit=64)])
+    record.log_generations(0, [{"split": e.split, **row} for row in evaluation.rows()])
     means, front = evaluation.means(), setup.front(e.split)
     points = {}
     if conditioning.name != "none":

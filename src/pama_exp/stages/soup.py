@@ -50,7 +50,7 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
             record.log_metrics(
                 index, evaluation.metrics() | {f"soup/{name}": share for name, share in preference.items()}
             )
-            record.log_generations(index, [{"split": "test", **row} for row in evaluation.rows(limit=32)])
+            record.log_generations(index, [{"split": "test", **row} for row in evaluation.rows()])
             points.append(operating_point(preference, means, front))
             bar.advance({name: rewards.mean().item() for name, rewards in evaluation.proxy.items()})
     return _result(of_experts.config, record, experts, points)

@@ -51,6 +51,14 @@ def reason_of(status: int) -> str:
 
 
 def stop_with_sweep() -> None:
-    """Called by a job: on Linux, have the system stop it (it writes a checkpoint) if its sweep is killed."""
-    if sys.platform == "linux" and os.environ.get(_SWEEP) == str(os.getppid()):
+    """Called by a job: on Linux, have the system stop it (it writes a checkpoint) if its sweep is killed.
+
+    A job, which leads a session of its own, ends here if its sweep was killed while the job was starting.
+    """
+    sweep = os.environ.get(_SWEEP)
+    if sys.platform != "linux" or sweep is None:
+        return
+    if sweep == str(os.getppid()):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if sweep != str(os.getppid()) and os.getsid(0) == os.getpid():
+        sys.exit(128 + signal.SIGTERM)

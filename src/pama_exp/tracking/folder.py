@@ -51,7 +51,7 @@ OWN = (
 )
 _REPLACING, _REPLACED, _DISCARDED = ".replacing", ".replaced", ".discarded"
 _TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, OWN))})\.\d+|\.probe-\d+")
-_UNFINISHED = "unfinished.tmp"  # a checkpoint that is being written
+_UNFINISHED = ("unfinished.tmp", "unfinished.json")  # a checkpoint that is being written, and what is beside it
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _HINT = "Give output=FOLDER, a folder that is new, empty, or a run's own."
 
@@ -171,6 +171,24 @@ def own(folder: Path) -> list[Path]:
     return [folder / name for name in OWN if os.path.lexists(folder / name)]
 
 
+def refuse_links(folder: Path) -> None:
+    """Nothing that a run writes in its folder is a link: it would write to whatever the link points to.
+
+    W&B, which keeps links to its own newest files, sees to itself.
+
+    Raises:
+        UserError: for the first that is one.
+    """
+    for path in own(folder):
+        inner = path.rglob("*") if _is_real_folder(path) and path.name != "wandb" else ()
+        linked = next((each for each in (path, *inner) if each.is_symlink()), None)
+        if linked is not None:
+            raise UserError(
+                f"{linked} is a link, to {os.path.realpath(linked)}, which this run would write to.",
+                "Remove the link, or give another output=FOLDER.",
+            )
+
+
 def clear(folder: Path) -> None:
     """Delete the run's own files; the configuration, by which a run is known, goes last."""
     for path in sorted(own(folder), key=lambda path: path.name == CONFIG):
@@ -208,4 +226,4 @@ def _temporary(folder: Path) -> Iterator[Path]:
     """Files that processes left which were killed while they wrote."""
     yield from [folder / name for name in os.listdir(folder) if name != LOCK and _is_trace(name)]
     if not (folder / "checkpoints").is_symlink():
-        yield folder / "checkpoints" / _UNFINISHED
+        yield from [folder / "checkpoints" / name for name in _UNFINISHED]

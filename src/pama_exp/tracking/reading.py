@@ -15,6 +15,7 @@ import yaml
 
 from pama_exp.config.naming import shown
 from pama_exp.errors import UserError
+from pama_exp.safety.secrets import redacted
 from pama_exp.storage import files
 
 Check = Callable[[Any, str], None]  # (value, where) → ValueError with the reason
@@ -39,8 +40,8 @@ def read_json(path: Path, check: Check) -> dict[str, Any]:
 
 
 def read_yaml(path: Path, check: Check) -> dict[str, Any]:
-    """Likewise of yaml, without tags of any language and without interpolation."""
-    return _read(path, lambda text: yaml.load(text, Loader=_LOADER), check)
+    """Likewise of yaml, without tags of any language, without interpolation, and without secrets."""
+    return dict(redacted(_read(path, lambda text: yaml.load(text, Loader=_LOADER), check)))
 
 
 def checked(path: Path, content: dict[str, Any], check: Check) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import yaml
 from pama_exp.errors import UserError
 from pama_exp.safety.secrets import redact, redacted
 from pama_exp.storage.csv_table import write_records
-from pama_exp.tracking import checkpoints, locks, reading
+from pama_exp.tracking import checkpoints, locks, reading, sums
 from pama_exp.tracking import folder as folders
 
 _PACKAGES = (
@@ -246,7 +246,8 @@ class RunRecord:
                 self.write_status(state, step, detail)
             except OSError:
                 content = {"state": state, "step": step, "detail": detail[:200], "time": time.time()}
-                with (self.folder / "status.json").open("r+", encoding="utf-8") as file:
+                own = os.open(self.folder / "status.json", os.O_RDWR | os.O_NOFOLLOW)
+                with open(own, "r+", encoding="utf-8") as file:
                     file.write(json.dumps(content) + "\n")
                     file.truncate()
 
@@ -258,7 +259,7 @@ class RunRecord:
         Raises:
             UserError: if it is missing or damaged.
         """
-        written = reading.read_json(self.folder / "status.json", reading.check_status)
+        written = dict(redacted(reading.read_json(self.folder / "status.json", reading.check_status)))
         if written.get("state") not in ("running", "complete"):
             return written
         if written["state"] == "running" and self.is_locked():
@@ -275,8 +276,8 @@ class RunRecord:
             self.write_status("complete", self.last_step())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """result.json, last and atomically."""
-        _write_json(self.folder / "result.json", result)
+        """result.json, last and atomically, with the sums of the files that it goes with."""
+        _write_json(self.folder / "result.json", sums.summed(self.folder, result))
 
     @property
     def is_complete(self) -> bool:
@@ -284,12 +285,12 @@ class RunRecord:
         return (self.folder / "result.json").is_file()
 
     def read_result(self) -> dict[str, Any]:
-        """What `write_result` wrote.
+        """What `write_result` was given.
 
         Raises:
-            UserError: if it is damaged.
+            UserError: if it or a file that it goes with is damaged.
         """
-        return reading.read_json(self.folder / "result.json", reading.check_result)
+        return sums.verified(self.folder, reading.read_json(self.folder / "result.json", reading.check_result))
 
     def _append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         with (self.folder / name).open("a") as file:

@@ -81,12 +81,12 @@ class Evaluation:
                 values |= distribution(f"eval/{kind}/{name}", rewards)
         return values
 
-    def rows(self, limit: int) -> list[dict[str, Any]]:
-        """The first `limit` generations, each a mapping of prompt, response and scores."""
+    def rows(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """The first `limit` generations (None: all), each a mapping of prompt, response and scores."""
         tables = {f"proxy/{k}": v for k, v in self.proxy.items()} | {f"gold/{k}": v for k, v in self.gold.items()}
         return [
             {"prompt": self.prompts[i], "response": self.responses[i], **{k: v[i].item() for k, v in tables.items()}}
-            for i in range(min(limit, len(self.prompts)))
+            for i in range(len(self.prompts))[:limit]
         ]
 
 
