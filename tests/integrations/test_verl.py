@@ -1,15 +1,18 @@
 """verl's registry with the solvers in it, and what they make of batches, compared with this project's own step."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from tensordict import NonTensorData, NonTensorStack
 
 pytest.importorskip("verl")
-core_algos = pytest.importorskip("verl.trainer.ppo.core_algos", exc_type=ImportError)
-ray_trainer = pytest.importorskip("verl.trainer.ppo.ray_trainer", exc_type=ImportError)
+pytest.importorskip("verl.trainer.ppo.ray_trainer", exc_type=ImportError)  # what verl itself needs may be missing
 
 from verl import DataProto
 from verl.trainer.config import AlgoConfig
+from verl.trainer.ppo import core_algos, ray_trainer
 
 from pama_exp.errors import UserError
 from pama_exp.integrations import verl as ours
@@ -114,6 +117,28 @@ def test_verls_trainer_hands_the_components_over():
     data = ray_trainer.compute_advantage(proto(scores, uid, mask), adv_estimator="pama", config=config)
     torch.testing.assert_close(data.batch["advantages"], estimated("pama", scores, uid, mask, settings()))
     assert data.batch["advantages"].abs().max() > 0.01
+
+
+def test_what_the_queue_of_a_v1_trainer_holds_is_handed_over():
+    scores, uid, mask = batch(9, [4, 4])
+    rows = [{"reward_extra_info": dict(zip(KEYS, column, strict=True))} for column in scores.T.tolist()]
+    extra = NonTensorStack(*[NonTensorData(row) for row in rows])
+    queue = SimpleNamespace(keys=list("abcdefgh"), partition_id="train")
+    trainer = SimpleNamespace(config=SimpleNamespace(algorithm=AlgoConfig(adv_estimator="pama", gdpo_reward_keys=KEYS)))
+
+    def fetch(keys, partition_id, select_fields):
+        assert (keys, partition_id, select_fields) == (queue.keys, "train", ["extra_fields"])
+        return {"extra_fields": extra}
+
+    def compute(trainer, batch):
+        data = proto(scores, uid, mask).select(non_tensor_batch_keys=["uid"])
+        return ray_trainer.compute_advantage(data, adv_estimator="pama", config=trainer.config.algorithm)
+
+    data = ours._fetching_components(compute, fetch)(trainer, queue)
+    expected = estimated("pama", scores, uid, mask, settings(gdpo_reward_weights=None))
+    torch.testing.assert_close(data.batch["advantages"], expected)
+    with pytest.raises(UserError, match="returns no 'helpful'"):
+        compute(trainer, queue)
 
 
 def test_a_kl_in_the_reward_is_charged_to_every_objective():
