@@ -19,7 +19,7 @@ from pama_exp.tracking import reading
 from pama_exp.tracking.record import RunRecord
 from pama_exp.world import FactWorld
 
-COMPARABLE = ("align", "soup")  # stages that end at an operating point and have a bill for it
+COMPARABLE = ("align", "soup", "imported")  # stages that end at an operating point
 _NOTHING: Mapping[str, Any] = {"objectives": {}, "solver": {"name": "–"}, "seed": 0, "stage": {"name": "unknown"}}
 # Settings of what is done with runs, not of a run.
 _ELSEWHERE = ("seed", "evaluate", "compare", "soup", "stage")
