@@ -1,21 +1,28 @@
 """verl's registry with the solvers in it, and what they make of batches, compared with this project's own step."""
 
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from tensordict import NonTensorData, NonTensorStack
 
 pytest.importorskip("verl")
 pytest.importorskip("verl.trainer.ppo.ray_trainer", exc_type=ImportError)  # what verl itself needs may be missing
 
+import verl
 from verl import DataProto
 from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo import core_algos, ray_trainer
 
 from pama_exp.errors import UserError
 from pama_exp.integrations import verl as ours
+from pama_exp.integrations.named_solvers import named_solver
 from pama_exp.rl import advantages
 from pama_exp.rl.masks import masked_mean
 
@@ -80,7 +87,7 @@ def test_every_solver_is_as_here_on_fifty_batches(name):
     """With groups of unequal sizes where the method has any meaning for them, and its state carried along."""
     core_algos.get_adv_estimator_fn(name)._combiners.clear()
     config = settings(solver=MOVES.get(name))
-    own = ours.made(name, WEIGHTS, 4, MOVES.get(name))
+    own = named_solver(name, WEIGHTS, 4, MOVES.get(name))
     is_ragged = not hasattr(own, "group_size")
     draw = np.random.default_rng(0)
     for step in range(50):
@@ -174,3 +181,29 @@ def test_settings_that_do_not_fit_are_told_in_two_lines(name, config, says):
     scores, uid, mask = batch(8, [4, 4])
     with pytest.raises(UserError, match=says):
         estimated(name, scores, uid, mask, settings(**config))
+
+
+@pytest.mark.parametrize("script", ["one_node.sh", "many_nodes.sh"])
+def test_the_recipes_commands_compose_with_verls_configuration(tmp_path, script):
+    """The scripts are run with a `python` that writes down what it is given."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n')
+    python.chmod(0o755)
+    given = {"MODEL": "model", "TRAIN": "a.parquet", "TEST": "b.parquet", "NODES": "4", "SOLVER": "rvpo"}
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    words = [str(ROOT / "examples" / "verl" / script), "+algorithm.solver.anneal_steps=100"]
+    subprocess.run(words, env=environment(**given, **path), check=True)
+    module, *overrides = (tmp_path / "words").read_text().splitlines()[1:]
+    assert module == "verl.trainer.main_ppo"
+    with initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
+        config = compose("ppo_trainer", overrides)
+    own = ours.SolverEstimator("rvpo")._combiner(config.algorithm, list(config.algorithm.gdpo_reward_keys), 8).solver
+    assert own.k.over == 100
+    assert config.trainer.nnodes == (4 if script == "many_nodes.sh" else 1)
+    source = config.reward.custom_reward_function
+    spec = importlib.util.spec_from_file_location("rewards_of_the_recipe", source.path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, source.name)(data_source="x", solution_str="so so good", ground_truth=None)
+    assert set(config.algorithm.gdpo_reward_keys) <= set(found)
+    assert found["varied"] == pytest.approx(2 / 3)

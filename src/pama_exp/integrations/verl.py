@@ -21,21 +21,19 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
-from pama_exp.config.instantiate import build, locate, parameters
-from pama_exp.config.schema import CONF
 from pama_exp.errors import UserError
 from pama_exp.integrations.combining import Combiner, refuse_gradients
 from pama_exp.integrations.group_baselines import leave_one_out, standardise
-from pama_exp.solvers.solver import Solver
+from pama_exp.integrations.named_solvers import left_open, named_solver, names
 
 try:
     from verl.trainer.ppo import core_algos, ray_trainer
 except ImportError as error:
     raise UserError(f"verl cannot be imported ({error}).", "Install verl as its documentation says.") from None
 
+_SETTINGS = "+algorithm.solver"
 # What verl hands to its own gdpo alone: the reward components and the tensors of the batch.
 _HANDED: ContextVar[tuple[Mapping[str, Any], Mapping[str, Any]] | None] = ContextVar("handed", default=None)
 
@@ -126,57 +124,27 @@ class SolverEstimator:
         key = json.dumps([keys, weights, settings, is_standardised], default=str, sort_keys=True)
         if key not in self._combiners:
             baseline, label = (standardise, "standardise") if is_standardised else (leave_one_out, "leave_one_out")
-            solver = made(self.name, weights, group_size, settings)
+            solver = named_solver(self.name, weights, group_size, settings, _SETTINGS)
             self._combiners[key] = Combiner(solver, baseline, f"group/{label}", "verl")
         return self._combiners[key]
 
 
-def made(name: str, weights: list[float], group_size: int, settings: Mapping[str, Any] | None = None) -> Solver:
-    """The solver of this name, with these settings beside its yaml's.
-
-    Raises:
-        UserError: for a setting that it does not have, a value outside its range, or one that has to be given.
-    """
-    node = {**_shipped(name), **(settings or {})}
-    given: dict[str, Any] = {"weights": weights}
-    if "group_size" in parameters(locate(node, "algorithm.solver")):
-        given["group_size"] = group_size
-    for key in _left_open(node):
-        raise UserError(f"{name} is not told its {key}.", f"Give +algorithm.solver.{key}=NUMBER.")
-    kept = {key: value for key, value in node.items() if key not in ("weights", "name")}
-    solver: Solver = build(kept, "algorithm.solver", **given)
-    return solver
-
-
 def register() -> list[str]:
     """Register what verl can use; returns the names. verl's own estimators stay as they are."""
-    names = []
-    for path in sorted((CONF / "solver").glob("*.yaml")):
-        if path.stem in core_algos.ADV_ESTIMATOR_REGISTRY or not _is_usable(path.stem):
-            continue
-        core_algos.register_adv_est(path.stem)(SolverEstimator(path.stem))
-        names.append(path.stem)
-    return names
+    found = [name for name in names() if name not in core_algos.ADV_ESTIMATOR_REGISTRY and _is_usable(name)]
+    for name in found:
+        core_algos.register_adv_est(name)(SolverEstimator(name))
+    return found
 
 
 def _is_usable(name: str) -> bool:
     """Without gradients, and without validation."""
     try:
-        solver = made(name, [0.5, 0.5], 2, dict.fromkeys(_left_open(_shipped(name)), 1))
+        solver = named_solver(name, [0.5, 0.5], 2, dict.fromkeys(left_open(name), 1))
         refuse_gradients(solver, "verl")
     except UserError:
         return False
     return not solver.needs_validation
-
-
-def _shipped(name: str) -> dict[str, Any]:
-    node: dict[str, Any] = yaml.safe_load((CONF / "solver" / f"{name}.yaml").read_text())
-    return node
-
-
-def _left_open(node: Mapping[str, Any]) -> list[str]:
-    """Settings that follow others of this project's own configuration, such as a run's number of steps."""
-    return [key for key, value in node.items() if isinstance(value, str) and value.startswith("${")]
 
 
 def _handing_components(compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,8 +169,8 @@ def _fetching_components(compute: Callable[..., Any], fetch: Callable[..., Any])
             return compute(trainer, batch, *args, **kwargs)
         found = fetch(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         rows = [row.get("reward_extra_info", {}) for row in found["extra_fields"].tolist()]
-        names = {name for row in rows for name in row}
-        with handed({name: [row.get(name) for row in rows] for name in names}, {}):
+        keys = {key for row in rows for key in row}
+        with handed({key: [row.get(key) for row in rows] for key in keys}, {}):
             return compute(trainer, batch, *args, **kwargs)
 
     return wrapped
