@@ -6,8 +6,8 @@ cd "$(dirname "$0")"
 export VERL_USE_EXTERNAL_MODULES=pama_exp.integrations.verl # registers the solvers in every process that imports verl
 python -m verl.trainer.main_ppo \
   algorithm.adv_estimator="${SOLVER:-pama}" \
-  'algorithm.gdpo_reward_keys=[brief,varied]' \
-  'algorithm.gdpo_reward_weights=[0.5,0.5]' \
+  '+algorithm.gdpo_reward_keys=[brief,varied]' \
+  '+algorithm.gdpo_reward_weights=[0.5,0.5]' \
   reward.custom_reward_function.path="$PWD/../trl/rewards.py" \
   reward.custom_reward_function.name=compute_score \
   data.train_files="$TRAIN" \

@@ -20,6 +20,7 @@ from verl import DataProto
 from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo import core_algos, ray_trainer
 
+from commands import ROOT, environment
 from pama_exp.errors import UserError
 from pama_exp.integrations import verl as ours
 from pama_exp.integrations.named_solvers import named_solver
@@ -189,17 +190,18 @@ def test_the_recipes_commands_compose_with_verls_configuration(tmp_path, script)
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n')
     python.chmod(0o755)
-    given = {"MODEL": "model", "TRAIN": "a.parquet", "TEST": "b.parquet", "NODES": "4", "SOLVER": "rvpo"}
+    given = {"MODEL": "model", "TRAIN": "a.parquet", "TEST": "b.parquet", "SOLVER": "rvpo"}
+    nodes = {"NODES": "4"} if script == "many_nodes.sh" else {}
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     words = [str(ROOT / "examples" / "verl" / script), "+algorithm.solver.anneal_steps=100"]
-    subprocess.run(words, env=environment(**given, **path), check=True)
+    subprocess.run(words, env=environment(**given, **nodes, **path), check=True)
     module, *overrides = (tmp_path / "words").read_text().splitlines()[1:]
     assert module == "verl.trainer.main_ppo"
     with initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
         config = compose("ppo_trainer", overrides)
     own = ours.SolverEstimator("rvpo")._combiner(config.algorithm, list(config.algorithm.gdpo_reward_keys), 8).solver
     assert own.k.over == 100
-    assert config.trainer.nnodes == (4 if script == "many_nodes.sh" else 1)
+    assert config.trainer.nnodes == int(nodes.get("NODES", 1))
     source = config.reward.custom_reward_function
     spec = importlib.util.spec_from_file_location("rewards_of_the_recipe", source.path)
     module = importlib.util.module_from_spec(spec)

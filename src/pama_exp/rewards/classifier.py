@@ -94,9 +94,17 @@ class ClassifierScorer:
         if self.device is None:
             self.model.to(device)
 
-    @torch.no_grad()
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """Logits in the order of the responses; computed in batches of similar length.
+        """The label's logits in the order of the responses.
+
+        Raises:
+            UserError: for a text longer than the classifier's positions.
+        """
+        return self.sign * self.logits(prompts, responses)[:, self.label_index]
+
+    @torch.no_grad()
+    def logits(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, "B labels"]:
+        """All labels' logits in the order of the responses, on the processor; computed in batches of similar length.
 
         Raises:
             UserError: for a text longer than the classifier's positions.
@@ -108,12 +116,12 @@ class ClassifierScorer:
         rows = [row or [self.tokenizer.eos_token_id] for row in rows]  # a text of no tokens has an end
         self._check_lengths(rows)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        scores = torch.zeros(len(rows))
+        found = torch.zeros(len(rows), self.model.config.num_labels)
         for start in range(0, len(order), self.batch_size):
             index = order[start : start + self.batch_size]
             logits = logits_of(self.model, [rows[i] for i in index], self.tokenizer.pad_token_id)
-            scores[index] = self.sign * logits[:, self.label_index].float().cpu()
-        return scores
+            found[index] = logits.float().cpu()
+        return found
 
     def _plain(self, text: str) -> str:
         """Without the classifier's own marks, which would end or divide a text where it does not end."""

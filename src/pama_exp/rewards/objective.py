@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pama_exp.rewards.classifier import ClassifierScorer
 from pama_exp.rewards.http import HttpScorer
+from pama_exp.rewards.multi_head import MultiHead
 from pama_exp.rewards.normalise import Identity, Normaliser
 from pama_exp.rewards.scorer import Scorer, checked_score
 from pama_exp.types import PromptBatch
@@ -39,14 +40,16 @@ class Objective:
 
     def to(self, device: torch.device) -> None:
         """Compute there from now on, where the scorer has a model of its own."""
-        if isinstance(self.scorer, ClassifierScorer):
+        if isinstance(self.scorer, ClassifierScorer | MultiHead):
             self.scorer.to(device)
 
     @property
     def is_elsewhere(self) -> bool:
         """Whether the scorer computes where the policy does not: on a server, or on a device of its own."""
         scorer = self.scorer
-        return isinstance(scorer, HttpScorer) or (isinstance(scorer, ClassifierScorer) and scorer.device is not None)
+        if isinstance(scorer, ClassifierScorer | MultiHead):
+            return scorer.device is not None
+        return isinstance(scorer, HttpScorer)
 
     def gold_scores(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
         """The truth, where there is one."""
