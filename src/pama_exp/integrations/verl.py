@@ -2,7 +2,7 @@
 
 One import registers every solver that needs no gradients under its name, `algorithm.adv_estimator=pama`. Settings:
 
-- `+algorithm.gdpo_reward_keys=[helpful,brief]`: the components that the reward function returns, as for verl's own gdpo.
+- `+algorithm.gdpo_reward_keys=[helpful,brief]`: components that the reward function returns, as for verl's own gdpo.
 - `+algorithm.gdpo_reward_weights=[0.5,0.5]`: the solver's weights; equal where there are none.
 - `algorithm.norm_adv_by_std_in_grpo`: true: standardised within the group; false: the leave-one-out baseline.
 - `+algorithm.solver.SETTING=VALUE`: the solver's own settings.
