@@ -1,4 +1,4 @@
-"""`python -m pama_exp.runs [ROOT]`, `… show RUN`, `… diff A B`: runs looked at without a browser."""
+"""`python -m pama_exp.runs [ROOT]`, `… show RUN`, `… diff A B`, `… import FOLDER RUN`: runs without a browser."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pama_exp.comparison import Run, load_runs
+from pama_exp.comparison.importing import import_run
 from pama_exp.comparison.load import damaged, flatten
 from pama_exp.config.naming import VOLATILE, shown
 from pama_exp.errors import UserError
@@ -25,22 +26,27 @@ from pama_exp.tracking.console import note, print_error, summary
 _STATES = {"complete": "green", "running": "cyan", "interrupted": "yellow"}
 _HELP = """%(prog)s [ROOT]      every run under ROOT (default: runs)
        %(prog)s show RUN    one run: its state, its result, how it was made
-       %(prog)s diff A B    what two runs' configurations and results differ in"""
+       %(prog)s diff A B    what two runs' configurations and results differ in
+       %(prog)s import FOLDER RUN    a record in RUN of a policy that was trained and scored elsewhere"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print what is asked for; 2 for the user's mistakes."""
     parser = argparse.ArgumentParser("python -m pama_exp.runs", usage=_HELP)
-    parser.add_argument("words", nargs="*", metavar="WORD", help="ROOT, or show RUN, or diff A B")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="ROOT, or show RUN, diff A B, import FOLDER RUN")
     words = parser.parse_args(arguments).words or ["runs"]
-    counts = {"show": 2, "diff": 3}
+    counts = {"show": 2, "diff": 3, "import": 3}
     try:
         if len(words) != counts.get(words[0], 1):
-            raise UserError(f"'{' '.join(words)}' is not understood.", "Give [ROOT], show RUN, or diff A B.")
+            raise UserError(
+                f"'{' '.join(words)}' is not understood.", "Give [ROOT], show RUN, diff A B, or import FOLDER RUN."
+            )
         if words[0] == "show":
             show(_one(words[1]))
         elif words[0] == "diff":
             diff(_one(words[1]), _one(words[2]))
+        elif words[0] == "import":
+            note(f"The record is {shown(import_run(Path(words[1]), Path(words[2])).folder)}.")
         else:
             listing(load_runs([Path(words[0])]))
     except UserError as error:

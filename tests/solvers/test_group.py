@@ -43,6 +43,13 @@ def test_whitening_counts_responses_not_tokens_and_leaves_out_those_without_any(
     assert group.whiten_responses(torch.full((6, 4), 0.3), MASK).abs().sum() == 0
 
 
+def test_epsilon_is_added_to_the_deviation_of_the_sum():
+    total = GDPO(WEIGHTS, whiten=False).on_advantages(standardised(rewards()), MASK)[0]
+    deviation = total[:5, 0].numpy().std(ddof=1)  # of the five that have a token
+    plain, softened = (GDPO(WEIGHTS, epsilon=e).on_advantages(standardised(rewards()), MASK)[0] for e in (0.0, 0.5))
+    torch.testing.assert_close(softened, plain * float(deviation / (deviation + 0.5)))
+
+
 def test_a_group_that_does_not_vary_gives_nothing():
     given = rewards()
     given[:, :3] = 0.7

@@ -243,6 +243,8 @@ def _reading(config: Config) -> Reading:
         completion=d.completion,
         chosen=d.chosen,
         rejected=d.rejected,
+        choice=d.choice,
+        choice_kind=d.choice_kind,
         prefix_tokens=(d.prefix_tokens[0], d.prefix_tokens[1]),
         min_characters=d.min_characters,
         min_prompt_tokens=d.min_prompt_tokens,

@@ -18,7 +18,7 @@ from pama_exp.tracking import reading
 from pama_exp.tracking.record import RunRecord
 from pama_exp.world import FactWorld
 
-COMPARABLE = ("align", "soup")  # stages whose result is an operating point with its costs
+COMPARABLE = ("align", "soup", "imported")  # stages whose result is an operating point
 _EMPTY_CONFIG: Mapping[str, Any] = {"objectives": {}, "solver": {"name": "–"}, "seed": 0, "stage": {"name": "unknown"}}
 # Sections that say what is done with finished runs, and so are no settings of a run; the seed is told apart.
 _NOT_SETTINGS = ("seed", "evaluate", "compare", "soup", "stage")

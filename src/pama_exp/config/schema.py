@@ -98,6 +98,8 @@ class DataConfig:
     completion: str = "completion"
     chosen: str = "chosen"
     rejected: str = "rejected"
+    choice: str | None = None
+    choice_kind: str = setting("index", OneOf("index", "sign"))
     prefix_tokens: list[int] = setting([2, 7], Bounds(least=1, equal=True))
     min_characters: int = setting(1, Range(least=0))
     min_prompt_tokens: int = setting(1, Range(least=0))

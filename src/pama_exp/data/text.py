@@ -38,6 +38,8 @@ class Reading:
     completion: str = "completion"
     chosen: str = "chosen"
     rejected: str = "rejected"
+    choice: str | None = None  # a column that says which of the two is chosen; None: the first
+    choice_kind: str = "index"  # 0 or 1; or sign: of a strength that is below 0 where the first is better
     prefix_tokens: tuple[int, int] = (2, 7)
     min_characters: int = 1
     min_prompt_tokens: int = 1
@@ -49,6 +51,7 @@ class Reading:
     def __post_init__(self) -> None:
         for name, value in (
             ("format", self.format),
+            ("choice_kind", self.choice_kind),
             ("prefix_tokens", self.prefix_tokens),
             ("splits", dict(self.splits)),
         ):
@@ -133,22 +136,37 @@ class TextData:
         """
         chosen = column(self.table, self.reading.chosen, "data.chosen")
         rejected = column(self.table, self.reading.rejected, "data.rejected")
-        is_whole = self.reading.format == "whole"
-        pairs = [
-            (
-                "" if is_whole else self._plain.get(prompt, prompt),
-                self._response(chosen[i]),
-                self._response(rejected[i]),
-            )
-            for prompt, i in self._of(split, doubles=True)
-            if chosen[i] and rejected[i] and chosen[i] != rejected[i]
-        ]
+        is_whole, second_is_better = self.reading.format == "whole", self._second_is_better(len(chosen))
+        pairs = []
+        for prompt, i in self._of(split, doubles=True):
+            if chosen[i] and rejected[i] and chosen[i] != rejected[i] and second_is_better[i] is not None:
+                pair = (rejected[i], chosen[i]) if second_is_better[i] else (chosen[i], rejected[i])
+                better, worse = map(self._response, pair)
+                pairs.append(("" if is_whole else self._plain.get(prompt, prompt), better, worse))
         if not pairs:
             raise UserError(
                 f"No row of the {split} split holds two responses that differ.",
                 "Name their columns: data.chosen and data.rejected.",
             )
         return pairs
+
+    def _second_is_better(self, count: int) -> list[bool | None]:
+        """For each row: whether the response in `data.rejected` is the better one; None where neither is."""
+        if self.reading.choice is None:
+            return [False] * count
+        values = column(self.table, self.reading.choice, "data.choice")
+        wrong = [value for value in values if value is not None and not isinstance(value, int | float)]
+        if self.reading.choice_kind == "sign":
+            choices = [value > 0 if value else None for value in values] if not wrong else []
+        else:
+            wrong += [value for value in values if value not in (0, 1, None)]
+            choices = [None if value is None else value == 1 for value in values]
+        if wrong:
+            raise UserError(
+                f"data.choice={self.reading.choice} holds {str(wrong[0])[:40]!r}.",
+                "It holds 0 or 1; with data.choice_kind=sign numbers below 0 where the first response is better.",
+            )
+        return choices
 
     def read_prompts(self) -> Iterator[tuple[str | None, str | None]]:
         """(prompt, None) of each row: a text, in a chat template as a user's turn; or a conversation."""

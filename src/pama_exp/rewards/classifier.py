@@ -94,9 +94,17 @@ class ClassifierScorer:
         if self.device is None:
             self.model.to(device)
 
-    @torch.no_grad()
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
-        """Sign times logit of each response, in order; computed in batches of similar length.
+        """(B,) sign times the label's logit of each response, in order.
+
+        Raises:
+            UserError: for a text longer than the classifier's positions.
+        """
+        return self.sign * self.logits(prompts, responses)[:, self.label_index]
+
+    @torch.no_grad()
+    def logits(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, "B labels"]:
+        """All labels' logits of each response, in order, on the processor; computed in batches of similar length.
 
         Raises:
             UserError: for a text longer than the classifier's positions.
@@ -110,12 +118,12 @@ class ClassifierScorer:
         rows = [row or [self.tokenizer.eos_token_id] for row in rows]  # an empty text is an end token
         self._check_lengths(rows)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        scores = torch.zeros(len(rows))
+        all_logits = torch.zeros(len(rows), self.model.config.num_labels)
         for start in range(0, len(order), self.batch_size):
             index = order[start : start + self.batch_size]
             logits = logits_of(self.model, [rows[i] for i in index], self.tokenizer.pad_token_id)
-            scores[index] = self.sign * logits[:, self.label_index].float().cpu()
-        return scores
+            all_logits[index] = logits.float().cpu()
+        return all_logits
 
     def _plain(self, text: str) -> str:
         """The text without the classifier's special tokens, which would end or divide it."""

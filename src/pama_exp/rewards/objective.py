@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pama_exp.rewards.classifier import ClassifierScorer
 from pama_exp.rewards.http import HttpScorer
+from pama_exp.rewards.multi_head import MultiHead
 from pama_exp.rewards.normalise import Identity, Normaliser
 from pama_exp.rewards.scorer import Scorer, checked_score
 from pama_exp.types import PromptBatch
@@ -49,14 +50,16 @@ class Objective:
 
     def to(self, device: torch.device) -> None:
         """Move the scorer's model, if it has one, to the device."""
-        if isinstance(self.scorer, ClassifierScorer):
+        if isinstance(self.scorer, ClassifierScorer | MultiHead):
             self.scorer.to(device)
 
     @property
     def is_elsewhere(self) -> bool:
         """Whether the scorer runs on a server or on a device of its own, and so can run beside the others."""
         scorer = self.scorer
-        return isinstance(scorer, HttpScorer) or (isinstance(scorer, ClassifierScorer) and scorer.device is not None)
+        if isinstance(scorer, ClassifierScorer | MultiHead):
+            return scorer.device is not None
+        return isinstance(scorer, HttpScorer)
 
     def gold_scores(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, " B"]:
         """(B,) gold scores, higher is better; only for an objective that has `gold`."""

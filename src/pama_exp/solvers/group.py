@@ -36,21 +36,28 @@ class GDPO(Solver):
     Args:
         weights: w, one per objective.
         whiten: centre and scale the sum over the batch's responses, as the paper does.
+        epsilon: added to the deviation of the sum before dividing by it; TRL adds 1e-4.
+
+    Raises:
+        UserError: for a negative or infinite epsilon.
     """
 
     estimators = STANDARDISED
     takes_preferences = True
 
-    def __init__(self, weights: Sequence[float], whiten: bool = True) -> None:
+    @checked("solver")
+    def __init__(
+        self, weights: Sequence[float], whiten: bool = True, epsilon: Annotated[float, Range(least=0)] = 0.0
+    ) -> None:
         super().__init__(weights)
-        self.whiten = whiten
+        self.whiten, self.epsilon = whiten, epsilon
 
     def on_advantages(
         self, advantages: Float[Tensor, "N B T"], response_mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "1 B T"]:
         """The combined advantage."""
         combined = self.weighted_sum(advantages)
-        return (whiten_responses(combined, response_mask) if self.whiten else combined)[None]
+        return (whiten_responses(combined, response_mask, self.epsilon) if self.whiten else combined)[None]
 
 
 class RVPO(Solver):
@@ -120,8 +127,10 @@ class RVPO(Solver):
         self.k.steps = state["steps"]
 
 
-def whiten_responses(values: Float[Tensor, "B T"], response_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Values whitened over responses: (A − Ā) / s, with mean and sample deviation of the responses' means.
+def whiten_responses(
+    values: Float[Tensor, "B T"], response_mask: Bool[Tensor, "B T"], epsilon: float = 0.0
+) -> Float[Tensor, "B T"]:
+    """Values whitened over responses: (A − Ā) / (s + epsilon), with mean and sample deviation of the responses' means.
 
     Zero everywhere if the means do not vary, and off the mask.
     """
@@ -133,4 +142,4 @@ def whiten_responses(values: Float[Tensor, "B T"], response_mask: Bool[Tensor, "
     rounding = 10 * torch.finfo(values.dtype).eps * means.abs().max()
     if not bool(deviation > rounding):
         return torch.zeros_like(values)
-    return torch.where(response_mask, (values - means.mean()) / deviation, 0)
+    return torch.where(response_mask, (values - means.mean()) / (deviation + epsilon), 0)

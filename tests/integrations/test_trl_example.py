@@ -1,0 +1,42 @@
+"""The script of the documents trains, and what it leaves becomes a run's record."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("trl")
+
+import tiny
+from commands import ROOT, environment
+from pama_exp import load_runs
+from pama_exp.runs import main
+
+
+@pytest.mark.slow
+def test_the_script_trains_and_its_folder_is_imported(tmp_path):
+    model, prompts = tmp_path / "model", tmp_path / "prompts.jsonl"
+    tiny.language_model("llama").save_pretrained(model)
+    tiny.tokenizer().save_pretrained(model)
+    prompts.write_text("".join(json.dumps({"prompt": f"{a} {b}"}) + "\n" for a in "abcdef" for b in "gh"))
+    words = [
+        sys.executable,
+        str(ROOT / "examples" / "trl" / "train.py"),
+        str(model),
+        str(prompts),
+        str(tmp_path / "out"),
+    ]
+    words += ["--solver=gdpo", "--steps=2", "--batch=8", "--micro=4", "--tokens=5", "--unseen=4", "--weights=1,3"]
+    done = subprocess.run(
+        words, env=environment(PYTHONPATH=str(ROOT / "src")), capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "python -m pama_exp.runs import" in done.stdout
+    assert (tmp_path / "out" / "checkpoint-1" / "solver_state.pt").exists()
+    assert main(["import", str(tmp_path / "out"), str(tmp_path / "run")]) == 0
+    (run,) = load_runs([tmp_path / "run"])
+    assert run.solver == "trl-gdpo"
+    assert run.preference == {"brief": 0.25, "varied": 0.75}
+    assert [row["step"] for row in run.metrics if "reward/brief/mean" in row] == [1, 2]
+    assert len(run.generations) == 4
