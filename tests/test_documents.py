@@ -8,17 +8,18 @@ import pytest
 
 from commands import ROOT
 from pama_exp.cli import command_line
+from pama_exp.cli.help_text import EXAMPLES
 from pama_exp.config import resolvers
 from pama_exp.sweeping import search_path
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
-HELP = ROOT / "conf" / "config.yaml"  # what --help prints
 COMMANDS = sorted(
     {
         line.split("#")[0].split("`")[0].strip()
-        for d in (*DOCUMENTS, HELP)
+        for d in (*DOCUMENTS, ROOT / "conf" / "config.yaml")
         for line in re.findall(r"python run\.py[^\n|`]*", d.read_text())
     }
+    | {f"python run.py {words}" for words in EXAMPLES}
 )
 
 
