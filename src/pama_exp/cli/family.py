@@ -35,6 +35,7 @@ COMMANDS = {
     "solvers": Command("pama_exp.cli.listing", "solvers", "what solver= may be; with a NAME, its rule, settings, cost"),
     "models": Command("pama_exp.cli.listing", "models", "what model= may be; with a NAME, its yaml"),
     "objectives": Command("pama_exp.cli.listing", "objectives", "what objectives may be; with a NAME, its yaml"),
+    "settings": Command("pama_exp.cli.settings_help", "main", "what a key may be, its default and its meaning"),
     "runs": Command("pama_exp.cli.reading", "runs", "every run of a folder, a line each"),
     "show": Command("pama_exp.cli.reading", "show", "one run: its state, its result, the command that made it"),
     "diff": Command("pama_exp.cli.reading", "diff", "what two runs differ in, configuration and result"),

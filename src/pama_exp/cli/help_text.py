@@ -59,7 +59,7 @@ def text(prog: str, own: list[Path], width: int = 110) -> str:
                                break_on_hyphens=False)  # fmt: skip
     lines += ["", "== Flags =="]
     lines += _table(_FLAGS, width)
-    lines += ["", "docs/configuration.md says what each key means."]
+    lines += ["", f"{prog} settings WORD says what the keys that hold WORD mean."]
     return "\n".join(lines) + "\n"
 
 

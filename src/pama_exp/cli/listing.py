@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from pama_exp.config.comments import headline
 from pama_exp.config.places import CONF
 from pama_exp.errors import UserError, suggest
 
@@ -21,7 +22,7 @@ def solvers(arguments: list[str], prog: str) -> int:
     """Every solver with a line; one with all that its docstring says."""
     chosen, found = _asked("solver", arguments, prog)
     if chosen is None:
-        return _list("solver", {name: [_headline(path)] for name, path in found.items()}, ["is"], prog)
+        return _list("solver", {name: [headline(path)] for name, path in found.items()}, ["is"], prog)
     from pama_exp.cli.solver_help import entry
 
     sys.stdout.write(entry(chosen).text + "\n")
@@ -38,7 +39,7 @@ def models(arguments: list[str], prog: str) -> int:
         settings = _read(path)
         size = settings.get("parameters")
         gated = ", gated" if settings.get("gated") else ""
-        rows[name] = [_size(size), _headline(path), f"{settings.get('licence', '')}{gated}"]
+        rows[name] = [_size(size), headline(path), f"{settings.get('licence', '')}{gated}"]
     return _list("model", rows, ["parameters", "is", "licence"], prog)
 
 
@@ -50,7 +51,7 @@ def objectives(arguments: list[str], prog: str) -> int:
     rows = {}
     for name, path in found.items():
         scorers = _read(path).get(name, {}).get("scorers", {})
-        rows[name] = [_headline(path), ", ".join(_WHERE.get(where, where) for where in scorers)]
+        rows[name] = [headline(path), ", ".join(_WHERE.get(where, where) for where in scorers)]
     return _list("objective", rows, ["is", "scored on"], prog)
 
 
@@ -85,12 +86,6 @@ def _list(kind: str, rows: dict[str, list[str]], columns: list[str], prog: str) 
 def _print(path: Path) -> int:
     sys.stdout.write(path.read_text())
     return 0
-
-
-def _headline(path: Path) -> str:
-    """The yaml's first line, which says what the option is."""
-    first = path.read_text().partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def _read(path: Path) -> dict[str, Any]:
