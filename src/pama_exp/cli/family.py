@@ -41,6 +41,9 @@ COMMANDS = {
     "diff": Command("pama_exp.cli.reading", "diff", "what two runs differ in, configuration and result"),
     "report": Command("pama_exp.report.__main__", "main", "one page that shows many runs"),
     "compare": Command("pama_exp.cli.reading", "compare", "runs side by side: intervals, tests, fronts"),
+    "dashboard": Command(
+        "pama_exp.report.dashboard", "main", "the W&B dashboard, saved there or drawn from offline runs"
+    ),
     "sync": Command("pama_exp.sync", "main", "offline W&B runs, listed or uploaded"),
     "completion": Command("pama_exp.cli.completion", "main", "a script with which the shell completes all of this"),
 }
