@@ -56,7 +56,7 @@ def _run(commands: str, folder: Path) -> str:
     shutil.rmtree(binaries)
     if done.returncode:
         raise RuntimeError(f"{commands}{done.stdout}{done.stderr}")
-    said = done.stdout.replace(f"{folder}/", "").replace("python run.py", "pama-exp")
+    said = done.stdout.replace(f"{folder}/", "").replace(str(Path.home()), "~").replace("python run.py", "pama-exp")
     lines = [line.rstrip() for line in said.splitlines() if not _PROGRESS.search(line)]
     return "\n".join(lines).strip("\n") + "\n"
 

@@ -103,10 +103,10 @@ def _ends(names: Sequence[str], logs: Logs) -> list[str]:
     for pair in [(first, second) for i, first in enumerate(names) for second in names[i + 1 :]]:
         every = [run for runs in logs.values() for run in runs]
         front = _points(every[0], pair, "true front") if len(names) == 2 else []
-        series = {"true front": front} if front else {}
-        series |= {
+        series = {
             solver: [p for run in runs for p in _points(run, pair, "aligned policy")] for solver, runs in logs.items()
         }
+        series |= {"true front": front} if front else {}
         plots.append(html_view.plot(pair, series, lines=["true front"]))
     return plots
 
