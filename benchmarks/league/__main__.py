@@ -26,13 +26,15 @@ from pama_exp.errors import UserError, suggest
 
 from ..study.plan import preparations
 from ..study.work import work
-from . import table
+from . import solver_table, table
 from .enter import standing, stranger
 from .page import publish
 from .plan import OBJECTIVES, PROTOCOLS, REWARDS, SEEDS, cells, entries, job
+from .rank import blocks
 
 RESULTS = Path(__file__).parents[1] / "results" / "league"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "league.md"
+SOLVER_TABLE = DOCUMENT.with_name("solver-table.md")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,6 +95,8 @@ def _run(options: argparse.Namespace) -> int:
     if entered is None:
         table.save(path, rows)
         publish(rows, known, options.results, options.document)
+        if options.document == DOCUMENT:
+            solver_table.publish(blocks(rows), SOLVER_TABLE)
     else:
         print(standing(entered, rows))
     for name, error in failed.items():

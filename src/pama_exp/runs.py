@@ -42,9 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
                 f"'{' '.join(words)}' is not understood.", "Give [ROOT], show RUN, diff A B, or import FOLDER RUN."
             )
         if words[0] == "show":
-            show(_one(words[1]))
+            show(one(words[1]))
         elif words[0] == "diff":
-            diff(_one(words[1]), _one(words[2]))
+            diff(one(words[1]), one(words[2]))
         elif words[0] == "import":
             note(f"The record is {shown(import_run(Path(words[1]), Path(words[2])).folder)}.")
         else:
@@ -142,7 +142,12 @@ def _differences(console: Console, title: str, first: dict[str, Any], second: di
         console.print(f"{title}: no difference")
 
 
-def _one(folder: str) -> Run:
+def one(folder: str) -> Run:
+    """The run in this folder.
+
+    Raises:
+        UserError: if there is none, or several.
+    """
     found = load_runs([folder])
     if len(found) > 1:
         raise UserError(f"{folder} holds {len(found)} runs.", f"Name one of them, such as {shown(found[0].folder)}.")

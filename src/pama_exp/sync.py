@@ -15,9 +15,9 @@ from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.offline import offline_runs, upload
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m pama_exp.sync") -> int:
     """List the offline runs; with --upload, send those that have not been sent. 2 for the user's mistakes."""
-    parser = argparse.ArgumentParser("python -m pama_exp.sync", description="Offline W&B runs: listed or uploaded.")
+    parser = argparse.ArgumentParser(prog, description="Offline W&B runs: listed or uploaded.")
     parser.add_argument("root", nargs="?", type=Path, default=Path("runs"), help="where runs are (default: runs)")
     parser.add_argument("--upload", action="store_true", help="upload those that have not been uploaded")
     given = parser.parse_args(arguments)

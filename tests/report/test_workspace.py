@@ -31,6 +31,13 @@ def test_it_has_the_front_curves_solver_and_texts_and_groups_by_solver():
     for metric in ("solver/binding_share/concise", "eval/gold/helpful/mean", "kl/response", "train/step"):
         assert metric in spec
     assert re.search(r"experiment[^}]*solver[^}]*_target_", spec)
+    assert shown["Cost"] == ["Bar Chart"] * 4
+    assert "result.bill.backwards" in spec
+
+
+def test_runs_are_sorted_by_solver():
+    runset = build_workspace("team", "pama-exp", ["helpful", "concise"]).runset_settings
+    assert [(each.item.name, each.ascending) for each in runset.order] == [("experiment.solver._target_", True)]
 
 
 def test_four_objectives_are_parallel_coordinates():

@@ -19,7 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pama_exp.cli import execute, syntax
 from pama_exp.cli.command_line import as_hydra_reads, check_command_line, config_folders
 from pama_exp.cli.compose import prepare
+from pama_exp.cli.family import called
 from pama_exp.config import schema
+from pama_exp.config.naming import solver_label
 from pama_exp.errors import Interrupted, UserError, WorkerCrashed, suggest
 from pama_exp.safety import failing
 from pama_exp.sweeping.process import stop_with_sweep
@@ -67,6 +69,19 @@ def _main() -> None:
         ) from None
 
 
+def say_what_comes(config: schema.Config) -> None:
+    """What the command does where nothing was asked for, before it does it."""
+    from pama_exp.tracking.console import note
+
+    names = " and ".join(config.objectives)
+    note(
+        f"Nothing asked for, so this is the default: align the model {config.model.name} to {names} with "
+        f"solver={solver_label(config.solver)} in {config.training.steps} steps.\n"
+        f"What it starts from (an SFT policy, a reward model per objective) is trained first and kept in "
+        f"{config.cache_dir}.\nRecord: {config.output}. Other things to do: {called()} --help"
+    )
+
+
 def explain_solver(overrides: Sequence[str], config_dir: str | None = None) -> None:
     """Print what the solver named on the command line is.
 
@@ -97,7 +112,10 @@ def _guarded(composed: DictConfig) -> dict[str, Any]:
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = {signum: signal.signal(signum, stop) for signum in signals}
     try:
-        return execute.run(schema.typed(composed), HydraConfig.get().overrides.task)
+        config, given = schema.typed(composed), HydraConfig.get().overrides.task
+        if not given:
+            say_what_comes(config)
+        return execute.run(config, given)
     except UserError as error:
         if in_worker:
             raise

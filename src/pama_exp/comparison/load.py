@@ -14,6 +14,7 @@ from pama_exp.config.domains import program_of
 from pama_exp.config.instantiate import build
 from pama_exp.config.naming import VOLATILE, method_label, recorded, shown
 from pama_exp.errors import UserError
+from pama_exp.storage import html_view
 from pama_exp.tracking import reading
 from pama_exp.tracking.record import RunRecord
 from pama_exp.world import FactWorld
@@ -49,6 +50,19 @@ class Run:
     def name(self) -> str:
         """The folder's name, with unprintable characters escaped."""
         return shown(self.folder.name)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: rewards before and after, the share of the true front, and the folder."""
+        means = (self.result or {}).get("objectives") or {}
+        kinds = [
+            kind for kind in ("gold", "proxy") if any((m["after"] or {}).get(kind) is not None for m in means.values())
+        ]
+        columns = [(kind, when) for kind in kinds for when in ("before", "after")]
+        rows = [[name, *((m[when] or {}).get(kind) for kind, when in columns)] for name, m in means.items()]
+        share = ((self.result or {}).get("true_hypervolume_share") or {}).get("after")
+        said = f"{self.name}: {self.solver}, seed {self.seed}, {self.status}"
+        said += "" if share is None else f", {share:.1%} of the true front"
+        return html_view.table(said, ["objective", *(f"{kind} {when}" for kind, when in columns)], rows)
 
     @property
     def stage(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from pama_exp.comparison.groups import (
@@ -20,6 +21,7 @@ from pama_exp.comparison.reference import reference_of
 from pama_exp.comparison.solver_fronts import Front, Preference, front_of
 from pama_exp.comparison.statistics import LEAST, Interval, holm, paired_test
 from pama_exp.errors import UserError, suggest
+from pama_exp.storage import html_view
 
 _TESTED = ("share", "hypervolume")  # the measures of an operating point or a front that are tested
 
@@ -76,6 +78,13 @@ class Comparison:
     unfinished: tuple[Run, ...]
     warnings: tuple[str, ...]
     baseline: str | None = field(default=None)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: every table that `stage=compare` prints, and its warnings."""
+        from pama_exp.comparison.write import tables
+
+        shown = [html_view.table(title, header, rows) for title, header, rows in tables(self)]
+        return "".join(shown) + "".join(f"<div>⚠ {escape(warning)}</div>" for warning in self.warnings)
 
     @property
     def is_controlled(self) -> bool:

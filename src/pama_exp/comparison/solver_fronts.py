@@ -14,6 +14,7 @@ from pama_exp.comparison.load import Run
 from pama_exp.comparison.reference import reference_of
 from pama_exp.comparison.statistics import Interval, interval
 from pama_exp.metrics import fronts
+from pama_exp.storage import html_view
 
 Preference = tuple[float, ...]
 
@@ -33,6 +34,7 @@ class Front:
         attainment: {"25", "50" or "75": points of the surface that this per cent of the seeds attain}; only for N of 2
             or 3.
         bill: {cost: mean over seeds} of a seed's whole front, with all its runs and experts.
+        objectives: names of the points' columns.
     """
 
     family: str
@@ -44,6 +46,16 @@ class Front:
     measures: Mapping[str, Interval]
     attainment: Mapping[str, tuple[tuple[float, ...], ...]]
     bill: Mapping[str, float]
+    objectives: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the points by preference, plotted where there are two objectives."""
+        names = self.objectives or tuple(f"objective {i + 1}" for i in range(len(self.points[0])))
+        rows = [
+            [" : ".join(f"{w:.2g}" for w in p), *point] for p, point in zip(self.preferences, self.points, strict=True)
+        ]
+        shown = html_view.table(f"Front of {self.family}", ["preference", *names], rows)
+        return shown + (html_view.plot(names, {self.family: self.points}) if len(names) == 2 else "")
 
 
 def front_of(family: str, runs: Sequence[Run], names: Sequence[str], kind: str) -> Front:
@@ -77,6 +89,7 @@ def front_of(family: str, runs: Sequence[Run], names: Sequence[str], kind: str) 
         measures={m: ci for m, values in per_seed.items() if (ci := interval(list(values.values()))) is not None},
         attainment={str(level): tuple(map(tuple, surface.tolist())) for level, surface in surfaces.items()},
         bill=_bill_per_seed(runs),
+        objectives=tuple(names),
     )
 
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from pama_exp.config.places import CONF as CONF
 from pama_exp.config.ranges import Bounds, Filled, OneOf, Range, Shares
 from pama_exp.config.validity import check_architecture, check_scorers, check_stage, check_unused, merged, setting
 from pama_exp.errors import refuse_secrets
 from pama_exp.safety.secrets import secrets_in
-
-_PACKAGE = Path(__file__).parents[1]
-# The shipped configuration: beside the package in a checkout, within it in a wheel.
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
 
 # Upper bound of counts: refuses typing errors before they exhaust the memory.
 _MANY = 1_000_000

@@ -13,9 +13,9 @@ from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.run_wandb import log_report
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m pama_exp.report") -> int:
     """Write the report; returns the exit status, 2 for a user's mistake."""
-    parser = argparse.ArgumentParser("python -m pama_exp.report", description="One page about finished and other runs.")
+    parser = argparse.ArgumentParser(prog, description="One page about finished and other runs.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run, or a folder that holds runs")
     parser.add_argument("--output", type=Path, default=Path("report"), help="where to write (default: report)")
     parser.add_argument("--open", action="store_true", help="show it in the browser")

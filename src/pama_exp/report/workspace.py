@@ -12,6 +12,7 @@ from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.run_wandb import has_verified_key
 
 _GROUP_BY = "experiment.solver._target_"  # where W&B's config holds the solver
+_COSTS = {"seconds": "Seconds", "tokens": "Tokens", "backwards": "Backward passes", "forwards": "Forward passes"}
 
 
 def build_workspace(entity: str, project: str, objectives: Sequence[str]) -> Any:
@@ -55,6 +56,9 @@ def build_workspace(entity: str, project: str, objectives: Sequence[str]) -> Any
         ],
         "The solver": [line(f"solver/weight/{name}", f"{name}: weight") for name in objectives]
         + [line(f"solver/binding_share/{name}", f"{name}: binding share") for name in objectives],
+        "Cost": [
+            wr.BarPlot(metrics=[wr.SummaryMetric(f"result.bill.{key}")], title=title) for key, title in _COSTS.items()
+        ],
         "Generations": [wr.WeavePanelSummaryTable(table_name="generations")],
     }
     return ws.Workspace(
@@ -62,7 +66,7 @@ def build_workspace(entity: str, project: str, objectives: Sequence[str]) -> Any
         project=project,
         name=f"Solvers compared - {' and '.join(objectives)}",
         sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
-        runset_settings=ws.RunsetSettings(groupby=[ws.Config(_GROUP_BY)]),
+        runset_settings=ws.RunsetSettings(groupby=[ws.Config(_GROUP_BY)], order=[ws.Ordering(ws.Config(_GROUP_BY))]),
     )
 
 
@@ -73,15 +77,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("objectives", nargs="+", metavar="OBJECTIVE")
     args = parser.parse_args(arguments)
     try:
-        entity, slash, project = args.project.partition("/")
-        if not (entity and slash and project):
-            raise UserError(f"'{args.project}' is not ENTITY/PROJECT.", "Give both, such as my-team/pama-exp.")
-        workspace = build_workspace(entity, project, args.objectives)
-        note(f"Workspace: {_save(workspace)}")
+        save(args.project, args.objectives)
     except UserError as error:
         print_error(error)
         return 2
     return 0
+
+
+def save(project: str, objectives: Sequence[str]) -> None:
+    """Save the workspace of ENTITY/PROJECT, and say where it is.
+
+    Raises:
+        UserError: for another form of project, without the package, and without an account.
+    """
+    entity, slash, name = project.partition("/")
+    if not (entity and slash and name):
+        raise UserError(f"'{project}' is not ENTITY/PROJECT.", "Give both, such as my-team/pama-exp.")
+    note(f"Workspace: {_save(build_workspace(entity, name, objectives))}")
 
 
 def _save(workspace: Any) -> str:

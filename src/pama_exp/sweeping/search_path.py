@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-import pama_exp
-
-_PACKAGE = Path(pama_exp.__file__).parent
-SWEEPS = _PACKAGE / "sweeps" if (_PACKAGE / "sweeps").is_dir() else _PACKAGE.parents[1] / "sweeps"
+from pama_exp.config.places import SWEEPS
 
 
 class SweepPresets(SearchPathPlugin):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
+from pama_exp.storage import html_view
 from pama_exp.world.language import CLOSERS, JOKES, OPENERS, Clause, Language, Prompt
 from pama_exp.world.objectives import PROGRAMS, Answer
 
@@ -32,6 +33,13 @@ class Front:
     objectives: tuple[str, ...]
     points: NDArray[np.float64]
     weights: NDArray[np.float64]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a plot of two objectives, of others the ends of the front."""
+        if len(self.objectives) == 2:
+            return html_view.plot(self.objectives, {"true front": self.points.tolist()}, lines=["true front"])
+        ends = [(f"best {name}", *self.points[self.points[:, i].argmax()]) for i, name in enumerate(self.objectives)]
+        return html_view.table(f"True front, {len(self.points)} points", ["", *self.objectives], ends)
 
 
 def candidates(language: Language, prompt: Prompt) -> list[list[Clause]]:

@@ -1,0 +1,72 @@
+"""`pama-exp runs`, `show`, `diff` and `compare`: finished and other runs, read.
+
+What reads them brings torch along, and is imported once the arguments are known to be right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def runs(arguments: list[str], prog: str) -> int:
+    """A line for every run under a folder."""
+    parser = argparse.ArgumentParser(prog, description="Every run under ROOT, finished or not, a line each.")
+    parser.add_argument("root", nargs="?", type=Path, default=Path("runs"), metavar="ROOT", help="default: runs")
+    given = parser.parse_args(arguments)
+    from pama_exp import runs as looking
+    from pama_exp.comparison import load_runs
+
+    looking.listing(load_runs([given.root]))
+    return 0
+
+
+def show(arguments: list[str], prog: str) -> int:
+    """State, result and origin of one run."""
+    parser = argparse.ArgumentParser(prog, description="One run: its state, its result, the command that made it.")
+    parser.add_argument("run", metavar="RUN", help="a run's folder")
+    given = parser.parse_args(arguments)
+    from pama_exp import runs as looking
+
+    looking.show(looking.one(given.run))
+    return 0
+
+
+def diff(arguments: list[str], prog: str) -> int:
+    """What two runs differ in."""
+    parser = argparse.ArgumentParser(prog, description="What two runs' configurations and results differ in.")
+    parser.add_argument("first", metavar="A", help="a run's folder")
+    parser.add_argument("second", metavar="B", help="another's")
+    given = parser.parse_args(arguments)
+    from pama_exp import runs as looking
+
+    looking.diff(looking.one(given.first), looking.one(given.second))
+    return 0
+
+
+def compare(arguments: list[str], prog: str) -> int:
+    """`stage=compare`, in the words of a command line: tables, intervals, paired tests, fronts and pictures."""
+    parser = argparse.ArgumentParser(
+        prog, description="Runs side by side, seed by seed: tables, intervals, paired tests, fronts and pictures."
+    )
+    parser.add_argument(
+        "folders", nargs="*", default=["runs"], metavar="FOLDER", help="a run, or a folder of runs (default: runs)"
+    )
+    parser.add_argument("--baseline", metavar="SOLVER", help="whom the others are tested against (default: linear)")
+    parser.add_argument("--output", metavar="FOLDER", help="where to write (default: a folder under runs)")
+    given = parser.parse_args(arguments)
+    words = ["stage=compare", f"compare.runs=[{','.join(map(_quoted, given.folders))}]"]
+    words += [f"compare.baseline={_quoted(given.baseline)}"] if given.baseline is not None else []
+    words += [f"output={_quoted(given.output)}"] if given.output is not None else []
+    sys.argv[1:] = words
+    from pama_exp.cli import app
+
+    app.main()
+    return 0
+
+
+def _quoted(text: str) -> str:
+    """As an override's value, whatever characters it holds."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
