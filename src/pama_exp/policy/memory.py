@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from pama_exp.policy.log_probs import _KEPT as MOST_LOGITS
+from pama_exp.policy.log_probs import KEPT, PART
 
-_LOGIT_COPIES = 2  # of a pass over response tokens: logits and their gradient
 _DRAWN_COPIES = 3  # of the next token's logits while it is drawn: as the head gives them, weights, their running sums
 _QUANTISED_BYTES = {8: 1.0, 4: 0.53}  # per weight of a linear layer, scales included
 
@@ -65,7 +64,8 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
         kept = inputs + kept / layers
     vocabulary = model.get_output_embeddings().weight.shape[0]
     tokens = load.micro_batch_rows * length if load.packed_tokens is None else load.packed_tokens
-    logits = min(load.micro_batch_rows * load.response_tokens * vocabulary, MOST_LOGITS)
+    logits = load.micro_batch_rows * load.response_tokens * vocabulary
+    logits = logits if logits <= KEPT else PART  # of a pass over response tokens; their gradient takes their place
     moments = load.trained_bytes if load.moment_bytes is None else load.moment_bytes
     return {
         "weights": weights / load.shards + (total * 2 if load.mixed else 0) / load.shards,
@@ -76,7 +76,7 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
         "key-value cache": load.rollout_rows * length * cache_bytes_per_token(model, load.weight_bytes),
         "next token": load.rollout_rows * vocabulary * 4 * _DRAWN_COPIES,
         "activations": tokens * kept,
-        "logits": logits * load.weight_bytes * _LOGIT_COPIES,
+        "logits": logits * load.weight_bytes,
         "gradients compared": max(load.solver_gradients - 1, load.watched_gradients) * trained * 4 / load.shards,
         "saved policy": total * load.weight_bytes,
     }
