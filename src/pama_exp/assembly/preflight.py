@@ -28,7 +28,7 @@ from pama_exp.tracking.console import note, table
 from pama_exp.training.alignment import EVALUATED_AT_ONCE
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_RUNTIME = 0.5 * 2**30  # the process with its libraries, or the CUDA context
+_RUNTIME = 0.65 * 2**30  # the process with its libraries, or the CUDA context
 GIB = 2**30
 
 

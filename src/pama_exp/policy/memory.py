@@ -66,6 +66,9 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
     tokens = load.micro_batch_rows * length if load.packed_tokens is None else load.packed_tokens
     logits = load.micro_batch_rows * load.response_tokens * vocabulary
     logits = logits if logits <= KEPT else PART  # of a pass over response tokens; their gradient takes their place
+    words = model.get_output_embeddings().weight
+    # A backward pass makes it anew beside what is there; where embeddings are tied, the layer's and theirs.
+    again = words.numel() * (2 if words is model.get_input_embeddings().weight else 1) if words.requires_grad else 0
     moments = load.trained_bytes if load.moment_bytes is None else load.moment_bytes
     return {
         "weights": weights / load.shards + (total * 2 if load.mixed else 0) / load.shards,
@@ -77,6 +80,7 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
         "next token": load.rollout_rows * vocabulary * 4 * _DRAWN_COPIES,
         "activations": tokens * kept,
         "logits": logits * load.weight_bytes,
+        "output layer's gradient": again * load.trained_bytes,
         "gradients compared": max(load.solver_gradients - 1, load.watched_gradients) * trained * 4 / load.shards,
         "saved policy": total * load.weight_bytes,
     }
@@ -85,7 +89,7 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
 def peak(parts: dict[str, float]) -> float:
     """The most held at once: of an update, a generation (an evaluation's too) and saving the policy, the largest."""
     phases = (
-        ("activations", "logits", "gradients compared"),
+        ("activations", "logits", "output layer's gradient", "gradients compared"),
         ("key-value cache", "next token"),
         ("saved policy",),
     )
