@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -54,3 +55,15 @@ def learning(rows: list[dict]) -> list[dict]:
     """Metrics without those that measure the machine rather than the method."""
     machine = ("time/", "throughput/", "memory/")
     return [{k: v for k, v in row.items() if not k.startswith(machine)} for row in rows]
+
+
+def wait_for_step(output: Path, step: int, process: subprocess.Popen[str], seconds: float = 200) -> None:
+    """Until the run at `output` has written what it measured at a step."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        metrics = output / "metrics.jsonl"
+        if metrics.exists() and f'"step": {step}' in metrics.read_text():
+            return
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    raise TimeoutError(step)

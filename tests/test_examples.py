@@ -1,12 +1,14 @@
 """The examples compose, and their rewards point the way that they say."""
 
 import importlib.util
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 import pama_exp
 import tiny
+from benchmarks import real_text
 
 FOLDER = Path(__file__).parents[1] / "examples" / "real_text"
 FIVE = ("positive", "clean", "brief", "relevant", "readability")
@@ -57,3 +59,18 @@ def test_every_objective_of_the_five_can_be_chosen(objective):
     if objective == "brief":
         assert node["text"]["tokenizer"] == "MODEL"
         assert node["text"]["limit"] == config.rollout.sampling.max_new_tokens
+
+
+def test_the_methods_of_the_study_on_it_differ_in_the_method_alone(tmp_path):
+    given = Namespace(
+        model=tmp_path, prompts=tmp_path, runs=tmp_path, objectives="positive,readability", seeds=2, overrides=[]
+    )
+    planned = real_text.jobs(given)
+    assert list(planned)[:4] == ["pama-s0", "linear-s0", "mgda-ub-s0", "gdpo-s0"]
+    configs = {name: pama_exp.configure(*words, config_dir=FOLDER / "conf") for name, words in planned.items()}
+    assert [config.seed for config in configs.values()] == [0] * 4 + [1] * 4
+    assert len({str(config.solver) for config in configs.values()}) == len(real_text.METHODS)
+    assert len({str(config.training) for config in configs.values()}) == 1
+    assert {config.advantage["_target_"].rpartition(".")[2] for n, config in configs.items() if "gdpo" in n} == {
+        "Group"
+    }

@@ -3,11 +3,10 @@
 import json
 import signal
 import subprocess
-import time
 
 import pytest
 
-from commands import FAST, command, environment, learning, run_here
+from commands import FAST, command, environment, learning, run_here, wait_for_step
 from pama_exp.tracking.record import RunRecord
 
 # The policy must differ from step to step and the solver must hold state that a resume could lose.
@@ -26,17 +25,6 @@ def start(output, cache, *overrides):
     return subprocess.Popen(
         arguments, cwd=output.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-
-
-def wait_for_step(output, step, process):
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        metrics = output / "metrics.jsonl"
-        if metrics.exists() and f'"step": {step}' in metrics.read_text():
-            return
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.005)
-    raise TimeoutError(step)
 
 
 @pytest.fixture(scope="module")

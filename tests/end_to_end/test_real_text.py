@@ -79,6 +79,27 @@ def test_align_runs_on_a_local_table_and_leaves_a_whole_record(tmp_path, policy,
     assert learning(records[0].read_metrics()) == learning(records[1].read_metrics())
 
 
+def test_a_run_whose_data_file_has_changed_is_neither_finished_nor_gone_on_with(tmp_path, policy, scores):
+    path = questions(tmp_path / "questions.jsonl")
+    before = path.read_bytes()
+
+    def run():
+        return run_here(*on_file(path, policy, *scores), output=tmp_path / "run", cache=tmp_path / "cache")
+
+    result = run().folder / "result.json"
+    said, written = result.read_text(), result.stat().st_mtime_ns
+    path.write_bytes(before.replace(b"q 7", b"q seven"))
+    with pytest.raises(UserError, match=r"other data: .*questions\.jsonl has changed since"):
+        run()
+    path.write_bytes(before)
+    assert run().folder / "result.json" == result
+    assert (result.read_text(), result.stat().st_mtime_ns) == (said, written)  # it was not run again
+    result.unlink()  # as if it had been interrupted: its checkpoint is there
+    path.write_bytes(before + b'{"prompt": "q new", "topic": ""}\n')
+    with pytest.raises(UserError, match="has changed since"):
+        run()
+
+
 def test_a_run_on_text_is_evaluated_on_the_same_prompts_again(tmp_path, policy, scores):
     path = questions(tmp_path / "questions.jsonl")
     base = on_file(path, policy, "advantage=group", *scores)

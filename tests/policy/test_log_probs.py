@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch.distributions import Categorical
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from pama_exp.policy import log_probs
 from pama_exp.policy.log_probs import statistics_of, token_statistics
@@ -46,23 +48,84 @@ def test_low_precision_logits_are_summed_in_float32():
     assert logits.grad.dtype == torch.bfloat16
 
 
-def test_in_parts_it_is_the_same_and_the_logits_are_not_kept(monkeypatch):
-    head = torch.nn.Linear(5, 11)
+class Allocations(TorchDispatchMode):
+    """The storages of at least so many numbers that operations make; held, so that none takes another's place."""
+
+    def __init__(self, least):
+        super().__init__()
+        self.least, self.storages = least, {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.numel() >= self.least:
+            self.storages[found.untyped_storage()._cdata] = found
+        return found
+
+
+class Scaled(torch.nn.Linear):
+    """A head that is more than a product."""
+
+    def forward(self, states):
+        return 2 * super().forward(states)
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Seven rows of eleven words are whole, three parts of logits without a graph, and blocks of one row."""
+    monkeypatch.setattr(log_probs, "PART", 33)
+    monkeypatch.setattr(log_probs, "_BLOCK", {"cpu": 11})
+    return monkeypatch
+
+
+def states(head):
     hidden = torch.randn(7, 5, generator=torch.Generator().manual_seed(2), requires_grad=True)
-    chosen = torch.arange(7)
-    results = []
-    for kept in (2**27, 33):
-        monkeypatch.setattr(log_probs, "_KEPT", kept)
-        sizes: list[int] = []
+    return hidden, torch.arange(7), [hidden, *head.parameters()]
 
-        def note(tensor, sizes=sizes):
-            sizes.append(tensor.numel())
-            return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            values = token_statistics(head, hidden, chosen, 0.8, 11)
-        results.append((*values, *torch.autograd.grad(values[0].sum() + values[1].sum(), [hidden, *head.parameters()])))
-        assert (7 * 11 in sizes) == (kept > 77)
-        assert kept > 77 or max(sizes) < 77
-    for whole, parts in zip(*results, strict=True):
-        torch.testing.assert_close(whole, parts)
+def total(values):
+    return (values[0] * torch.arange(7)).sum() + 0.3 * (values[1] * torch.arange(7)).sum()
+
+
+@pytest.mark.parametrize("kept", [2**27, 33])
+@pytest.mark.parametrize("kind", [torch.nn.Linear, Scaled])
+@pytest.mark.parametrize("bias", [True, False])
+def test_of_a_head_it_is_torchs_own_once_and_again(small_parts, kept, kind, bias):
+    small_parts.setattr(log_probs, "KEPT", kept)
+    head = kind(5, 11, bias=bias)
+    hidden, chosen, learned = states(head)
+    wanted = Categorical(logits=head(hidden) / 0.8)
+    right = (wanted.log_prob(chosen), wanted.entropy())
+    found = token_statistics(head, hidden, chosen, 0.8, 11)
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other)
+    gradients = torch.autograd.grad(total(right), learned)
+    for retain in (True, True, False):  # the first two leave the graph for the next
+        again = torch.autograd.grad(total(found), learned, retain_graph=retain)
+        for one, other in zip(again, gradients, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("kept", "whole"), [(2**27, 1), (33, 0)])
+def test_rows_by_vocabulary_numbers_are_never_held_twice(small_parts, kept, whole):
+    small_parts.setattr(log_probs, "KEPT", kept)
+    head = torch.nn.Linear(5, 11, bias=False)
+    hidden, chosen, learned = states(head)
+    with Allocations(7 * 11) as seen:
+        torch.autograd.grad(total(token_statistics(head, hidden, chosen, 1.0, 11)), learned)
+    assert len(seen.storages) == whole
+    with torch.no_grad(), Allocations(7 * 11) as seen:
+        token_statistics(head, hidden, chosen, 1.0, 11)
+    assert not seen.storages
+
+
+def test_the_weights_gradient_is_not_made_for_the_states_alone():
+    head = torch.nn.Linear(5, 11, bias=False)
+    hidden, chosen, learned = states(head)
+    found = total(token_statistics(head, hidden, chosen, 1.0, 11))
+    made = {}
+    for wanted in (learned[:1], learned):
+        with FlopCounterMode(display=False) as flops:
+            torch.autograd.grad(found, wanted, retain_graph=True)
+        made[len(wanted)] = flops.get_total_flops()
+    assert made[1] == 2 * 7 * 5 * 11
+    assert made[2] == 2 * made[1]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 from pama_exp.comparison.reference import NoFront, TrueFront
@@ -40,6 +41,11 @@ class Task(Protocol):
     @property
     def programs(self) -> Sequence[str]:
         """Names of the gold programs that objectives may use; none for text."""
+        ...
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """{path: SHA-256} of the data files that are read."""
         ...
 
     def texts(self, split: str) -> list[str]:
@@ -83,6 +89,7 @@ class FactWorldTask:
     """The embedded testbed."""
 
     has_rows = False
+    files: Mapping[str, str] = MappingProxyType({})  # the world is in the configuration
 
     def __init__(self, testbed: Testbed) -> None:
         self.testbed, self.world, self.start = testbed, testbed.world, testbed.start
@@ -138,12 +145,14 @@ class TextTask:
         data: prompts, demonstrations and preference pairs.
         cache: the folder for random weights.
         seed: of random weights.
+        files: {path: SHA-256} of the data files.
     """
 
     start: StartModel
     data: TextData
     cache: Path
     seed: int
+    files: Mapping[str, str]
     has_rows = True
     programs: ClassVar[Sequence[str]] = ()
 
@@ -199,7 +208,8 @@ def build_task(config: Config) -> FactWorldTask | TextTask:
     folder = _start_folder(config)
     tokenizer = tokenizer_for_text(config.model) if folder is None else None
     start = StartModel(config.model, config.adapter, folder, tokenizer)
-    return TextTask(start, _read_text(config, start), cache, config.sft.seed)
+    files = _files(config)
+    return TextTask(start, _read_text(config, start, files), cache, config.sft.seed, files)
 
 
 def build_world(data: DataConfig) -> FactWorld:
@@ -218,14 +228,17 @@ def _start_folder(config: Config) -> Path | None:
     return base_folder(config.model)
 
 
-def _read_text(config: Config, start: StartModel) -> TextData:
+def _files(config: Config) -> dict[str, str]:
     d = config.data
     patterns = [pattern.replace("{subset}", subset) for pattern in d.files for subset in d.subsets or [""]]
     paths = tables.find(d.path, d.id, d.revision, list(dict.fromkeys(patterns)))
-    files = tuple((str(file), sha256(file)) for file in paths)
+    return {str(file): sha256(file) for file in paths}
+
+
+def _read_text(config: Config, start: StartModel, files: Mapping[str, str]) -> TextData:
     source = str(start.folder or config.model.tokenizer)
     cache = private_folder(private_folder(Path(config.cache_dir)) / "datasets")
-    return _cached_text(files, str(cache), source, _reading(config))
+    return _cached_text(tuple(files.items()), str(cache), source, _reading(config))
 
 
 @lru_cache(maxsize=1)

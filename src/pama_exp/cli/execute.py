@@ -82,16 +82,18 @@ def run(config: schema.Config, given: Sequence[str] | None = None) -> dict[str, 
 
 def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
     """The stage's result, written to the run's record as it comes about; a finished run's is read."""
+    from pama_exp.tracking import inputs
     from pama_exp.tracking.console import note, summary
     from pama_exp.tracking.record import RunRecord
 
-    config, values = setup.config, recorded(plain(setup.config))
+    config, values, files = setup.config, recorded(plain(setup.config)), setup.task.files
     record = RunRecord.open(Path(config.output).absolute())
     with record.lock():
         folders.settle(record.folder)
         if not config.force:
             record.take_over(values, volatile=VOLATILE)
             record.refuse_another(values, volatile=VOLATILE)
+            inputs.refuse_changed(record, files)
             if record.is_complete and not config.stage.get("fresh", False):
                 result = record.read_result()
                 record.mend_status()
@@ -104,6 +106,7 @@ def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
             folders.refuse_links(record.folder)
             record.write_config(values, volatile=VOLATILE)
             record.write_environment(sys.argv)
+            inputs.keep(record, files)
             if not folders.has_checkpoint(record.folder):
                 record.truncate(0)  # nothing to go on from: the stage writes all its rows again
             record.write_status("running", record.last_step())

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from pama_exp.policy.log_probs import _KEPT as MOST_LOGITS
+from pama_exp.policy.log_probs import KEPT, PART
 
-_LOGIT_COPIES = 2  # in a pass over response tokens: logits and their gradient
 _DRAWN_COPIES = 3  # while a token is drawn: its logits, their exponentials and cumulative sums
 _QUANTISED_BYTES = {8: 1.0, 4: 0.53}  # per weight of a linear layer, scales included
 
@@ -62,7 +61,11 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
         activations = inputs + activations / layers
     vocabulary = model.get_output_embeddings().weight.shape[0]
     tokens = load.micro_batch_rows * length if load.packed_tokens is None else load.packed_tokens
-    logits = min(load.micro_batch_rows * load.response_tokens * vocabulary, MOST_LOGITS)
+    logits = load.micro_batch_rows * load.response_tokens * vocabulary
+    logits = logits if logits <= KEPT else PART  # of a pass over response tokens; their gradient takes their place
+    words = model.get_output_embeddings().weight
+    # A backward pass makes it anew beside what is there; where embeddings are tied, the layer's and theirs.
+    again = words.numel() * (2 if words is model.get_input_embeddings().weight else 1) if words.requires_grad else 0
     moments = load.trained_bytes if load.moment_bytes is None else load.moment_bytes
     return {
         "weights": weights / load.shards + (total * 2 if load.mixed else 0) / load.shards,
@@ -73,7 +76,8 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
         "key-value cache": load.rollout_rows * length * cache_bytes_per_token(model, load.weight_bytes),
         "next token": load.rollout_rows * vocabulary * 4 * _DRAWN_COPIES,
         "activations": tokens * activations,
-        "logits": logits * load.weight_bytes * _LOGIT_COPIES,
+        "logits": logits * load.weight_bytes,
+        "output layer's gradient": again * load.trained_bytes,
         "gradients compared": max(load.solver_gradients - 1, load.watched_gradients) * trained * 4 / load.shards,
         "saved policy": total * load.weight_bytes,
     }
@@ -82,7 +86,7 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
 def peak(parts: dict[str, float]) -> float:
     """The largest number of bytes held at once: in an update, a generation, or when the policy is saved."""
     phases = (
-        ("activations", "logits", "gradients compared"),
+        ("activations", "logits", "output layer's gradient", "gradients compared"),
         ("key-value cache", "next token"),
         ("saved policy",),
     )

@@ -21,12 +21,14 @@ import yaml
 from pama_exp.errors import UserError
 
 CONFIG = "config.yaml"
+INPUTS = "inputs.json"
 HEADER = "# The configuration of a run of pama-exp\n"  # the first line of config.yaml, by which a run's folder is known
 LOCK = ".lock"
 # All that runs write at the top of their folder, whatever the stage; folders belong to the run with all they hold.
 OWN = (
     CONFIG,
     "environment.json",
+    INPUTS,
     "metrics.jsonl",
     "metrics.csv",
     "generations.jsonl",

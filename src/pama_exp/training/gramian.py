@@ -237,21 +237,23 @@ def _gradients(
     `in_turn` goes through all micro-batches for one combination before the next; otherwise each micro-batch is passed
     forwards once for all combinations.
     """
-    everything = trainable(policy)
+    everything, kept = trainable(policy), terms.is_single
 
-    def gradient(part: Terms, combination: Tensor) -> list[Tensor]:
+    def gradient(part: Terms, combination: Tensor, is_last: bool) -> list[Tensor]:
         loss = combination.to(part.surrogates) @ part.surrogates
         if collectives.is_sharded(parameters):
             return _by_backward(loss, parameters, everything)
-        # The graph is kept for the other combinations.
-        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        # The graph is kept for what else goes back through it, and no longer: the next micro-batch needs the room.
+        found = torch.autograd.grad(loss, parameters, retain_graph=not is_last, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
     with torch.enable_grad():
         if in_turn:
-            yield from ((m, gradient(part, row)) for m, row in enumerate(wanted) for part in terms())
+            yield from ((m, gradient(part, row, not kept)) for m, row in enumerate(wanted) for part in terms())
         else:
-            yield from ((m, gradient(part, row)) for part in terms() for m, row in enumerate(wanted))
+            last = len(wanted) - 1
+            for part in terms():
+                yield from ((m, gradient(part, row, m == last and not kept)) for m, row in enumerate(wanted))
 
 
 def _by_backward(loss: Tensor, parameters: Sequence[nn.Parameter], everything: Sequence[nn.Parameter]) -> list[Tensor]:
