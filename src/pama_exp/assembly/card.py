@@ -16,6 +16,7 @@ from pama_exp.config.naming import markdown_text, method_label
 from pama_exp.config.schema import Config
 from pama_exp.data.preferences import Writer
 from pama_exp.policy.export import PREFERENCE_MAP, Card, export, fenced, write_card
+from pama_exp.policy.policy import Policy
 from pama_exp.safety.secrets import redact
 from pama_exp.storage.files import write_manifest
 from pama_exp.tracking.record import RunRecord
@@ -79,6 +80,19 @@ def _conditioning(config: Config) -> dict[str, str]:
     return {"told its preference": how}
 
 
+def export_pair_policy(setup: Setup, record: RunRecord, policy: Policy, tokenizer: Any, pairs: int) -> None:
+    """Write `policy/` of a policy that learned from so many pairs: weights or adapter, tokenizer and README.md."""
+    config, folder = setup.config, record.folder / "policy"
+    adapter_only = config.adapter.name != "none" and config.adapter.export == "adapter"
+    export(policy, tokenizer, folder, None, not adapter_only, objectives=setup.names)
+    label = method_label(asdict(config))
+    made = f"Learned from {pairs} preference pairs by {label}, beta {config.dpo.beta:g}."
+    told = _conditioning(config).get("told its preference")
+    made += "" if told is None else f" It is told its preference {told}."
+    load = "PeftModel.from_pretrained(base, FOLDER)" if adapter_only else "AutoModelForCausalLM.from_pretrained(FOLDER)"
+    write_supervised_card(folder, setup, "text-generation", made, load)
+
+
 def write_supervised_card(folder: Path, setup: Setup, purpose: str, made: str, load: str) -> None:
     """README.md of a policy or reward model learned from text: what it starts from, what it learned, how to load it."""
     data = setup.config.data
@@ -92,7 +106,7 @@ def write_supervised_card(folder: Path, setup: Setup, purpose: str, made: str, l
         f"# {markdown_text(setup.config.model.name)}: {markdown_text(setup.config.stage.get('name', purpose))}",
         "",
         f"Starts from {markdown_text(setup.start.description)}. {made}",
-        f"Data: {markdown_text(str(data.path or data.id))}, read as `{data.format}`.",
+        f"Data: {markdown_text(str(data.path or data.id or data.domain))}, read as `{data.format}`.",
         f"Load with `{load}`.",
         "",
         *fenced(redact(shlex.join(sys.argv))),

@@ -20,7 +20,7 @@ from pama_exp.tracking import reading
 from pama_exp.tracking.console import note
 from pama_exp.tracking.folder import CONFIG
 
-_NOT_TAKEN = ("stage", "objectives", "adapter", "evaluate", "compare", "soup", *VOLATILE)
+_NOT_TAKEN = ("stage", "objectives", "adapter", "evaluate", "compare", "soup", "dpo", "mod", "judge", *VOLATILE)
 # What a policy is: a command may not say otherwise. Null says nothing.
 _FIXED = {
     "model": ("id", "revision", "path", "weights", "tokenizer", "architecture", "config", "chat_template"),

@@ -13,6 +13,7 @@ from pama_exp.config.instantiate import build
 from pama_exp.config.schema import Config, DataConfig
 from pama_exp.data import tables
 from pama_exp.data.byte_tokens import byte_tokenizer
+from pama_exp.data.pairs import Pair
 from pama_exp.data.text import Reading, TextData
 from pama_exp.policy.loading import load_tokenizer
 from pama_exp.rewards.gold import GoldScorer
@@ -73,6 +74,10 @@ class Task(Protocol):
         """The folder of the reward model of a gold program; trained first if the cache does not hold it."""
         ...
 
+    def pairs(self, program: str, split: str, count: int, seed: int, label_noise: float) -> list[Pair]:
+        """Preference pairs to learn from (train) or to be measured on: a gold program's, or a table's own."""
+        ...
+
     def front(self, programs: Mapping[str, str], split: str) -> TrueFront | NoFront:
         """The true front of {objective: gold program} on a split; an empty mapping has none."""
         ...
@@ -122,6 +127,14 @@ class FactWorldTask:
     def reward_model(self, program: str) -> Path:
         """The learned reward model's folder."""
         return self.testbed.reward_model(program)
+
+    def pairs(self, program: str, split: str, count: int, seed: int, label_noise: float) -> list[Pair]:
+        """Pairs by the gold program, as its reward model learns them; held-out ones are others, without noise."""
+        is_learned = split == "train"
+        drawn = self.world.preference_pairs(
+            program, count, seed if is_learned else -1 - seed, label_noise if is_learned else 0.0
+        )
+        return [Pair(prompt, prompt, chosen, rejected) for prompt, chosen, rejected in drawn]
 
     def front(self, programs: Mapping[str, str], split: str) -> TrueFront | NoFront:
         """The front that the world enumerates."""
@@ -177,6 +190,10 @@ class TextTask:
     def reward_model(self, program: str) -> Path:
         """Never called: there are no programs."""
         raise KeyError(program)
+
+    def pairs(self, program: str, split: str, count: int, seed: int, label_noise: float) -> list[Pair]:
+        """The table's, whatever they express; no label is swapped."""
+        return self.data.policy_pairs(split)[:count]
 
     def front(self, programs: Mapping[str, str], split: str) -> TrueFront | NoFront:
         """None is known."""

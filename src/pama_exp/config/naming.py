@@ -12,6 +12,8 @@ from typing import Any
 VOLATILE = ("output", "cache_dir", "force", "preflight", "logger", "trainer")
 # What a stage's yaml says of how it is run.
 _OF_STAGES = ("learns_from_rows", "scores_run")
+# Sections that one stage reads, kept in its own runs alone: a run begun before there was the section is still the same.
+_OF_ONE_STAGE = ("dpo", "mod", "judge")
 
 _LONGEST = 100  # characters of a slug; file systems allow a name 255 bytes
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
@@ -46,19 +48,23 @@ def solver_label(solver: Mapping[str, Any]) -> str:
 
 
 def method_label(container: Mapping[str, Any]) -> str:
-    """The solver's label, and whether the policy is told its preference."""
+    """What trained the policy: the solver's label or, of pairs, the method's; and whether it is told its preference."""
     is_told = "conditioning" in recorded(container)
-    return solver_label(container["solver"]) + ("-conditioned" if is_told else "")
+    of_pairs = container.get("stage", {}).get("name") == "dpo"
+    label = str(container["dpo"]["method"]) if of_pairs else solver_label(container["solver"])
+    return label + ("-conditioned" if is_told else "")
 
 
 def recorded(container: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration as a run's folder keeps it.
 
-    Without a conditioning where there is none, and without what the stage's yaml says of how the stage is run: so a run
-    that was begun before there were such settings is still the same run.
+    Without a conditioning where there is none, without other stages' sections, and without what the stage's yaml says
+    of how the stage is run: so a run that was begun before there were such settings is still the same run.
     """
     is_conditioned = container.get("conditioning", {}).get("name", "none") != "none"
-    kept = {key: value for key, value in container.items() if key != "conditioning" or is_conditioned}
+    name = container.get("stage", {}).get("name")
+    left_out = {key for key in _OF_ONE_STAGE if key != name} | (set() if is_conditioned else {"conditioning"})
+    kept = {key: value for key, value in container.items() if key not in left_out}
     stage = {key: value for key, value in container.get("stage", {}).items() if key not in _OF_STAGES}
     return {**kept, "stage": stage} if "stage" in kept else kept
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from pama_exp.config.family_settings import DPOConfig, JudgeConfig, MODConfig
 from pama_exp.config.ranges import Bounds, OneOf, Range, Shares
 from pama_exp.config.validity import check_architecture, check_scorers, check_stage, check_unused, merged, setting
 from pama_exp.errors import refuse_secrets
@@ -294,6 +295,9 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     soup: SoupConfig = field(default_factory=SoupConfig)
+    dpo: DPOConfig = field(default_factory=DPOConfig)
+    mod: MODConfig = field(default_factory=MODConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = setting(0, _SEED)

@@ -47,7 +47,7 @@ def export(
     policy: Policy,
     tokenizer: PreTrainedTokenizerBase,
     folder: str | Path,
-    channels: Sequence[str],
+    channels: Sequence[str] | None,
     merged: bool,
     state: Mapping[str, Any] | None = None,
     objectives: Sequence[str] = (),
@@ -60,7 +60,7 @@ def export(
         policy: its adapter, if merged, is folded in for good.
         tokenizer: the policy's.
         folder: where to.
-        channels: what each value head estimates.
+        channels: what each value head estimates; None: there is no critic, and no heads are written.
         merged: whether an adapter is folded into the weights.
         state: whole weights, where the model holds a part of them alone.
         objectives: what a conditioned policy's preference is over, in order.
@@ -75,7 +75,8 @@ def export(
     else:
         policy.model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
-    save_file(heads, folder / VALUE_HEADS, metadata={"channels": json.dumps(list(channels))})
+    if channels is not None:
+        save_file(heads, folder / VALUE_HEADS, metadata={"channels": json.dumps(list(channels))})
     if policy.preference_map is not None:
         weight = policy.preference_map.weight.detach().cpu().contiguous()
         save_file({"weight": weight}, folder / PREFERENCE_MAP, metadata={"objectives": json.dumps(list(objectives))})

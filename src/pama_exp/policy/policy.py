@@ -114,6 +114,17 @@ def reference_log_probs(model: PreTrainedModel, rollout: Rollout, temperature: f
     return log_probs.clone()  # what is made in inference mode may not take part in a loss
 
 
+def frozen_log_probs(
+    policy: Policy, reference: nn.Module | None, rollout: Rollout, temperature: float = 1.0
+) -> Float[Tensor, "B T"]:
+    """`reference_log_probs` under the frozen copy or, where there is none, under the base of the policy's adapter."""
+    if reference is not None:
+        return reference_log_probs(reference, rollout, temperature)
+    assert policy.adapter is not None, "without a frozen copy there is an adapter to switch off"
+    with policy.adapter.off() as base:
+        return reference_log_probs(base, rollout, temperature)
+
+
 def response_states(
     model: PreTrainedModel, rollout: Rollout, shift: Float[Tensor, "B E"] | None = None
 ) -> Float[Tensor, "B T H"]:

@@ -23,7 +23,7 @@ from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError, located
 from pama_exp.parallel import collectives, finite
-from pama_exp.policy.policy import Policy, reference_log_probs, select, trim
+from pama_exp.policy.policy import Policy, frozen_log_probs, select, trim
 from pama_exp.policy.sharding import whole
 from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.rl.estimators import Estimator
@@ -181,12 +181,12 @@ class Alignment(LightningModule):
 
     def _reference_log_probs(self, part: Rollout) -> Tensor:
         """Log-probabilities (b,t) under the frozen copy, or under the base of the policy's adapter."""
-        reference, temperature = self._frozen[0], self.sampling.temperature
-        if reference is not None:
-            return reference_log_probs(reference, part, temperature)
-        assert self.policy.adapter is not None, "without a frozen copy there is an adapter to switch off"
-        with self.policy.adapter.off() as base:
-            return reference_log_probs(base, part, temperature)
+        return frozen_log_probs(self.policy, self.reference, part, self.sampling.temperature)
+
+    @property
+    def reference(self) -> Any:
+        """The frozen copy; None where the policy with its adapter off serves."""
+        return self._frozen[0]
 
     def _by_micro_batch(self, rollout: Rollout, compute: Callable[[Rollout], Tensor]) -> Tensor:
         """`compute` (…, b, t) over every process's micro-batches, put back in order as (…, B, T)."""
