@@ -19,10 +19,11 @@ from pama_exp.tracking import reading
 from pama_exp.tracking.record import RunRecord
 from pama_exp.world import FactWorld
 
-COMPARABLE = ("align", "soup")  # stages that end at an operating point and have a bill for it
+COMPARABLE = ("align", "soup", "mod", "dpo")  # stages that end at an operating point and have a bill for it
 _NOTHING: Mapping[str, Any] = {"objectives": {}, "solver": {"name": "–"}, "seed": 0, "stage": {"name": "unknown"}}
 # Settings of what is done with runs, not of a run.
-_ELSEWHERE = ("seed", "evaluate", "compare", "soup", "stage")
+_ELSEWHERE = ("seed", "evaluate", "compare", "soup", "mod", "judge", "stage")
+_OF_EXPERTS = ("soup", "mod")  # these train nothing: how their experts were trained is in the experts' configurations
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,17 @@ class Run:
 
     @property
     def stage(self) -> str:
-        """align, soup, evaluate, …"""
+        """align, soup, dpo, evaluate, …"""
         return str(self.config.get("stage", {}).get("name", "align"))
 
     @property
     def solver(self) -> str:
-        """The solver's label, `-conditioned` after it where the policy is told its preference; `soup` of experts."""
-        return "soup" if self.stage == "soup" else method_label(self.config)
+        """What trained the policy, `-conditioned` after it where it is told its preference; of experts the stage."""
+        return self.stage if self.stage in _OF_EXPERTS else method_label(self.config)
 
     @property
     def seed(self) -> int:
-        """The run's seed; of a soup, its experts'."""
+        """The run's seed; of a soup or a mixture, its experts'."""
         return int((self.result or {}).get("seed", self.config["seed"]))
 
     @property
@@ -92,7 +93,7 @@ class Run:
         # The preference, a seed that follows the run's, and how many preferences are evaluated.
         for key in ("solver.weights", "solver.seed", "conditioning.grid"):
             flat.pop(key, None)
-        if self.stage == "soup":  # it trains nothing: its experts' solver is in their own configurations
+        if self.stage in (*_OF_EXPERTS, "dpo"):
             flat = {k: v for k, v in flat.items() if not k.startswith("solver.")}
         return flat
 
@@ -151,9 +152,15 @@ def split_by_objectives(runs: Sequence[Run]) -> list[list[Run]]:
     """
     parts: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        if run.stage in COMPARABLE and run.status != "damaged":
+        if is_comparable(run) and run.status != "damaged":
             parts.setdefault(tuple(sorted(run.objectives)), []).append(run)
     return list(parts.values())
+
+
+def is_comparable(run: Run) -> bool:
+    """Whether it ends at an operating point; of pairs of text, which nothing scores, there is none."""
+    is_scored = run.stage != "dpo" or run.result is None or "objectives" in run.result
+    return run.stage in COMPARABLE and is_scored
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -234,7 +241,7 @@ def _check_point(run: Run) -> None:
     Raises:
         UserError: if not.
     """
-    if run.stage not in COMPARABLE:
+    if not is_comparable(run):
         return
     data = run.config.get("data", {})
     try:

@@ -82,11 +82,12 @@ class Journal:
         Raises:
             Interrupted: after a signal.
         """
-        step = len(losses)
-        rate = optimizer.param_groups[0]["lr"]
-        self.record.log_metrics(
-            step, {"train/step": step, "train/loss": losses[-1], "train/next_rate": rate} | self.row
-        )
+        step, now = len(losses), time.perf_counter()
+        taken, self._since = now - self._since, now
+        self.counts["seconds"] = self.counts.get("seconds", 0.0) + taken
+        row = {"train/step": step, "train/loss": losses[-1], "time/step": taken} | self.row
+        self.record.log_metrics(step, row)
+        self.row.clear()
         if is_last or self._signum is not None or (self.every > 0 and step % self.every == 0):
             self._save(losses, model, optimizer, scheduler)
         if self._signum is not None:

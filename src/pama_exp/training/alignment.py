@@ -35,15 +35,13 @@ from pama_exp.tracking.console import phase
 from pama_exp.training import shared_rollout
 from pama_exp.training.cost import Cost, peak_memory_bytes
 from pama_exp.training.description import described
-from pama_exp.training.evaluation import Evaluation, distribution, evaluate
+from pama_exp.training.evaluation import Evaluation, answers, distribution, evaluate
 from pama_exp.training.experience import Experience
 from pama_exp.training.gramian import trainable
 from pama_exp.training.importance import correction
 from pama_exp.training.optimizer import OptimizerSettings, build_optimizer, build_schedule
 from pama_exp.training.update import MiniBatchLoss, UpdateSettings, check_learned, check_weights
 from pama_exp.types import PromptBatch, Rollout
-
-EVALUATED_AT_ONCE = 128  # prompts
 
 
 class Alignment(LightningModule):
@@ -260,9 +258,9 @@ class Alignment(LightningModule):
         self.policy.eval()
 
         def rollouts() -> Iterator[Rollout]:
-            for index, batch in enumerate(stream.slices(EVALUATED_AT_ONCE)):
-                yield self._generate(batch, random_state(seed, index, "evaluate"))
-                evaluating.advance(len(batch))
+            for rollout in answers(self._generate, stream, seed):
+                yield rollout
+                evaluating.advance(len(rollout))
 
         what = f"Evaluation at step {self.step}"
         with located(what), phase(what, len(stream.texts)) as evaluating:
