@@ -42,9 +42,8 @@ def test_dpo_learns_to_rank_held_out_pairs_and_is_an_operating_point(tmp_path, s
     assert (run.status, run.solver, run.preference) == ("complete", "dpo", {"concise": 1.0})
     assert (record.folder / "policy" / "README.md").exists()
     assert not (record.folder / "policy" / "value_heads.safetensors").exists()
-    evaluated = run_here(
-        "stage=evaluate", f"evaluate.run={record.folder}", "reward=gold", output=tmp_path / "seen", cache=shared_cache
-    )
+    seen = ["stage=evaluate", f"evaluate.run={record.folder}", "reward=gold", "objectives=concise"]
+    evaluated = run_here(*seen, output=tmp_path / "seen", cache=shared_cache)
     assert evaluated.read_result()["objectives"]["concise"]["after"] == concise["after"]
 
 
@@ -69,7 +68,7 @@ def test_modpo_pays_for_its_margins_and_follows_its_weights(tmp_path, shared_cac
 def test_modpo_with_all_weight_on_its_pairs_ends_where_dpo_does(tmp_path, shared_cache):
     states = [
         load_model(
-            run_here(*QUICK, *settings, output=tmp_path / settings[0][-5:], cache=shared_cache).folder / "policy"
+            run_here(*QUICK, *settings, output=tmp_path / f"{len(settings)}", cache=shared_cache).folder / "policy"
         ).state_dict()
         for settings in (["dpo.method=modpo", "solver=linear", "solver.weights=[1,0]"], ["dpo.method=dpo"])
     ]
