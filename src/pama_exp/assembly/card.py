@@ -15,7 +15,7 @@ from pama_exp.assembly.setup import Setup
 from pama_exp.config.naming import markdown_text, method_label
 from pama_exp.config.schema import Config
 from pama_exp.data.preferences import Writer
-from pama_exp.policy.export import PREFERENCE_MAP, Card, export, fenced, write_card
+from pama_exp.policy.export import PREFERENCE_GATES, PREFERENCE_MAP, Card, export, fenced, write_card
 from pama_exp.policy.policy import Policy
 from pama_exp.safety.secrets import redact
 from pama_exp.storage.files import write_manifest
@@ -76,7 +76,8 @@ def _conditioning(config: Config) -> dict[str, str]:
             "told its preference": markdown_text(f"before the prompt, as in {json.dumps(written, ensure_ascii=False)}")
         }
     example = ", ".join(f"{json.dumps(name)}: {1 / len(names):.2g}" for name in names).replace("`", r"\u0060")
-    how = f"by `{PREFERENCE_MAP}`: `with pama_exp.policy.export.told(model, FOLDER, {{{example}}}): model.generate(…)`"
+    name = PREFERENCE_GATES if c.name == "adapter" else PREFERENCE_MAP
+    how = f"by `{name}`: `with pama_exp.policy.export.told(model, FOLDER, {{{example}}}): model.generate(…)`"
     return {"told its preference": how}
 
 

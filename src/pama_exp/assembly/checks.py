@@ -127,7 +127,15 @@ def check_conditioning(config: Config, solver: Solver) -> None:
             f"{where} weighs every response by its own preference, which solver={label}{own} cannot.",
             f"Choose one of: {able}" + (" (pama by token or by sequence)." if "pama" in able else "."),
         )
-    if c.name == "embedding" and "shift_of" not in parameters(locate(config.rollout.engine, "rollout.engine")):
+    if c.name == "adapter" and config.evaluate.run is None:
+        if config.adapter.name == "none":
+            raise UserError(f"{where}: there is no adapter to act in.", "Add adapter=lora adapter.export=adapter.")
+        if config.adapter.export != "adapter":
+            raise UserError(
+                f"{where}: folded into the weights, the adapter could be told nothing.", "Set adapter.export=adapter."
+            )
+    takes_shift = "shift_of" in parameters(locate(config.rollout.engine, "rollout.engine"))
+    if c.name in ("embedding", "adapter") and not takes_shift:
         raise UserError(
             f"{where}: this rollout engine cannot be told preferences.",
             "Set rollout=fast, rollout=hf, or conditioning=prompt.",

@@ -149,9 +149,11 @@ def held_out(setup: Setup, module: Alignment, split: str, count: int) -> PromptS
 def policy_and_reference(setup: Setup, folder: Path) -> tuple[Policy, PreTrainedModel | None]:
     """The policy with its value heads, and the frozen copy; None where the policy without its adapter serves."""
     config, m = setup.config, setup.config.model
-    model, adapter = setup.start.load_policy(folder, config.seed)
-    conditioned_on = len(config.objectives) if config.conditioning.name == "embedding" else None
-    policy = Policy(model, setup.solver.num_channels, config.training.critic_shapes_trunk, adapter, conditioned_on)
+    kind = config.conditioning.name
+    model, adapter = setup.start.load_policy(folder, config.seed, keep_adapter=kind == "adapter")
+    told = len(config.objectives) if kind in ("embedding", "adapter") else None
+    shapes_trunk = config.training.critic_shapes_trunk
+    policy = Policy(model, setup.solver.num_channels, shapes_trunk, adapter, told, kind == "adapter")
     restore_map(policy, folder, list(config.objectives))
     if not policy.actor_parameters():
         raise UserError(

@@ -70,7 +70,7 @@ class AdapterConfig:
 class ConditioningConfig:
     """Whether the policy is told each prompt's preference, and how; from `levels` on, of conditioning=prompt."""
 
-    name: str = setting("none", OneOf("none", "embedding", "prompt"))
+    name: str = setting("none", OneOf("none", "embedding", "adapter", "prompt"))
     concentration: float = setting(1.0, Range(above=0))
     grid: int = setting(4, Range(least=1, most=1000))
     learning_rate: float | None = setting(None, _RATE)

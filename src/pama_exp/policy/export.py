@@ -19,13 +19,15 @@ from transformers import PreTrainedTokenizerBase
 
 from pama_exp.config.naming import markdown_text
 from pama_exp.errors import UserError
-from pama_exp.policy.input_shift import shifted
+from pama_exp.policy.adapters import gates_of
+from pama_exp.policy.input_shift import gated, shifted
 from pama_exp.policy.loading import save
 from pama_exp.policy.policy import Policy
 from pama_exp.storage.files import check_folder, write_manifest
 
 VALUE_HEADS = "value_heads.safetensors"
-PREFERENCE_MAP = "preference_map.safetensors"  # of a conditioned policy
+PREFERENCE_MAP = "preference_map.safetensors"  # of a policy conditioned by its input embeddings
+PREFERENCE_GATES = "preference_gates.safetensors"  # of one conditioned in its adapter
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,14 @@ def export(
         save_file(heads, folder / VALUE_HEADS, metadata={"channels": json.dumps(list(channels))})
     if policy.preference_map is not None:
         weight = policy.preference_map.weight.detach().cpu().contiguous()
-        save_file({"weight": weight}, folder / PREFERENCE_MAP, metadata={"objectives": json.dumps(list(objectives))})
+        name = PREFERENCE_GATES if policy.is_told_in_adapter else PREFERENCE_MAP
+        save_file({"weight": weight}, folder / name, metadata={"objectives": json.dumps(list(objectives))})
 
 
 def load_preference_map(folder: str | Path) -> tuple[Tensor, list[str]] | None:
     """The exported map (E, N) and the objectives that its columns are of; None where the policy is not conditioned."""
-    path = Path(folder) / PREFERENCE_MAP
-    if not path.is_file():
+    path = next((p for name in (PREFERENCE_MAP, PREFERENCE_GATES) if (p := Path(folder) / name).is_file()), None)
+    if path is None:
         return None
     check_folder(Path(folder))
     try:
@@ -100,7 +103,7 @@ def told(model: Any, folder: str | Path, preference: Mapping[str, float]) -> Ite
     """The model of an exported folder answers by this preference meanwhile, in `generate` as in `forward`.
 
     Args:
-        model: as transformers loads it.
+        model: as transformers loads it; of a policy conditioned in its adapter, as PEFT does, not merged.
         folder: the exported policy's.
         preference: a weight for each objective, not negative, not all zero.
 
@@ -115,7 +118,8 @@ def told(model: Any, folder: str | Path, preference: Mapping[str, float]) -> Ite
     if set(names) != set(preference) or not total > 0 or min(preference.values()) < 0:
         raise UserError(f"preference={dict(preference)} is not one over {names}.", "Give each a weight, not negative.")
     centred = torch.tensor([preference[name] / total - 1 / len(names) for name in names]).to(weight)
-    with shifted(model, (weight @ centred)[None, None].to(model.device)):
+    shift = (weight @ centred)[None, None].to(model.device)
+    with gated(gates_of(model), shift) if (Path(folder) / PREFERENCE_GATES).is_file() else shifted(model, shift):
         yield
 
 

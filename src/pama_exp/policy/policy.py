@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from pama_exp.errors import UserError
 from pama_exp.policy.adapters import Adapter
 from pama_exp.policy.attention import arrange, is_arranged
-from pama_exp.policy.input_shift import shifted
+from pama_exp.policy.input_shift import shifted, tell_by_adapter
 from pama_exp.policy.log_probs import token_statistics
 from pama_exp.policy.logits import head_of
 from pama_exp.policy.packing import packed_states
@@ -39,11 +39,13 @@ class Policy(nn.Module):
 
     A conditioned policy has a linear map M besides, zero at the start as well, by which it is told the preference w
     that each response is asked to serve: M (w − 1/N) is added to the input embedding of every token of the row, so
-    that the policy without its map is the one of the even preference.
+    that the policy without its map is the one of the even preference. Told in its adapter, M (w − 1/N) instead scales
+    the adapter's ranks: B diag(1 + M (w − 1/N)) A x in place of B A x in every adapted layer.
 
     Source: a network conditioned on the weights of the objectives (Abels et al. 2019, "Dynamic weights in
     multi-objective deep reinforcement learning"); for language models, Wang et al. 2024, "Conditional language policy",
-    arXiv 2407.15762. That the weights enter by the input embeddings is this project's choice.
+    arXiv 2407.15762, and Zhong et al. 2024, "Panacea", arXiv 2402.02030, whose preference enters the singular values of
+    an adapter. That the weights enter by the input embeddings, or centred by all ranks, is this project's choice.
 
     Args:
         model: the language model.
@@ -51,6 +53,7 @@ class Policy(nn.Module):
         critic_shapes_trunk: let value losses train the trunk too, not the value heads alone.
         adapter: what of the model is trained, where it is not the whole.
         told: N, the objectives whose preference the policy is told; None: of none.
+        told_in_adapter: by the adapter's ranks, in place of the input embeddings.
 
     Raises:
         UserError: if the model's logits depend on more than its last hidden states: the update would compute
@@ -64,6 +67,7 @@ class Policy(nn.Module):
         critic_shapes_trunk: bool = True,
         adapter: Adapter | None = None,
         told: int | None = None,
+        told_in_adapter: bool = False,
     ) -> None:
         super().__init__()
         self.adapter = adapter
@@ -75,11 +79,14 @@ class Policy(nn.Module):
         nn.init.zeros_(self.value_heads.weight)
         nn.init.zeros_(self.value_heads.bias)
         self.preference_map: nn.Linear | None = None
+        self.is_told_in_adapter = told is not None and told_in_adapter
         if told is not None:
-            embedding = model.get_input_embeddings().weight
-            self.preference_map = nn.Linear(
-                told, embedding.shape[1], bias=False, device=weight.device, dtype=weight.dtype
-            )
+            width = model.get_input_embeddings().weight.shape[1]
+            if self.is_told_in_adapter:
+                assert adapter is not None, "there is an adapter to be told in"
+                tell_by_adapter(model, adapter.gates())
+                width = sum(gate.out_features for gate in adapter.gates())
+            self.preference_map = nn.Linear(told, width, bias=False, device=weight.device, dtype=weight.dtype)
             nn.init.zeros_(self.preference_map.weight)
 
     def score_rollout(self, rollout: Rollout, temperature: float = 1.0) -> PolicyOutput:
