@@ -45,7 +45,7 @@ class JudgeConfig:
     """What `stage=judge` compares with the SFT policy, and the scorer that it asks."""
 
     runs: list[str] = setting([])
-    scorer: dict[str, Any] = setting({})
+    scorer: dict[str, Any] | None = None
     direction: str = setting("maximize", OneOf("maximize", "minimize"))
     responses: int = setting(4, Range(least=1, most=1000))
     split: str = setting("test", OneOf("train", "validation", "test"))

@@ -12,7 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from pama_exp.config.family_settings import DPOConfig, JudgeConfig, MODConfig
 from pama_exp.config.ranges import Bounds, OneOf, Range, Shares
-from pama_exp.config.validity import check_architecture, check_scorers, check_stage, check_unused, merged, setting
+from pama_exp.config.validity import (
+    check_architecture,
+    check_scorer,
+    check_scorers,
+    check_stage,
+    check_unused,
+    merged,
+    setting,
+)
 from pama_exp.errors import refuse_secrets
 from pama_exp.safety.secrets import secrets_in
 
@@ -324,6 +332,8 @@ def typed(composed: DictConfig | Mapping[str, Any]) -> Config:
     check_architecture(config.model.config)
     for name, objective in config.objectives.items():
         check_scorers(name, objective.scorers, config.data.domain, CONF)
+    if config.judge.scorer is not None:
+        check_scorer("judge.scorer", config.judge.scorer)
     check_unused(config.adapter, "adapter")
     check_unused(config.conditioning, "conditioning")
     return config
