@@ -22,7 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: the workers share the cores
 from ..study.plan import preparations
 from ..study.work import work
 from .page import publish
-from .plan import OBJECTIVES, mixing_jobs, training_jobs
+from .plan import OBJECTIVES, expert_jobs, family_jobs, mixing_jobs
 from .table import load, merged, read_rows, save
 
 RESULTS = Path(__file__).parents[1] / "results" / "families"
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     seeds = range(1, 1 + options.seeds)
     if options.plan:
         for seed in seeds:
-            for job in [*training_jobs(seed), *mixing_jobs(seed, str(options.runs))]:
+            for job in [*expert_jobs(seed), *mixing_jobs(seed, str(options.runs)), *family_jobs(seed)]:
                 print(f"{job.name}: python run.py {' '.join(job.overrides)}")
         return 0
     failed: dict[str, str] = {}
@@ -57,8 +57,9 @@ def main(arguments: Sequence[str]) -> int:
         for stage in (first[0], [job for job in first[1] if job.name in wanted]):
             failed |= work(stage, options.runs, extra, options.workers, deadline)
         for seed in seeds:
-            failed |= work(training_jobs(seed), options.runs, extra, options.workers, deadline)
-            failed |= work(mixing_jobs(seed, str(options.runs)), options.runs, extra, options.workers, deadline)
+            rest = [*mixing_jobs(seed, str(options.runs)), *family_jobs(seed)]
+            for jobs in (expert_jobs(seed), rest):
+                failed |= work(jobs, options.runs, extra, options.workers, deadline)
             save(options.results, merged(load(options.results), read_rows(options.runs, seeds)))
     rows = merged(load(options.results), read_rows(options.runs, seeds))
     save(options.results, rows)
