@@ -111,7 +111,8 @@ def test_an_exported_policy_is_not_taken_for_another(run, shared_cache, tmp_path
 
 def test_a_policy_told_in_its_adapter_is_trained_exported_and_evaluated(shared_cache, tmp_path):
     told = [*TOLD[1:], "conditioning=adapter", "conditioning.grid=2"]
-    trained = run_here(*told, *LORA, "training.learning_rate=1e-2", output=tmp_path / "run", cache=shared_cache)
+    rates = ["training.learning_rate=5e-2", "conditioning.learning_rate=3.0"]  # three steps have to be heard
+    trained = run_here(*told, *LORA, *rates, output=tmp_path / "run", cache=shared_cache)
     result = trained.read_result()
     assert result["points"][0]["objectives"] != result["points"][2]["objectives"]
     assert result["points"][1]["objectives"] == {name: m["after"] for name, m in result["objectives"].items()}
