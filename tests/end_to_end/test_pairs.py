@@ -15,6 +15,7 @@ from pama_exp.config import schema
 from pama_exp.errors import UserError
 from pama_exp.policy.export import load_preference_map
 from pama_exp.policy.loading import load_model
+from pama_exp.stages.dpo import _pairs
 from pama_exp.tracking.record import RunRecord
 from texts import policy_folder, write_jsonl
 
@@ -97,6 +98,16 @@ def test_one_policy_learns_all_preferences_from_pairs_of_its_own(tmp_path, share
         cache=shared_cache,
     )
     assert seen.read_result()["points"] == result["points"]
+
+
+def test_what_is_to_be_kept_low_prefers_the_other_response(shared_cache):
+    def learned(*overrides):
+        settings = [*FAST, *QUICK, "objectives=concise", *overrides, f"cache_dir={shared_cache}", "output=unused"]
+        setup = resolve(schema.typed(composed(*settings)))
+        return _pairs(setup, setup.start.tokenizer, "test")
+
+    up, down = learned(), learned("objectives.concise.direction=minimize")
+    assert [(one.chosen, one.rejected) for one in up] == [(one.rejected, one.chosen) for one in down]
 
 
 # ---- interrupted and resumed ------------------------------------------------------------------------------------------

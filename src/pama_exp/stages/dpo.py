@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -35,9 +35,12 @@ from pama_exp.training.cost import Cost, peak_memory_bytes
 from pama_exp.training.evaluation import Evaluation
 from pama_exp.training.operating_points import EVALUATION_SEED, conditioned_points
 from pama_exp.training.optimizer import OptimizerSettings, build_optimizer
+from pama_exp.types import Rollout
 
 _HELD_OUT = 512  # pairs of the testbed that the ranking is measured on
-Step = Callable[[int], tuple[Any, Tensor] | None]  # a step's rollout of pairs and its margins; None: nothing to learn
+Step = Callable[
+    [int], tuple[Rollout, Tensor] | None
+]  # a step's rollout of pairs and its margins; None: nothing to learn
 
 
 def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
@@ -49,45 +52,29 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
     """
     config, d = setup.config, setup.config.dpo
     folder = setup.task.start_policy()
+    tokenizer = load_tokenizer(folder)
+    is_online = d.method == "mo-odpo"
+    pairs, test = ([], []) if is_online else [_pairs(setup, tokenizer, split) for split in ("train", "test")]
     with _precision(setup):
         module = build_alignment(setup, folder) if setup.objectives else None
-        torch.manual_seed(random_state(config.seed, 0, "dpo"))  # of an adapter's start and of dropout
         policy, reference = (module.policy, module.reference) if module else policy_and_reference(setup, folder)
-        if config.trainer.uses_gpu and reference is not None:
-            reference.to(setup.device)
-        policy.to(setup.device)
-        tokenizer = load_tokenizer(folder)
-        is_online = d.method == "mo-odpo"
+        for part in (policy, reference):
+            if part is not None:
+                part.to(setup.device)
         weight = _own_weight(setup) if d.method == "modpo" else 1.0
-        budget = config.training.micro_batch_tokens
-        learner = PairLearner(policy, reference, d.beta, d.label_smoothing, weight, budget)
-        counts = asdict(Cost()) | {"pairs": 0}
-        pairs = [] if is_online else _pairs(setup, tokenizer, "train")
-        test = [] if is_online else _pairs(setup, tokenizer, "test")
+        learner = PairLearner(policy, reference, d.beta, d.label_smoothing, weight, config.training.micro_batch_tokens)
         stream = held_out(setup, module, "test", config.data.evaluation_prompts) if module else None
         before = module.evaluate_policy(stream, EVALUATION_SEED) if module and stream else None
-        journal = Journal(record, d.checkpoint_every, counts)
+        torch.manual_seed(random_state(config.seed, 0, "dpo"))  # of dropout
+        journal = Journal(record, d.checkpoint_every, asdict(Cost()) | {"pairs": 0})
         if before is not None and journal.begun == 0:
             record.log_metrics(0, before.metrics())
         step = _online(setup, module, journal) if is_online else _offline(setup, module, pairs, tokenizer, journal)
-
-        def losses_of(made: tuple[Any, Tensor] | None) -> Iterator[Tensor]:
-            if made is None:
-                return
-            rollout, margin = made
-            yield from learner.losses(rollout, margin, journal.row)
-            journal.counts["pairs"] += len(rollout) // 2
-            journal.counts["forwards"] += 2 * len(rollout)  # of the policy and of the reference
-            journal.counts["backwards"] += len(rollout)
-
-        optimizer = build_optimizer(policy, _optimizer_settings(setup))
-        minimise(policy, d, d.method.upper(), step, losses_of, optimizer, journal)
+        _learn(setup, learner, step, journal)
         slices = [test[at : at + d.batch_size] for at in range(0, len(test), d.batch_size)]
         ranked = learner.measure(rollout_of(part, tokenizer, setup.device) for part in slices) if slices else None
         result: dict[str, Any] = {"status": "complete", "method": d.method, "held_out_pairs": ranked}
-        if module is not None:
-            assert stream is not None
-            assert before is not None
+        if module and stream and before:
             result |= _operating_point(setup, record, module, stream, before)
     bill = journal.counts | {"peak_memory_bytes": peak_memory_bytes(setup.device)}
     result |= {"bill": bill, "seconds": bill["seconds"], "run_dir": str(record.folder)}
@@ -98,25 +85,39 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
     return result
 
 
+def _learn(setup: Setup, learner: PairLearner, step: Step, journal: Journal) -> None:
+    """All steps that are left, counting what they cost."""
+
+    def losses_of(made: tuple[Rollout, Tensor] | None) -> Iterator[Tensor]:
+        if made is None:
+            return
+        rollout, margin = made
+        yield from learner.losses(rollout, margin, journal.row)
+        journal.counts["pairs"] += len(rollout) // 2
+        journal.counts["forwards"] += 2 * len(rollout)  # of the policy and of the reference
+        journal.counts["backwards"] += len(rollout)
+
+    d = setup.config.dpo
+    optimizer = build_optimizer(learner.policy, _optimizer_settings(setup))
+    minimise(learner.policy, d, d.method.upper(), step, losses_of, optimizer, journal)
+
+
 def _pairs(setup: Setup, tokenizer: Any, split: str) -> list[EncodedPair]:
-    """The pairs of the objective that is learned from; those of the testbed's held-out prompts are without noise."""
+    """The pairs of the objective that is learned from; the testbed's held-out ones are without noise."""
     config, d = setup.config, setup.config.dpo
-    count = d.examples if split == "train" else _HELD_OUT if not setup.task.has_rows else config.evaluate.prompts
-    found = setup.task.pairs(_program(setup), split, count, config.seed, d.label_noise)
+    is_text = setup.task.has_rows
+    count = d.examples if split == "train" else config.evaluate.prompts if is_text else _HELD_OUT
+    plan = None if is_text else setup.objectives[_own_index(setup)]
+    program = "" if plan is None else str(plan.program)
+    found = setup.task.pairs(program, split, count, config.seed, d.label_noise)
+    if plan is not None and plan.settings.direction == "minimize":
+        found = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in found]
     positions = max_positions(setup.start.skeleton)
     limit = d.max_length if positions is None else min(d.max_length, positions)
-    is_text = setup.task.has_rows
     kept, wrong = encode_pairs(found, tokenizer, limit, d.bad_pairs == "skip", not is_text)
     for reason, number in wrong.items():
         note(f"{number} of {len(found)} pairs of the {split} split are left out: {reason}.")
     return kept
-
-
-def _program(setup: Setup) -> str:
-    """The gold program of the objective that pairs are of; empty off the testbed."""
-    chosen = setup.config.dpo.objective
-    plans = [plan for plan in setup.objectives if chosen in (None, plan.name)]
-    return (plans[0].program or "") if plans else ""
 
 
 def _own_weight(setup: Setup) -> float:
@@ -144,7 +145,7 @@ def _offline(
         others = [o for i, o in enumerate(module.objectives) if i != own]
         weights = [float(w) for i, w in enumerate(setup.solver.weights) if i != own]
 
-    def step(number: int) -> tuple[Any, Tensor]:
+    def step(number: int) -> tuple[Rollout, Tensor]:
         rollout = rollout_of([pairs[i] for i in batches(number)], tokenizer, setup.device)
         count = len(rollout) // 2
         if not others:
@@ -162,7 +163,7 @@ def _online(setup: Setup, module: Alignment | None, journal: Journal) -> Step:
     d, seed = setup.config.dpo, setup.config.seed
     stream = training_prompts(setup, module.prompts.tokenizer, d.batch_size, 2)
 
-    def step(number: int) -> tuple[Any, Tensor] | None:
+    def step(number: int) -> tuple[Rollout, Tensor] | None:
         module.policy.eval()
         with torch.no_grad():
             asked = stream.batch(number)
