@@ -72,6 +72,13 @@ class Run:
         """Names, in the run's order."""
         return tuple(self.config["objectives"])
 
+    @property
+    def steps(self) -> int | None:
+        """How many steps it is to take; None where that is not said."""
+        section = "dpo" if self.stage == "dpo" else "training"
+        found = self.config.get(section, {}).get("steps")
+        return None if found is None else int(found)
+
     @cached_property
     def preference(self) -> dict[str, float]:
         """{objective: share}, summing to 1: `solver.weights` where given, the objectives' own weights otherwise."""
