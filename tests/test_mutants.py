@@ -285,7 +285,7 @@ MUTANTS = [
     Mutant("the heads at the model's rate", "training.optimizer:build_optimizer", '"lr": settings.value_learning_rate', '"lr": settings.learning_rate', step_reward),
     Mutant("the update at temperature 1", TERMS, "batch.rollout, settings.temperature", "batch.rollout", step_reward),
     Mutant("the sampling policy at temperature 1", "training.alignment:Alignment._old", "part, self.sampling.temperature", "part", step_reward),
-    Mutant("the reference at temperature 1", "training.alignment:Alignment._reference_log_probs", "(reference, part, temperature)", "(reference, part)", step_reward),
+    Mutant("the reference at temperature 1", "training.alignment:Alignment._reference_log_probs", ", part, self.sampling.temperature)", ", part)", step_reward),
     Mutant("punish entropy", TERMS, "rest - settings.entropy_coefficient", "rest + settings.entropy_coefficient", step_reward),
     Mutant("entropy per micro-batch", TERMS, "(output.entropy * mask).sum() / tokens", "(output.entropy * mask).sum() / mask.sum()", step_reward),
     Mutant("flee the reference", TERMS, "rest + kl_coefficient", "rest - kl_coefficient", step_loss),

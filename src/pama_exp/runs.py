@@ -71,7 +71,7 @@ def listing(runs: Sequence[Run]) -> None:
             escape(shown(" + ".join(run.objectives))),
             escape(shown(run.solver if run.stage == "align" else f"{run.stage} {run.solver}")),
             str(run.seed),
-            f"{newest_step(run)}/{run.config.get('training', {}).get('steps', '?')}",
+            f"{newest_step(run)}/{'?' if run.steps is None else run.steps}",
             " ".join(f"{value:.3f}" for value in rewards(run).values()) or "–",
             "–" if share is None else f"{share:.1%}",
             Text(shown(run.status), style=_STATES.get(run.status, "red")),

@@ -8,9 +8,9 @@ import pytest
 
 from commands import FAST, composed
 from pama_exp.assembly import imported_config
+from pama_exp.assembly.experts import experts_config
 from pama_exp.config import schema
 from pama_exp.errors import UserError
-from pama_exp.stages.soup import experts_config
 
 
 def config_of(*overrides):

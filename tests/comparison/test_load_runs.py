@@ -109,3 +109,17 @@ def test_a_soup_is_described_by_its_experts(tmp_path):
     assert soup.seed == 4
     assert soup.settings["training.clip"] == 0.1
     assert json.loads((soup.folder / "result.json").read_text())["config"] == soup.config
+
+
+def test_a_run_from_pairs_has_its_own_label_steps_and_settings(tmp_path):
+    pairs = ["stage=dpo", "dpo.method=modpo", "dpo.steps=7", "solver=linear"]
+    write_run(tmp_path / "pairs", *pairs, "solver.weights=[0.3,0.7]", "seed=1", after=AFTER)
+    write_run(tmp_path / "plain", "solver=linear", after=AFTER)
+    by_stage = {run.stage: run for run in load_runs([tmp_path])}
+    run = by_stage["dpo"]
+    assert (run.solver, run.steps, run.seed) == ("modpo", 7, 1)
+    assert run.preference == {"helpful": 0.3, "concise": 0.7}
+    assert run.settings["dpo.method"] == "modpo"
+    assert not any(key.startswith("solver.") for key in run.settings)
+    assert by_stage["align"].steps == 60
+    assert not any(key.startswith(("dpo.", "mod.", "judge.")) for key in by_stage["align"].settings)

@@ -19,6 +19,7 @@ from pama_exp.training.fitting import make_trainer
 from records import BILL, write_run
 from texts import policy_folder, write_jsonl
 
+LORA = ["adapter=lora", "adapter.export=adapter", "adapter.rank=4"]
 TOLD = ["conditioning=embedding", "solver=linear", "reward=gold", "objectives=[harmless,concise]"]
 QUICK = [*FAST, *TOLD, "training.diagnostics_every=0", "logger=none"]
 
@@ -74,7 +75,9 @@ def test_before_training_every_preference_has_the_sft_policys_answers(shared_cac
 
 @pytest.mark.slow("whole runs")
 @pytest.mark.parametrize(
-    "overrides", [[], ["adapter=lora", "rollout=hf", "advantage=group"]], ids=["plain", "lora-hf-group"]
+    "overrides",
+    [[], ["adapter=lora", "rollout=hf", "advantage=group"], ["conditioning=adapter", *LORA]],
+    ids=["plain", "lora-hf-group", "adapter"],
 )
 def test_a_resumed_run_ends_where_the_whole_one_does(overrides, shared_cache, tmp_path):
     setup, whole = built(*overrides, "training.micro_batch_tokens=400", cache=shared_cache)
@@ -105,6 +108,24 @@ def test_an_exported_policy_is_not_taken_for_another(run, shared_cache, tmp_path
         chosen = [one for one in settings if one.partition("=")[0] != changed.partition("=")[0]]
         with pytest.raises(UserError, match=said):
             run_here(*chosen, changed, output=tmp_path / said[:3], cache=shared_cache)
+
+
+def test_a_policy_told_in_its_adapter_is_trained_exported_and_evaluated(shared_cache, tmp_path):
+    told = [*TOLD[1:], "conditioning=adapter", "conditioning.grid=2"]
+    rates = ["training.learning_rate=5e-2", "conditioning.learning_rate=3.0"]  # three steps have to be heard
+    trained = run_here(*told, *LORA, *rates, output=tmp_path / "run", cache=shared_cache)
+    result = trained.read_result()
+    assert result["points"][0]["objectives"] != result["points"][2]["objectives"]
+    assert result["points"][1]["objectives"] == {name: m["after"] for name, m in result["objectives"].items()}
+    folder = trained.folder / "policy"
+    assert {"adapter_config.json", "preference_gates.safetensors"} <= {path.name for path in folder.iterdir()}
+    assert "preference_gates.safetensors" in (folder / "README.md").read_text()
+    seen = ["stage=evaluate", f"evaluate.run={trained.folder}"]
+    evaluated = run_here(*told, *seen, output=tmp_path / "seen", cache=shared_cache)
+    assert evaluated.read_result()["points"] == result["points"]
+    other = [one for one in told if not one.startswith("conditioning=")]
+    with pytest.raises(UserError, match=r"conditioning\.name|conditioning=adapter"):
+        run_here(*other, "conditioning=embedding", *seen, output=tmp_path / "other", cache=shared_cache)
 
 
 def test_its_front_is_compared_with_a_sweeps(run, shared_cache, tmp_path):
@@ -149,6 +170,9 @@ REFUSED = [
     (["conditioning=prompt", "conditioning.grid=3"], ["conditioning.levels=20", "conditioning.grid=3"]),
     (["conditioning=prompt", "conditioning.item='{name}'"], ["conditioning.item"]),
     (["conditioning=prompt", "+model.chat_template=tokenizer"], ["chat template", "conditioning=embedding"]),
+    (["conditioning=adapter"], ["no adapter to act in", "adapter=lora"]),
+    (["conditioning=adapter", "adapter=lora"], ["adapter.export=adapter"]),
+    (["conditioning=adapter", *LORA, "rollout=vllm"], ["rollout=fast"]),
     (["conditioning.name=told"], ["conditioning.name=told", "embedding"]),
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pama_exp.config.domains import scorer_key, scorer_node
+from pama_exp.config.domains import learns_rows_alone, scorer_key, scorer_node
 from pama_exp.config.schema import Config, ModelConfig
 from pama_exp.errors import UserError
 from pama_exp.hub import repositories
@@ -50,7 +50,7 @@ def assets_of(config: Config) -> list[Asset]:
     if m.path is None and m.weights == "pretrained" and m.id is not None and config.evaluate.run is None:
         refused = None if m.allow_pickle else "model.allow_pickle"
         assets.append(Asset("policy", m.id, m.revision, "model", m.parameters, m.gated, m.pickled, refused))
-    learns_rows = config.data.domain != "factworld" and config.stage.get("learns_from_rows", False)
+    learns_rows = config.data.domain != "factworld" and learns_rows_alone(config)
     for name, objective in ({} if learns_rows else config.objectives).items():
         domain = scorer_key(objective.scorers, config.data.domain)
         node = scorer_node(objective.scorers, config.data.domain)

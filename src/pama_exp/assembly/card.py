@@ -15,7 +15,8 @@ from pama_exp.assembly.setup import Setup
 from pama_exp.config.naming import markdown_text, method_label
 from pama_exp.config.schema import Config
 from pama_exp.data.preferences import Writer
-from pama_exp.policy.export import PREFERENCE_MAP, Card, export, fenced, write_card
+from pama_exp.policy.export import PREFERENCE_GATES, PREFERENCE_MAP, Card, export, fenced, write_card
+from pama_exp.policy.policy import Policy
 from pama_exp.safety.secrets import redact
 from pama_exp.storage.files import write_manifest
 from pama_exp.tracking.record import RunRecord
@@ -83,9 +84,22 @@ def _conditioning(config: Config) -> dict[str, str]:
             "told its preference": markdown_text(f"before the prompt, as in {json.dumps(written, ensure_ascii=False)}")
         }
     example = ", ".join(f"{json.dumps(name)}: {1 / len(names):.2g}" for name in names).replace("`", r"\u0060")
-    call = f"with pama_exp.policy.export.conditioned(model, FOLDER, {{{example}}}): model.generate(…)"
-    how = f"by `{PREFERENCE_MAP}`: `{call}`"
+    name = PREFERENCE_GATES if c.name == "adapter" else PREFERENCE_MAP
+    how = f"by `{name}`: `with pama_exp.policy.export.conditioned(model, FOLDER, {{{example}}}): model.generate(…)`"
     return {"told its preference": how}
+
+
+def export_pair_policy(setup: Setup, record: RunRecord, policy: Policy, tokenizer: Any, pairs: int) -> None:
+    """Write `policy/` of a policy that learned from so many pairs: weights or adapter, tokenizer and README.md."""
+    config, folder = setup.config, record.folder / "policy"
+    adapter_only = config.adapter.name != "none" and config.adapter.export == "adapter"
+    export(policy, tokenizer, folder, None, not adapter_only, objectives=setup.names)
+    label = method_label(asdict(config))
+    made = f"Learned from {pairs} preference pairs by {label}, beta {config.dpo.beta:g}."
+    told = _conditioning(config).get("told its preference")
+    made += "" if told is None else f" It is told its preference {told}."
+    load = "PeftModel.from_pretrained(base, FOLDER)" if adapter_only else "AutoModelForCausalLM.from_pretrained(FOLDER)"
+    write_supervised_card(folder, setup, "text-generation", made, load)
 
 
 def write_supervised_card(folder: Path, setup: Setup, purpose: str, made: str, load: str) -> None:
@@ -109,7 +123,7 @@ def write_supervised_card(folder: Path, setup: Setup, purpose: str, made: str, l
         f"# {markdown_text(setup.config.model.name)}: {markdown_text(setup.config.stage.get('name', purpose))}",
         "",
         f"Starts from {markdown_text(setup.start.description)}. {made}",
-        f"Data: {markdown_text(str(data.path or data.id))}, read as `{data.format}`.",
+        f"Data: {markdown_text(str(data.path or data.id or data.domain))}, read as `{data.format}`.",
         f"Load with `{load}`.",
         "",
         *fenced(redact(shlex.join(sys.argv))),

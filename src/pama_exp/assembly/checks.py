@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import yaml
 from transformers import PreTrainedTokenizerBase
 
 from pama_exp.assembly.conditioned import make_writer
+from pama_exp.assembly.objective_plans import ObjectivePlan
 from pama_exp.assembly.task import Task
 from pama_exp.config.instantiate import check_settings, locate, parameters
 from pama_exp.config.naming import solver_label
 from pama_exp.config.schema import CONF, Config
 from pama_exp.data.preferences import shares
 from pama_exp.data.tokens import encode
-from pama_exp.errors import UserError
+from pama_exp.errors import UserError, suggest
 from pama_exp.policy.loading import max_positions
 from pama_exp.rl.estimators import Estimator
 from pama_exp.rl.kl import check_placement
@@ -130,7 +131,15 @@ def check_conditioning(config: Config, solver: Solver) -> None:
             f"{where} weighs every response by its own preference, which solver={label}{as_set} cannot.",
             f"Choose one of: {able}" + (" (pama by token or by sequence)." if "pama" in able else "."),
         )
-    if c.name == "embedding" and "shift_of" not in parameters(locate(config.rollout.engine, "rollout.engine")):
+    if c.name == "adapter" and config.evaluate.run is None:
+        if config.adapter.name == "none":
+            raise UserError(f"{where}: there is no adapter to act in.", "Add adapter=lora adapter.export=adapter.")
+        if config.adapter.export != "adapter":
+            raise UserError(
+                f"{where}: folded into the weights, the adapter could be told nothing.", "Set adapter.export=adapter."
+            )
+    takes_shift = "shift_of" in parameters(locate(config.rollout.engine, "rollout.engine"))
+    if c.name in ("embedding", "adapter") and not takes_shift:
         raise UserError(
             f"{where}: this rollout engine cannot be told preferences.",
             "Set rollout=fast, rollout=hf, or conditioning=prompt.",
@@ -147,6 +156,43 @@ def check_conditioning(config: Config, solver: Solver) -> None:
                 f"{where} writes before the prompt, and a chat template is to begin it.",
                 "Use conditioning=embedding, or model.chat_template=none.",
             )
+
+
+def check_pairs(config: Config, solver: Solver, plans: Sequence[ObjectivePlan], has_rows: bool) -> None:
+    """`stage=dpo` has pairs of the objective that it names, weights that its method can use, and nothing unused.
+
+    Raises:
+        UserError: if not.
+    """
+    d, names = config.dpo, list(config.objectives)
+    if config.stage.get("name") != "dpo":
+        return
+    if d.objective is not None and d.objective not in names:
+        raise UserError(f"dpo.objective={d.objective} is none of the run's objectives.", suggest(d.objective, names))
+    own = 0 if d.objective is None else names.index(d.objective)
+    if d.method == "mo-odpo":
+        moving = [name for name, node in config.objectives.items() if node.normaliser == "running"]
+        if moving:
+            raise UserError(
+                f"dpo.method=mo-odpo compares rewards, and objectives.{moving[0]}.normaliser=running moves them.",
+                "Use the normaliser frozen, or none.",
+            )
+        return
+    if config.conditioning.name != "none":
+        raise UserError(
+            f"dpo.method={d.method} learns one preference, and conditioning={config.conditioning.name} tells many.",
+            "Set dpo.method=mo-odpo, or conditioning=none.",
+        )
+    if d.method == "modpo" and not solver.weights[own] > 0:
+        raise UserError(
+            f"dpo.method=modpo divides by the weight of '{names[own]}', whose pairs it learns from, and that is 0.",
+            "Give it a weight above 0, or name another in dpo.objective.",
+        )
+    if not has_rows and plans[own].program is None:
+        raise UserError(
+            f"There are no pairs of '{names[own]}': it has no gold program.",
+            "Name an objective that has one in dpo.objective, or set dpo.method=mo-odpo.",
+        )
 
 
 def check_start(config: Config, task: Task, is_here: bool = True) -> None:

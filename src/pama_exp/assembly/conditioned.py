@@ -7,7 +7,7 @@ from pathlib import Path
 from pama_exp.config.schema import Config
 from pama_exp.data.preferences import DrawnPreferences, Writer
 from pama_exp.errors import UserError
-from pama_exp.policy.export import PREFERENCE_MAP, load_preference_map
+from pama_exp.policy.export import PREFERENCE_GATES, PREFERENCE_MAP, load_preference_map
 from pama_exp.policy.policy import Policy
 
 
@@ -32,10 +32,10 @@ def restore_map(policy: Policy, folder: Path, names: list[str]) -> None:
     saved = load_preference_map(folder)
     if saved is None:
         return
-    if policy.preference_map is None:
-        raise UserError(
-            f"{folder} holds a policy that is told its preference ({PREFERENCE_MAP}).", "Add conditioning=embedding."
-        )
+    in_adapter = (folder / PREFERENCE_GATES).is_file()
+    if policy.preference_map is None or policy.is_conditioned_in_adapter != in_adapter:
+        name, kind = (PREFERENCE_GATES, "adapter") if in_adapter else (PREFERENCE_MAP, "embedding")
+        raise UserError(f"{folder} holds a policy that is told its preference ({name}).", f"Add conditioning={kind}.")
     weight, saved_names = saved
     if saved_names != names:
         raise UserError(

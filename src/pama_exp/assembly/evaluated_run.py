@@ -23,7 +23,7 @@ from pama_exp.tracking import reading, sums
 from pama_exp.tracking.console import note
 from pama_exp.tracking.folder import CONFIG
 
-_NOT_TAKEN = ("stage", "objectives", "adapter", "evaluate", "compare", "soup", *VOLATILE)
+_NOT_TAKEN = ("stage", "objectives", "adapter", "evaluate", "compare", "soup", "dpo", "mod", "judge", *VOLATILE)
 # What a policy is: a command that sets another value is refused. Null sets nothing.
 _FIXED = {
     "model": ("id", "revision", "path", "weights", "tokenizer", "architecture", "config", "chat_template"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.assembly.conditioned import make_drawn, make_writer, restore_map
 from pama_exp.assembly.setup import Setup
@@ -46,7 +47,7 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
     torch.manual_seed(random_state(config.seed, 0, "run"))  # the same in every process
     tokenizer = load_tokenizer(folder)
     with phase(f"Loading the model {config.model.name}"):
-        policy, reference = _policy_and_reference(setup, folder)
+        policy, reference = policy_and_reference(setup, folder)
     engine = _engine(setup, policy, tokenizer)
     _arrange_blocks(config.trainer, policy, reference)
     with phase("Loading reward models", len(setup.objectives)) as loading:
@@ -60,17 +61,7 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
             if part is not None:
                 part.to(setup.device)
     group = setup.estimator.group_size
-    prompts = PromptStream(
-        setup.task.texts("train"),
-        tokenizer,
-        prompts_per_step=t.batch_size // group,
-        seed=config.seed,
-        group_size=group,
-        columns=setup.task.columns("train"),
-        plain_texts=setup.task.plain_texts("train"),
-        preferences=make_drawn(config),
-        writer=make_writer(config),
-    )
+    prompts = training_prompts(setup, tokenizer, t.batch_size // group, group)
     with located("Calibration"):
         _calibrate(objectives, setup.solver, engine, setup.sampling, prompts, t.calibration_prompts, config.seed)
     return Alignment(
@@ -121,6 +112,23 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
     )
 
 
+def training_prompts(
+    setup: Setup, tokenizer: PreTrainedTokenizerBase, prompts_per_step: int, group_size: int
+) -> PromptStream:
+    """The training prompts, each with a preference where the policy is told one, each `group_size` times."""
+    return PromptStream(
+        setup.task.texts("train"),
+        tokenizer,
+        prompts_per_step=prompts_per_step,
+        seed=setup.config.seed,
+        group_size=group_size,
+        columns=setup.task.columns("train"),
+        plain_texts=setup.task.plain_texts("train"),
+        preferences=make_drawn(setup.config),
+        writer=make_writer(setup.config),
+    )
+
+
 def held_out(setup: Setup, module: Alignment, split: str, count: int) -> PromptStream:
     """The first `count` prompts of a split; for a conditioned policy, all with the run's weights as preference."""
     texts, plain = setup.task.texts(split)[:count], setup.task.plain_texts(split)[:count]
@@ -138,15 +146,17 @@ def held_out(setup: Setup, module: Alignment, split: str, count: int) -> PromptS
     return stream.with_preference(module.solver.weights.tolist()) if is_conditioned else stream
 
 
-def _policy_and_reference(setup: Setup, folder: Path) -> tuple[Policy, Any]:
+def policy_and_reference(setup: Setup, folder: Path) -> tuple[Policy, PreTrainedModel | None]:
     """The policy with its value heads, and a frozen copy of it as the reference.
 
     The reference is None if the policy has an adapter: the policy without its adapter then is the reference.
     """
     config, m = setup.config, setup.config.model
-    model, adapter = setup.start.load_policy(folder, config.seed)
-    conditioned_on = len(config.objectives) if config.conditioning.name == "embedding" else None
-    policy = Policy(model, setup.solver.num_channels, config.training.critic_shapes_trunk, adapter, conditioned_on)
+    kind = config.conditioning.name
+    model, adapter = setup.start.load_policy(folder, config.seed, keep_adapter=kind == "adapter")
+    told = len(config.objectives) if kind in ("embedding", "adapter") else None
+    shapes_trunk = config.training.critic_shapes_trunk
+    policy = Policy(model, setup.solver.num_channels, shapes_trunk, adapter, told, kind == "adapter")
     restore_map(policy, folder, list(config.objectives))
     if not policy.actor_parameters():
         raise UserError(

@@ -26,7 +26,7 @@ from pama_exp.policy.loading import max_positions
 from pama_exp.policy.memory import Load, memory_parts, parameter_counts, peak
 from pama_exp.supervised.start_model import StartModel, lora_targets
 from pama_exp.tracking.console import note, table
-from pama_exp.training.alignment import EVALUATED_AT_ONCE
+from pama_exp.training.evaluation import EVALUATED_AT_ONCE
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _RUNTIME = 0.5 * 2**30  # the process with its libraries, or the CUDA context

@@ -13,6 +13,7 @@ from pama_exp.assembly.checks import (
     check_conditioning,
     check_engine,
     check_inputs,
+    check_pairs,
     check_start,
     check_training,
 )
@@ -20,6 +21,7 @@ from pama_exp.assembly.method import build_estimator, build_solver
 from pama_exp.assembly.objective_plans import ObjectivePlan, plan_objectives
 from pama_exp.assembly.task import Task, build_task
 from pama_exp.comparison.reference import NoFront, TrueFront
+from pama_exp.config.domains import learns_rows_alone
 from pama_exp.config.schema import Config, ObjectiveConfig
 from pama_exp.rl.estimators import Estimator
 from pama_exp.rollout.engine import Sampling
@@ -88,6 +90,7 @@ def resolve(config: Config, is_here: bool = True) -> Setup:
     plans = plan_objectives(_scored(config, task), config.data.domain, config.reward, task)
     solver, estimator, sampling = build_method(config, is_here)
     check_calibration(config, solver)
+    check_pairs(config, solver, plans, task.has_rows)
     check_start(config, task, is_here)
     return Setup(
         config=config,
@@ -117,4 +120,4 @@ def build_method(config: Config, is_here: bool = True) -> tuple[Solver, Estimato
 
 def _scored(config: Config, task: Task) -> Mapping[str, ObjectiveConfig]:
     """The objectives that the stage scores; none if it learns from the rows of a table."""
-    return {} if task.has_rows and config.stage.get("learns_from_rows", False) else config.objectives
+    return {} if task.has_rows and learns_rows_alone(config) else config.objectives

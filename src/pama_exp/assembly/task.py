@@ -14,6 +14,7 @@ from pama_exp.config.instantiate import build
 from pama_exp.config.schema import Config, DataConfig
 from pama_exp.data import tables
 from pama_exp.data.byte_tokens import byte_tokenizer
+from pama_exp.data.pairs import Pair
 from pama_exp.data.text import Reading, TextData
 from pama_exp.policy.loading import load_tokenizer
 from pama_exp.rewards.gold import GoldScorer
@@ -80,6 +81,10 @@ class Task(Protocol):
         """The folder of the reward model of a gold program. It is trained first if the cache lacks it."""
         ...
 
+    def pairs(self, program: str, split: str, count: int, seed: int, label_noise: float) -> list[Pair]:
+        """Preference pairs to learn from (train) or to be measured on: a gold program's, or a table's own."""
+        ...
+
     def front(self, programs: Mapping[str, str], split: str) -> TrueFront | NoFront:
         """The true front of {objective: gold program} on a split; `NoFront` if none is known, or of no objective."""
         ...
@@ -130,6 +135,14 @@ class FactWorldTask:
     def reward_model(self, program: str) -> Path:
         """The folder of a reward model learned from pairs of the program, trained first if the cache lacks it."""
         return self.testbed.reward_model(program)
+
+    def pairs(self, program: str, split: str, count: int, seed: int, label_noise: float) -> list[Pair]:
+        """Pairs by the gold program, as its reward model learns them; held-out ones are others, without noise."""
+        is_learned = split == "train"
+        drawn = self.world.preference_pairs(
+            program, count, seed if is_learned else -1 - seed, label_noise if is_learned else 0.0
+        )
+        return [Pair(prompt, prompt, chosen, rejected) for prompt, chosen, rejected in drawn]
 
     def front(self, programs: Mapping[str, str], split: str) -> TrueFront | NoFront:
         """The true front that the world enumerates; `NoFront` for an empty mapping."""
@@ -187,6 +200,10 @@ class TextTask:
     def reward_model(self, program: str) -> Path:
         """Raises KeyError: text has no gold programs."""
         raise KeyError(program)
+
+    def pairs(self, program: str, split: str, count: int, seed: int, label_noise: float) -> list[Pair]:
+        """The table's, whatever they express; no label is swapped."""
+        return self.data.policy_pairs(split)[:count]
 
     def front(self, programs: Mapping[str, str], split: str) -> TrueFront | NoFront:
         """`NoFront`: no front is known for text."""

@@ -13,7 +13,7 @@ from pama_exp.comparison.load import Run
 from pama_exp.comparison.reference import reference_of
 from pama_exp.comparison.statistics import Interval, interval
 
-METHOD = ("solver.", "conditioning.", "stage")  # keys that may differ between groups of a controlled comparison
+METHOD = ("solver.", "conditioning.", "dpo.", "stage")  # keys that may differ between groups of a controlled comparison
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ def labels(members: Mapping[str, Sequence[Run]]) -> dict[str, tuple[str, str]]:
     for key, runs in members.items():
         first = runs[0]
         rivals = {k: v for k, v in members.items() if v[0].solver == first.solver}
-        inside = [k for k in differing(rivals) if k.startswith(("solver.", "conditioning.")) and k in first.settings]
+        inside = [
+            k for k in differing(rivals) if k.startswith(("solver.", "conditioning.", "dpo.")) and k in first.settings
+        ]
         parts = [f"{_short_key(k)}={_short(first.settings.get(k))}" for k in [*inside, *outside]]
         named[key] = " ".join([first.solver, *parts])
     several = {family for family in named.values() if list(named.values()).count(family) > 1}
@@ -105,7 +107,7 @@ def labels(members: Mapping[str, Sequence[Run]]) -> dict[str, tuple[str, str]]:
 
 
 def _short_key(key: str) -> str:
-    return key.removeprefix("solver.").removeprefix("objectives.").removeprefix("training.")
+    return key.removeprefix("solver.").removeprefix("objectives.").removeprefix("training.").removeprefix("dpo.")
 
 
 def _short(value: Any) -> str:

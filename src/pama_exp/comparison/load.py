@@ -19,10 +19,11 @@ from pama_exp.tracking import reading
 from pama_exp.tracking.record import RunRecord
 from pama_exp.world import FactWorld
 
-COMPARABLE = ("align", "soup", "imported")  # stages whose result is an operating point
+COMPARABLE = ("align", "soup", "mod", "dpo", "imported")  # stages whose result is an operating point
 _EMPTY_CONFIG: Mapping[str, Any] = {"objectives": {}, "solver": {"name": "–"}, "seed": 0, "stage": {"name": "unknown"}}
 # Sections that say what is done with finished runs, and so are no settings of a run; the seed is told apart.
-_NOT_SETTINGS = ("seed", "evaluate", "compare", "soup", "stage")
+_NOT_SETTINGS = ("seed", "evaluate", "compare", "soup", "mod", "judge", "stage")
+_OF_EXPERTS = ("soup", "mod")  # train nothing: how their experts were trained is in the experts' configurations
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,30 @@ class Run:
 
     @property
     def stage(self) -> str:
-        """The name of the stage: align, soup, evaluate, …"""
+        """The name of the stage: align, soup, dpo, evaluate, …"""
         return str(self.config.get("stage", {}).get("name", "align"))
 
     @property
     def solver(self) -> str:
-        """The solver's label, with `-conditioned` after it for a conditioned policy; `soup` for a model soup."""
-        return "soup" if self.stage == "soup" else method_label(self.config)
+        """The method's label, with `-conditioned` after it for a conditioned policy; `soup` or `mod` for experts."""
+        return self.stage if self.stage in _OF_EXPERTS else method_label(self.config)
 
     @property
     def seed(self) -> int:
-        """The run's seed; for a soup, the seed of its experts."""
+        """The run's seed; for a soup or a mixture, the seed of its experts."""
         return int((self.result or {}).get("seed", self.config["seed"]))
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """The objectives' names, in the run's order."""
         return tuple(self.config["objectives"])
+
+    @property
+    def steps(self) -> int | None:
+        """How many steps it is to take; None where that is not said."""
+        section = "dpo" if self.stage == "dpo" else "training"
+        found = self.config.get(section, {}).get("steps")
+        return None if found is None else int(found)
 
     @cached_property
     def preference(self) -> dict[str, float]:
@@ -106,7 +114,7 @@ class Run:
         # The preference, a seed derived from the run's, and how many preferences are evaluated.
         for key in ("solver.weights", "solver.seed", "conditioning.grid"):
             flat.pop(key, None)
-        if self.stage == "soup":  # a soup trains nothing itself; its experts' configurations hold their solver
+        if self.stage in (*_OF_EXPERTS, "dpo"):
             flat = {k: v for k, v in flat.items() if not k.startswith("solver.")}
         return flat
 
@@ -167,9 +175,15 @@ def split_by_objectives(runs: Sequence[Run]) -> list[list[Run]]:
     """
     parts: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        if run.stage in COMPARABLE and run.status != "damaged":
+        if is_comparable(run) and run.status != "damaged":
             parts.setdefault(tuple(sorted(run.objectives)), []).append(run)
     return list(parts.values())
+
+
+def is_comparable(run: Run) -> bool:
+    """Whether it ends at an operating point; of pairs of text, which nothing scores, there is none."""
+    is_scored = run.stage != "dpo" or run.result is None or "objectives" in run.result
+    return run.stage in COMPARABLE and is_scored
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -250,7 +264,7 @@ def _check_point(run: Run) -> None:
     Raises:
         UserError: if not.
     """
-    if run.stage not in COMPARABLE:
+    if not is_comparable(run):
         return
     data = run.config.get("data", {})
     try:

@@ -16,7 +16,7 @@ from pama_exp.comparison.groups import (
     make_group,
     members,
 )
-from pama_exp.comparison.load import COMPARABLE, Run
+from pama_exp.comparison.load import Run, is_comparable
 from pama_exp.comparison.reference import reference_of
 from pama_exp.comparison.solver_fronts import Front, Preference, front_of
 from pama_exp.comparison.statistics import LEAST, Interval, holm, paired_test
@@ -105,7 +105,7 @@ def compare(runs: Sequence[Run], baseline: str | None = None) -> Comparison:
         UserError: for runs of different objectives (`split_by_objectives` separates them), if no run is finished, or
             for an unknown baseline.
     """
-    runs = [run for run in runs if run.stage in COMPARABLE]
+    runs = [run for run in runs if is_comparable(run)]
     if len({tuple(sorted(run.objectives)) for run in runs}) > 1:
         sets = "; ".join(sorted({"+".join(run.objectives) for run in runs}))
         raise UserError(f"The runs are of different objectives: {sets}.", "Compare those of the same objectives.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pama_exp.config.schema import CONF
+from pama_exp.config.schema import CONF, Config
 
 ANY = "any"
 
@@ -31,3 +31,9 @@ def objectives_of(domain: str) -> list[str]:
     """The names of the shipped objectives that have a scorer for the domain."""
     files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "objectives").glob("*.yaml"))]
     return [name for file in files for name, node in file.items() if scorer_node(node.get("scorers") or {}, domain)]
+
+
+def learns_rows_alone(config: Config) -> bool:
+    """Whether of a table of text the stage learns rows, and scores no objective: of pairs, plain DPO does."""
+    is_scored = config.stage.get("name") == "dpo" and config.dpo.method != "dpo"
+    return bool(config.stage.get("learns_from_rows", False)) and not is_scored

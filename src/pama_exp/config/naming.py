@@ -12,6 +12,8 @@ from typing import Any
 VOLATILE = ("output", "cache_dir", "force", "preflight", "logger", "trainer")
 # Keys of a stage's yaml that say how the stage is run.
 _OF_STAGES = ("learns_from_rows", "scores_run")
+# Sections that one stage reads, kept in its own runs alone: a run begun before there was the section is still the same.
+_OF_ONE_STAGE = ("dpo", "mod", "judge")
 
 _MAX_SLUG = 100  # characters; file systems allow names of 255 bytes
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names of devices on Windows
@@ -46,19 +48,23 @@ def solver_label(solver: Mapping[str, Any]) -> str:
 
 
 def method_label(container: Mapping[str, Any]) -> str:
-    """The solver's label, with `-conditioned` after it for a conditioned policy."""
+    """What trained the policy: the label of the solver, or of the method for pairs; with `-conditioned` if it is."""
     is_conditioned = "conditioning" in recorded(container)
-    return solver_label(container["solver"]) + ("-conditioned" if is_conditioned else "")
+    of_pairs = container.get("stage", {}).get("name") == "dpo"
+    label = str(container["dpo"]["method"]) if of_pairs else solver_label(container["solver"])
+    return label + ("-conditioned" if is_conditioned else "")
 
 
 def recorded(container: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration as a run's folder keeps it, from plain nested values.
 
-    The node `conditioning` is left out if the policy is not conditioned, and keys of the stage's yaml that say how the
-    stage is run are left out always. Runs from before these settings existed thus keep the same configuration.
+    Left out: the node `conditioning` if the policy is not conditioned, the sections of other stages, and the keys of the
+    stage's yaml that say how the stage is run. Runs from before these settings existed thus keep the same configuration.
     """
     is_conditioned = container.get("conditioning", {}).get("name", "none") != "none"
-    nodes = {key: value for key, value in container.items() if key != "conditioning" or is_conditioned}
+    name = container.get("stage", {}).get("name")
+    left_out = {key for key in _OF_ONE_STAGE if key != name} | (set() if is_conditioned else {"conditioning"})
+    nodes = {key: value for key, value in container.items() if key not in left_out}
     stage = {key: value for key, value in container.get("stage", {}).items() if key not in _OF_STAGES}
     return {**nodes, "stage": stage} if "stage" in nodes else nodes
 

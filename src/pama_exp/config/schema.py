@@ -9,9 +9,18 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from pama_exp.config.family_settings import DPOConfig, JudgeConfig, MODConfig
 from pama_exp.config.places import CONF as CONF
 from pama_exp.config.ranges import Bounds, Filled, OneOf, Range, Shares
-from pama_exp.config.validity import check_architecture, check_scorers, check_stage, check_unused, merged, setting
+from pama_exp.config.validity import (
+    check_architecture,
+    check_scorer,
+    check_scorers,
+    check_stage,
+    check_unused,
+    merged,
+    setting,
+)
 from pama_exp.errors import refuse_secrets
 from pama_exp.safety.secrets import secrets_in
 
@@ -65,7 +74,7 @@ class AdapterConfig:
 class ConditioningConfig:
     """Whether and how the policy is conditioned on a preference; from `levels` on, for conditioning=prompt."""
 
-    name: str = setting("none", OneOf("none", "embedding", "prompt"))
+    name: str = setting("none", OneOf("none", "embedding", "adapter", "prompt"))
     concentration: float = setting(1.0, Range(above=0))
     grid: int = setting(4, Range(least=1, most=1000))
     learning_rate: float | None = setting(None, _RATE)
@@ -292,6 +301,9 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     soup: SoupConfig = field(default_factory=SoupConfig)
+    dpo: DPOConfig = field(default_factory=DPOConfig)
+    mod: MODConfig = field(default_factory=MODConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = setting(0, _SEED)
@@ -318,6 +330,8 @@ def typed(composed: DictConfig | Mapping[str, Any]) -> Config:
     check_architecture(config.model.config)
     for name, objective in config.objectives.items():
         check_scorers(name, objective.scorers, config.data.domain, CONF)
+    if config.judge.scorer is not None:
+        check_scorer("judge.scorer", config.judge.scorer)
     check_unused(config.adapter, "adapter")
     check_unused(config.conditioning, "conditioning")
     return config

@@ -183,24 +183,37 @@ def check_scorers(objective: str, scorers: Mapping[str, Any], domain: str, conf:
             raise UserError(
                 f"{shown(where)}: there is no data domain '{shown(key)}'.", suggest(str(key), ["any", *_domains(conf)])
             )
-        if not isinstance(node, Mapping):
-            raise UserError(f"{where}={shown(node)}.", f"It holds one of {', '.join(_FORMS)}.")
-        forms = [form for form in _FORMS if form in node]
-        if not forms:
-            raise UserError(
-                f"{where} holds none of {', '.join(_FORMS)}.",
-                "Write program: NAME (a gold program), function: module:name, or _target_: package.Class.",
-            )
-        if len(forms) > 1:
-            raise UserError(f"{where} holds {' and '.join(forms)}.", f"Keep one of them: delete one with ~{where}.KEY.")
-        (form,) = forms
-        check(node[form], str | None if form == "function" else str, f"{where}.{form}")
-        unknown = [] if form == "_target_" else [str(other) for other in node if other != form]
-        if unknown:
-            raise UserError(f"{where} has no setting '{shown(unknown[0])}'.", f"A {form} has none besides its name.")
-        for name in ("id", "revision", "path"):  # name the weights on the Hub or here
-            if name in node:
-                check(node[name], str | None, f"{where}.{name}")
+        check_scorer(where, node)
+
+
+def check_scorer(where: str, node: Any) -> None:
+    """A scorer is of exactly one form.
+
+    Args:
+        where: its key, for the message.
+        node: what stands there.
+
+    Raises:
+        UserError: if not.
+    """
+    if not isinstance(node, Mapping):
+        raise UserError(f"{where}={shown(node)}.", f"It holds one of {', '.join(_FORMS)}.")
+    forms = [form for form in _FORMS if form in node]
+    if not forms:
+        raise UserError(
+            f"{where} holds none of {', '.join(_FORMS)}.",
+            "Write program: NAME (a gold program), function: module:name, or _target_: package.Class.",
+        )
+    if len(forms) > 1:
+        raise UserError(f"{where} holds {' and '.join(forms)}.", f"Keep one of them: delete one with ~{where}.KEY.")
+    (form,) = forms
+    check(node[form], str | None if form == "function" else str, f"{where}.{form}")
+    unknown = [] if form == "_target_" else [str(other) for other in node if other != form]
+    if unknown:
+        raise UserError(f"{where} has no setting '{shown(unknown[0])}'.", f"A {form} has none besides its name.")
+    for name in ("id", "revision", "path"):  # by which a scorer's weights are looked for, on the Hub and here
+        if name in node:
+            check(node[name], str | None, f"{where}.{name}")
 
 
 @cache

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from pama_exp.config.schema import DataConfig
 from pama_exp.config.validity import check_field
 from pama_exp.data import chat
+from pama_exp.data.pairs import Pair
 from pama_exp.data.tables import Table, column
 from pama_exp.data.tokens import Marked, encode
 from pama_exp.errors import UserError, suggest
@@ -100,8 +101,7 @@ class TextData:
     def columns(self, split: str) -> dict[str, list[Any]]:
         """The table's other columns, each in the order of `texts`."""
         rows = [row for _, row in self._of(split)]
-        hidden = {self.reading.column} if self.reading.format in ("prompt", "messages", "whole") else set()
-        return {name: [values[i] for i in rows] for name, values in self.table.items() if name not in hidden}
+        return {name: [values[i] for i in rows] for name, values in self.table.items() if name not in self._hidden}
 
     def mean_length(self) -> float:
         """Mean number of tokens of a prompt."""
@@ -168,6 +168,29 @@ class TextData:
             )
         return choices
 
+    def policy_pairs(self, split: str) -> list[Pair]:
+        """The split's pairs as the policy reads and says them; rows that hold no pair are there too, to be refused.
+
+        Raises:
+            UserError: if a column is not there, or the format has no prompt beside the responses.
+        """
+        chosen = column(self.table, self.reading.chosen, "data.chosen")
+        rejected = column(self.table, self.reading.rejected, "data.rejected")
+        if self.reading.format == "whole":
+            raise UserError("data.format=whole: these pairs have no prompt to answer.", "Set data.format=prompt.")
+        others = {name: values for name, values in self.table.items() if name not in self._hidden}
+        return [
+            Pair(
+                prompt,
+                self._plain.get(prompt, prompt),
+                self._answer(chosen[i], prompt),
+                self._answer(rejected[i], prompt),
+                f"row {i + 1} of the table",
+                {name: values[i] for name, values in others.items()},
+            )
+            for prompt, i in self._of(split, doubles=True)
+        ]
+
     def read_prompts(self) -> Iterator[tuple[str | None, str | None]]:
         """(prompt, None) of each row: a text, in a chat template as a user's turn; or a conversation."""
         for value in column(self.table, self.reading.column, "data.column"):
@@ -227,6 +250,11 @@ class TextData:
         return self._render([{"role": "user", "content": text}], plain=text)
 
     @property
+    def _hidden(self) -> set[str]:
+        """The column that scorers get as the prompt."""
+        return {self.reading.column} if self.reading.format in ("prompt", "messages", "whole") else set()
+
+    @property
     def _has_template(self) -> bool:
         return self.reading.chat_template and self.tokenizer.chat_template is not None
 
@@ -281,6 +309,15 @@ class TextData:
         if self.reading.format == "transcript":
             return chat.split_transcript(value)[1].strip()
         return _content(value)
+
+    def _answer(self, value: Any, prompt: str) -> str:
+        """One of a pair's responses as the policy says it: with the space that begins a turn without a template."""
+        if value is None:
+            return ""
+        if self.reading.format == "transcript":
+            return chat.split_transcript(value)[1]
+        is_turn = isinstance(value, list) and not isinstance(prompt, Marked)
+        return f" {_content(value)}" if is_turn else _content(value)
 
     def _text(self, value: Any) -> str | None:
         if value is None or isinstance(value, str):

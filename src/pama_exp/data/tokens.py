@@ -136,6 +136,19 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) 
     return encode(tokenizer, [prompt])[0], _ids(tokenizer, [response])[0]
 
 
+def encode_responses(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, responses: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a prompt and of several responses to it, as `encode_pair` reads them.
+
+    Where the prompt would not be the same before all of them, it and they are read apart.
+    """
+    read = [encode_pair(tokenizer, prompt, response) for response in responses]
+    if all(before == read[0][0] for before, _ in read):
+        return read[0][0], [ids for _, ids in read]
+    return encode(tokenizer, [prompt])[0], [_ids(tokenizer, [response])[0] for response in responses]
+
+
 def added(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The token ids that the tokenizer adds before every text, and those that it adds after."""
     encoded = tokenizer("a", return_special_tokens_mask=True)

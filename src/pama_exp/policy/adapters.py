@@ -51,6 +51,27 @@ class Adapter:
         with quiet():
             self._wrapped = peft.get_peft_model(model, settings)
 
+    @classmethod
+    def read(cls, model: PreTrainedModel, folder: str | Path) -> Adapter:
+        """The adapter that `save` wrote, on its base, to be trained on or told by.
+
+        Raises:
+            UserError: if the folder's does not fit the model.
+        """
+        made = cls.__new__(cls)
+        made.model = model
+        try:
+            with quiet():
+                made._wrapped = _peft().PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"The adapter in {folder} cannot be read ({reason}).", "Is the folder whole?") from None
+        return made
+
+    def gates(self) -> list[nn.Linear]:
+        """The first matrices A of all adapted layers, in the model's order."""
+        return gates_of(self.model)
+
     @contextmanager
     def off(self) -> Iterator[PreTrainedModel]:
         """Within the block the adapter is off: the base model, used as the reference without a second copy."""
@@ -67,6 +88,13 @@ class Adapter:
     def merge(self) -> PreTrainedModel:
         """Merge the adapter into the weights and return the model; the adapter cannot be used afterwards."""
         return self._wrapped.merge_and_unload()
+
+
+def gates_of(model: nn.Module) -> list[nn.Linear]:
+    """The first matrices A of a model's LoRA layers, in the model's order."""
+    layers = [getattr(module, "lora_A", None) for module in model.modules()]
+    gates = [gate for layer in layers if isinstance(layer, nn.ModuleDict) for gate in layer.children()]
+    return [gate for gate in gates if isinstance(gate, nn.Linear)]
 
 
 @contextmanager

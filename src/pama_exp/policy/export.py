@@ -19,13 +19,15 @@ from transformers import PreTrainedTokenizerBase
 
 from pama_exp.config.naming import markdown_text
 from pama_exp.errors import UserError
-from pama_exp.policy.input_shift import shifted
+from pama_exp.policy.adapters import gates_of
+from pama_exp.policy.input_shift import gated, shifted
 from pama_exp.policy.loading import save
 from pama_exp.policy.policy import Policy
 from pama_exp.storage.files import check_folder, write_manifest
 
 VALUE_HEADS = "value_heads.safetensors"
-PREFERENCE_MAP = "preference_map.safetensors"  # of a conditioned policy
+PREFERENCE_MAP = "preference_map.safetensors"  # of a policy conditioned by its input embeddings
+PREFERENCE_GATES = "preference_gates.safetensors"  # of one conditioned in its adapter
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def export(
     policy: Policy,
     tokenizer: PreTrainedTokenizerBase,
     folder: str | Path,
-    channels: Sequence[str],
+    channels: Sequence[str] | None,
     merged: bool,
     state: Mapping[str, Any] | None = None,
     objectives: Sequence[str] = (),
@@ -61,7 +63,7 @@ def export(
         policy: with `merged`, its adapter is merged permanently.
         tokenizer: the policy's.
         folder: where to write.
-        channels: name of the reward that each value head estimates.
+        channels: name of the reward that each value head estimates; None: there is no critic, and no heads are written.
         merged: whether to merge an adapter into the weights.
         state: the full weights, if the model holds only a shard of them.
         objectives: names of the objectives of a conditioned policy's preference, in order.
@@ -76,10 +78,12 @@ def export(
     else:
         policy.model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
-    save_file(heads, folder / VALUE_HEADS, metadata={"channels": json.dumps(list(channels))})
+    if channels is not None:
+        save_file(heads, folder / VALUE_HEADS, metadata={"channels": json.dumps(list(channels))})
     if policy.preference_map is not None:
         weight = policy.preference_map.weight.detach().cpu().contiguous()
-        save_file({"weight": weight}, folder / PREFERENCE_MAP, metadata={"objectives": json.dumps(list(objectives))})
+        name = PREFERENCE_GATES if policy.is_conditioned_in_adapter else PREFERENCE_MAP
+        save_file({"weight": weight}, folder / name, metadata={"objectives": json.dumps(list(objectives))})
 
 
 def load_preference_map(folder: str | Path) -> tuple[Tensor, list[str]] | None:
@@ -88,8 +92,8 @@ def load_preference_map(folder: str | Path) -> tuple[Tensor, list[str]] | None:
     Raises:
         UserError: if the file is damaged.
     """
-    path = Path(folder) / PREFERENCE_MAP
-    if not path.is_file():
+    path = next((p for name in (PREFERENCE_MAP, PREFERENCE_GATES) if (p := Path(folder) / name).is_file()), None)
+    if path is None:
         return None
     check_folder(Path(folder))
     try:
@@ -104,7 +108,7 @@ def conditioned(model: Any, folder: str | Path, preference: Mapping[str, float])
     """Within the block the exported model follows this preference, in `generate` and in `forward`.
 
     Args:
-        model: the exported model, loaded by transformers.
+        model: the exported model, loaded by transformers; of a policy conditioned in its adapter by PEFT, not merged.
         folder: the exported folder.
         preference: a weight for each objective by name, not negative and not all zero.
 
@@ -119,7 +123,8 @@ def conditioned(model: Any, folder: str | Path, preference: Mapping[str, float])
     if set(names) != set(preference) or not total > 0 or min(preference.values()) < 0:
         raise UserError(f"preference={dict(preference)} is not one over {names}.", "Give each a weight, not negative.")
     centred = torch.tensor([preference[name] / total - 1 / len(names) for name in names]).to(weight)
-    with shifted(model, (weight @ centred)[None, None].to(model.device)):
+    shift = (weight @ centred)[None, None].to(model.device)
+    with gated(gates_of(model), shift) if (Path(folder) / PREFERENCE_GATES).is_file() else shifted(model, shift):
         yield
 
 

@@ -268,13 +268,22 @@ def unadapted_folder(folder: str | Path) -> Path:
     return resolved
 
 
+def check_adapter_folder(folder: Path, allow_pickle: bool) -> None:
+    """The folder holds an adapter's weights, none of them damaged, and not as pickles that nobody asked for.
+
+    Raises:
+        UserError: if not.
+    """
+    _check_files(folder, allow_pickle)
+    if repositories.weights_format(folder) is None:
+        raise UserError(f"{folder} holds no adapter_model.safetensors.", "Is the folder whole?")
+
+
 def _load_adapted(folder: Path, dtype: str | None, allow_pickle: bool) -> PreTrainedModel:
     from peft import PeftModel
 
     source = unadapted_folder(folder)
-    _check_files(folder, allow_pickle)
-    if repositories.weights_format(folder) is None:
-        raise UserError(f"{folder} holds no adapter_model.safetensors.", "Is the folder whole?")
+    check_adapter_folder(folder, allow_pickle)
     try:
         with quiet():
             adapted = PeftModel.from_pretrained(load_model(source, dtype, allow_pickle=allow_pickle), str(folder))

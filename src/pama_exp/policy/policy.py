@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from pama_exp.errors import UserError
 from pama_exp.policy.adapters import Adapter
 from pama_exp.policy.attention import arrange, is_arranged
-from pama_exp.policy.input_shift import shifted
+from pama_exp.policy.input_shift import shifted, tell_by_adapter
 from pama_exp.policy.log_probs import token_statistics
 from pama_exp.policy.logits import head_of
 from pama_exp.policy.packing import packed_states
@@ -38,11 +38,14 @@ class Policy(nn.Module):
     """A causal language model with `num_values` value heads in one linear layer, zero at the start.
 
     A conditioned policy also has a linear map M, zero at the start. For a response with preference w, M (w − 1/N) is
-    added to the input embedding of every token. Without its map the policy is that of the even preference.
+    added to the input embedding of every token. Conditioned in its adapter, M (w − 1/N) instead scales the adapter's
+    ranks: B diag(1 + M (w − 1/N)) A x in place of B A x in every adapted layer. Without its map the policy is that of
+    the even preference.
 
     Source: a network conditioned on the weights of the objectives (Abels et al. 2019, "Dynamic weights in
     multi-objective deep reinforcement learning"); for language models, Wang et al. 2024, "Conditional language policy",
-    arXiv 2407.15762. That the weights enter by the input embeddings is this project's choice.
+    arXiv 2407.15762, and Zhong et al. 2024, "Panacea", arXiv 2402.02030, whose preference enters the singular values of
+    an adapter. That the weights enter by the input embeddings, or centred by all ranks, is this project's choice.
 
     Args:
         model: the language model.
@@ -50,6 +53,7 @@ class Policy(nn.Module):
         critic_shapes_trunk: whether value losses train the trunk too, or the value heads only.
         adapter: the trained part of the model; None: the whole model is trained.
         conditioned_on: N, the number of objectives of the preference; None: the policy is not conditioned.
+        conditioned_in_adapter: whether the preference scales the adapter's ranks, not the input embeddings.
 
     Raises:
         UserError: if weights are not finite, or the logits depend on more than the last hidden states: the update would
@@ -63,6 +67,7 @@ class Policy(nn.Module):
         critic_shapes_trunk: bool = True,
         adapter: Adapter | None = None,
         conditioned_on: int | None = None,
+        conditioned_in_adapter: bool = False,
     ) -> None:
         super().__init__()
         self.adapter = adapter
@@ -74,11 +79,14 @@ class Policy(nn.Module):
         nn.init.zeros_(self.value_heads.weight)
         nn.init.zeros_(self.value_heads.bias)
         self.preference_map: nn.Linear | None = None
+        self.is_conditioned_in_adapter = conditioned_on is not None and conditioned_in_adapter
         if conditioned_on is not None:
-            embedding = model.get_input_embeddings().weight
-            self.preference_map = nn.Linear(
-                conditioned_on, embedding.shape[1], bias=False, device=weight.device, dtype=weight.dtype
-            )
+            width = model.get_input_embeddings().weight.shape[1]
+            if self.is_conditioned_in_adapter:
+                assert adapter is not None, "there is an adapter to be conditioned in"
+                tell_by_adapter(model, adapter.gates())
+                width = sum(gate.out_features for gate in adapter.gates())
+            self.preference_map = nn.Linear(conditioned_on, width, bias=False, device=weight.device, dtype=weight.dtype)
             nn.init.zeros_(self.preference_map.weight)
 
     def score_rollout(self, rollout: Rollout, temperature: float = 1.0) -> PolicyOutput:
@@ -111,6 +119,17 @@ def reference_log_probs(model: PreTrainedModel, rollout: Rollout, temperature: f
     with torch.inference_mode():
         log_probs, _ = _token_statistics(model, response_states(model, rollout), rollout, temperature)
     return log_probs.clone()  # an inference-mode tensor may not take part in a loss
+
+
+def frozen_log_probs(
+    policy: Policy, reference: nn.Module | None, rollout: Rollout, temperature: float = 1.0
+) -> Float[Tensor, "B T"]:
+    """`reference_log_probs` under the frozen copy or, where there is none, under the base of the policy's adapter."""
+    if reference is not None:
+        return reference_log_probs(reference, rollout, temperature)
+    assert policy.adapter is not None, "without a frozen copy there is an adapter to switch off"
+    with policy.adapter.off() as base:
+        return reference_log_probs(base, rollout, temperature)
 
 
 def response_states(

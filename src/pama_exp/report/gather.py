@@ -123,7 +123,7 @@ def _run(run: Run, names: Sequence[str], label: tuple[str, str], series: dict[st
         "status": run.status,
         "detail": run.detail,
         "step": newest_step(run),
-        "steps": run.config.get("training", {}).get("steps"),
+        "steps": run.steps,
         "time": run.written.get("time"),
         "preference": rounded(run.preference),
         "before": _means(result, names, "before"),

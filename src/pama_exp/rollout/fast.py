@@ -112,6 +112,10 @@ class FastEngine:
             log_probs, states = torch.where(mask, output.log_probs[:, :length], 0), output.states[:, :length]
         return Rollout(prompts, ids, mask, output.finished, texts, log_probs, states)
 
+    def reader(self, capacity: int) -> Reader:
+        """What reads prompts and tokens, with room for so many of each row."""
+        return Reader(self.model, capacity)
+
     def _decode(
         self,
         prompts: PromptBatch,
@@ -128,7 +132,7 @@ class FastEngine:
         preferences = None if shift is None or prompts.preferences is None else prompts.preferences[rows]
         distinct, prompt_of = distinct_prompts(prompts.input_ids[rows, -width:], mask, preferences)
         is_token = distinct >= 0
-        reader = Reader(self.model, width + limit)
+        reader = self.reader(width + limit)
         with shifted(self.model, None if shift is None else shift[rows[row_of_each(prompt_of, len(distinct))], None]):
             hidden = reader.prompts(distinct.clamp(min=0), is_token)[prompt_of]
         reader.cache.repeat(prompt_of)

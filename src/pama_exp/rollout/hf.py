@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -74,12 +75,16 @@ class HFEngine:
                     input_ids=prompts.input_ids,
                     attention_mask=prompts.mask.long(),
                     generation_config=config,
-                    logits_processor=[_Checked()],
+                    logits_processor=self.processors(prompts),
                 )
         responses = sequences[:, prompts.input_ids.shape[1] :]
         lengths, finished = lengths_until(responses, ends)
         ids, mask, texts = responses_of(self.tokenizer, prompts, responses, lengths, ends)
         return Rollout(prompts, ids, mask, finished, texts)
+
+    def processors(self, prompts: PromptBatch) -> list[Any]:
+        """What the model's logits go through before a token is drawn."""
+        return [_Checked()]
 
 
 class _Checked(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types

@@ -85,7 +85,7 @@ def _conclude(
         points = {"points": conditioned_points(record, module, test, front, setup.config.conditioning.grid)}
     plots.curves_plot(record.folder / "curves.png", record.read_metrics(), module.names)
     if len(module.names) == 2:
-        _draw_front(setup, record, before, after, points.get("points", []))
+        draw_front(setup, record, before, after, points.get("points", []))
     bill = asdict(module.cost)
     return {
         "status": "complete",
@@ -100,7 +100,8 @@ def _conclude(
     }
 
 
-def _draw_front(setup: Setup, record: RunRecord, before: Any, after: Any, points: Sequence[Any]) -> None:
+def draw_front(setup: Setup, record: RunRecord, before: Any, after: Any, points: Sequence[Any]) -> None:
+    """front.png: the way of the policy's mean rewards, and where it stands at each preference that it was asked for."""
     kind, names = "gold" if setup.gold_programs else "proxy", setup.names
     plots.front_plot(
         record.folder / "front.png",

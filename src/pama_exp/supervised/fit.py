@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,20 @@ from pama_exp.config.schema import FitConfig
 from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError, located
 from pama_exp.parallel.finite import norm, require_finite
+from pama_exp.supervised.journal import Journal
 from pama_exp.tracking.console import progress
+
+B = TypeVar("B")
+
+
+class Schedule(Protocol):
+    """What supervised training is told of its length and its steps; a `FitConfig` is one."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
 
 
 def fit(
@@ -34,26 +49,54 @@ def fit(
     Raises:
         UserError: if nothing is trained, or the loss, the gradient or a weight is not finite.
     """
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
+    )
+    batches = Batches(lengths, config.batch_size, random_state(config.seed, 0, title))
+    return minimise(model, config, title, batches, lambda rows: [loss_of(rows)], optimizer)
+
+
+def minimise(
+    model: nn.Module,
+    config: Schedule,
+    title: str,
+    batch_of: Callable[[int], B],
+    losses_of: Callable[[B], Iterable[Tensor]],
+    optimizer: torch.optim.Optimizer,
+    journal: Journal | None = None,
+) -> float:
+    """The steps of supervised training: a batch each, warm-up, cosine decay; returns the mean loss of the last tenth.
+
+    Args:
+        model: what is trained.
+        config: steps, learning rate and warm-up.
+        title: what the person watching reads.
+        batch_of: the batch of a step, a pure function of it.
+        losses_of: parts whose sum is the loss of a batch; each is differentiated before the next is made.
+        optimizer: of the model's trained parameters.
+        journal: where the training goes on from, and what it leaves; None: it begins, and leaves nothing.
+
+    Raises:
+        UserError: if nothing is trained, or the loss, the gradient or a weight is not finite.
+        Interrupted: after a signal, where there is a journal.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise UserError(f"{title}: the model has no trained parameter.", "Give a model whose weights are not frozen.")
     hint = f"Lower its learning_rate={config.learning_rate:g}, or are its weights broken? Nothing of it is kept."
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
-    )
     scheduler = get_scheduler("cosine", optimizer, config.warmup_steps, config.steps)
-    generator = torch.Generator().manual_seed(random_state(config.seed, 0, title))
-    queue: list[list[int]] = []
     losses: list[float] = []
+    if journal is not None:
+        losses = journal.restore(model, optimizer, scheduler)
     model.train()
-    with progress(title, config.steps) as bar:
-        for step in range(config.steps):
-            if not queue:
-                queue = _epoch(lengths, config.batch_size, generator)
-            rows = queue.pop()
-            loss = loss_of(rows)
+    with progress(title, config.steps, done=len(losses)) as bar, nullcontext() if journal is None else journal.open():
+        for step in range(len(losses), config.steps):
+            batch = batch_of(step)
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            loss = torch.zeros(())
+            for part in losses_of(batch):
+                torch.autograd.backward(part)
+                loss = loss.to(part.device) + part.detach()
             gradient = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             with located(f"{title}, step {step + 1} of {config.steps}"):
                 require_finite({"The loss": loss, "The norm of the gradient": gradient}, hint)
@@ -61,12 +104,42 @@ def fit(
             scheduler.step()
             losses.append(loss.item())
             bar.advance({"loss": losses[-1]})
+            if journal is not None:
+                journal.keep(losses, len(losses) == config.steps, model, optimizer, scheduler)
     model.eval()
-    if losses:  # the last update has not been seen by a loss yet
-        with torch.no_grad(), located(f"{title}, after step {config.steps}"):
-            require_finite({"The norm of the weights": norm(trained), "The loss": loss_of(rows)}, hint)
+    with torch.no_grad(), located(f"{title}, after step {config.steps}"):
+        require_finite({"The norm of the weights": norm(trained)}, hint)
+        if losses and journal is None:  # the last update has not been seen by a loss yet
+            require_finite({"The loss": torch.stack(list(losses_of(batch))).sum()}, hint)
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail) if tail else float("nan")  # no steps: the model stays as it is
+
+
+class Batches:
+    """Batches of examples as indices, a pure function of the step: every epoch holds each example once.
+
+    Args:
+        lengths: tokens of each example.
+        batch_size: examples of a batch; the last of an epoch may be smaller.
+        state: the seed of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, state: int) -> None:
+        self._lengths, self._batch_size, self._state = lengths, batch_size, state
+        self._generator = torch.Generator().manual_seed(state)
+        self._epoch = -1
+        self._order: list[list[int]] = []
+
+    def __call__(self, step: int) -> list[int]:
+        """The examples of a step."""
+        epoch, place = divmod(step, -(-len(self._lengths) // self._batch_size))
+        if epoch < self._epoch:  # epochs are drawn one after the other
+            self._generator.manual_seed(self._state)
+            self._epoch = -1
+        while self._epoch < epoch:
+            self._order = _epoch(self._lengths, self._batch_size, self._generator)
+            self._epoch += 1
+        return self._order[-1 - place]
 
 
 def _epoch(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:

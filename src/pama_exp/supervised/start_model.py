@@ -18,6 +18,7 @@ from pama_exp.policy.adapters import Adapter, check_quantisation, check_targets
 from pama_exp.policy.loading import (
     architecture_of,
     build_model,
+    check_adapter_folder,
     check_vocabulary,
     check_weights,
     load_model,
@@ -101,9 +102,21 @@ class StartModel:
         check_vocabulary(built.get_input_embeddings().num_embeddings, self.tokenizer, f"model={m.name}")
         return built.to(getattr(torch, m.dtype))
 
-    def load_policy(self, folder: Path, seed: int) -> tuple[PreTrainedModel, Adapter | None]:
-        """The model in `folder`, and the adapter that is trained of it where that is not the whole."""
+    def load_policy(
+        self, folder: Path, seed: int, keep_adapter: bool = False
+    ) -> tuple[PreTrainedModel, Adapter | None]:
+        """The model in `folder`, and the adapter that is trained of it where that is not the whole.
+
+        Args:
+            folder: of the policy.
+            seed: of a new adapter's start.
+            keep_adapter: go on with the adapter that the folder holds, where it holds one, in place of a new one.
+        """
         m, a = self.model, self.adapter
+        if keep_adapter and (folder / "adapter_config.json").is_file():
+            check_adapter_folder(folder, m.allow_pickle)
+            base = load_model(unadapted_folder(folder), m.dtype, a.bits, m.allow_pickle)
+            return base, Adapter.read(base, folder)
         model = load_model(folder, m.dtype, a.bits, m.allow_pickle)
         if a.name == "none":
             return model, None

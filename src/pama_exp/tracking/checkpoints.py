@@ -119,7 +119,8 @@ def _check(path: Path, step: int) -> dict[str, tuple[int, str]] | None:
     try:
         with readable():
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        is_right = int(content["alignment"]["step"]) == step
+        state = content["alignment"] if "alignment" in content else content["fit"]
+        is_right = int(state["step"]) == step
     except Exception:  # torch raises many kinds, an unpickler's refusal to run code among them
         is_right = False
     if not is_right:

@@ -23,7 +23,7 @@ from pama_exp.data.prompts import PromptStream
 from pama_exp.data.streams import random_state
 from pama_exp.errors import UserError, located
 from pama_exp.parallel import collectives, finite
-from pama_exp.policy.policy import Policy, reference_log_probs, select, trim
+from pama_exp.policy.policy import Policy, frozen_log_probs, select, trim
 from pama_exp.policy.sharding import gathered
 from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.rl.estimators import Estimator
@@ -35,15 +35,13 @@ from pama_exp.tracking.console import phase
 from pama_exp.training import shared_rollout
 from pama_exp.training.cost import Cost, peak_memory_bytes
 from pama_exp.training.description import described
-from pama_exp.training.evaluation import Evaluation, distribution, evaluate
+from pama_exp.training.evaluation import Evaluation, answers, distribution, evaluate
 from pama_exp.training.experience import Experience
 from pama_exp.training.gramian import trainable
 from pama_exp.training.importance import correction
 from pama_exp.training.optimizer import OptimizerSettings, build_optimizer, build_schedule
 from pama_exp.training.update import MiniBatchLoss, UpdateSettings, check_learned, check_weights
 from pama_exp.types import PromptBatch, Rollout
-
-EVALUATED_AT_ONCE = 128  # prompts
 
 
 class Alignment(LightningModule):
@@ -197,12 +195,12 @@ class Alignment(LightningModule):
 
     def _reference_log_probs(self, part: Rollout) -> Tensor:
         """Log-probabilities (b,t) under the reference: the frozen copy, or the base of the policy's adapter."""
-        reference, temperature = self._frozen[0], self.sampling.temperature
-        if reference is not None:
-            return reference_log_probs(reference, part, temperature)
-        assert self.policy.adapter is not None, "without a frozen copy there is an adapter to switch off"
-        with self.policy.adapter.off() as base:
-            return reference_log_probs(base, part, temperature)
+        return frozen_log_probs(self.policy, self.reference, part, self.sampling.temperature)
+
+    @property
+    def reference(self) -> Any:
+        """The frozen copy; None if the policy without its adapter is the reference."""
+        return self._frozen[0]
 
     def _by_micro_batch(self, rollout: Rollout, compute: Callable[[Rollout], Tensor]) -> Tensor:
         """`compute` over micro-batches, (…, b, t) each, shared by the processes; the results in order as (…, B, T)."""
@@ -276,9 +274,9 @@ class Alignment(LightningModule):
         self.policy.eval()
 
         def rollouts() -> Iterator[Rollout]:
-            for index, batch in enumerate(stream.slices(EVALUATED_AT_ONCE)):
-                yield self._generate(batch, random_state(seed, index, "evaluate"))
-                evaluating.advance(len(batch))
+            for rollout in answers(self._generate, stream, seed):
+                yield rollout
+                evaluating.advance(len(rollout))
 
         what = f"Evaluation at step {self.step}"
         with located(what), phase(what, len(stream.texts)) as evaluating:

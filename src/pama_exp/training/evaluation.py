@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,9 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pama_exp.data.prompts import PromptStream
+from pama_exp.data.streams import random_state
 from pama_exp.rewards.objective import Objective, score_all
 from pama_exp.training import shared_rollout
-from pama_exp.types import Rollout
+from pama_exp.types import PromptBatch, Rollout
+
+EVALUATED_AT_ONCE = 128  # prompts
+
+
+def answers(generate: Callable[[PromptBatch, int], Rollout], stream: PromptStream, seed: int) -> Iterator[Rollout]:
+    """A response to every prompt of the stream, a batch at a time; one seed draws alike for every policy.
+
+    Args:
+        generate: answers a batch, from a seed.
+        stream: the prompts.
+        seed: of the whole.
+    """
+    for index, batch in enumerate(stream.slices(EVALUATED_AT_ONCE)):
+        yield generate(batch, random_state(seed, index, "evaluate"))
 
 
 def evaluate(objectives: Sequence[Objective], rollouts: Iterable[Rollout]) -> Evaluation:

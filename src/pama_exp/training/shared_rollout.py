@@ -44,6 +44,11 @@ def generate(
     return _merged(prompts, collectives.gather_each(answer), device)
 
 
+def answering(engine: RolloutEngine, sampling: Sampling, device: torch.device) -> Callable[[PromptBatch, int], Rollout]:
+    """`generate` with all but prompts and seed given."""
+    return lambda prompts, seed: generate(engine, prompts, sampling, seed, device)
+
+
 def score(compute: Callable[[PromptBatch, Sequence[str]], Tensor], rollout: Rollout) -> Tensor:
     """Scores (N, B) of all responses; every process applies `compute`, which returns (N, b), to its share."""
     rows = collectives.share(len(rollout))

@@ -1,0 +1,109 @@
+"""Finished runs of one objective each, which `stage=soup` and `stage=mod` put together; and the result of doing so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pama_exp.assembly import imported_config
+from pama_exp.comparison import Run, load_runs
+from pama_exp.config.schema import Config, typed
+from pama_exp.errors import UserError
+from pama_exp.tracking.record import RunRecord
+
+
+def single_objective_experts(folders: Sequence[str], setting: str) -> dict[str, Run]:
+    """{objective: run}, in the order given by `setting`, such as soup.runs.
+
+    Raises:
+        UserError: for fewer than two, an unfinished run, one of several objectives or of another's objective, or runs
+            that differ in more.
+    """
+    if len(folders) < 2:
+        raise UserError(f"{setting}={list(folders)} names fewer than two runs.", f"Give '{setting}=[runs/a,runs/b]'.")
+    experts: dict[str, Run] = {}
+    for folder in folders:
+        expert = load_runs([folder])[0]
+        if expert.status == "damaged":
+            raise UserError(f"{setting}: {expert.detail}", "Name whole runs.")
+        if expert.folder != Path(folder) or expert.result is None or not (expert.folder / "policy").is_dir():
+            raise UserError(
+                f"{setting}: {folder} is no finished run with a policy/ folder.", "Name the run's own folder."
+            )
+        aims = [name for name, share in expert.preference.items() if share > 0]
+        if len(aims) != 1 or aims[0] in experts:
+            raise UserError(
+                f"{setting}: {folder} is of {' + '.join(aims)}.",
+                "Each expert has one objective, and another than the rest.",
+            )
+        experts[aims[0]] = expert
+    first, *rest = experts.values()
+    for other in rest:
+        mine, theirs = _shared(first), _shared(other)
+        unequal = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
+        if unequal:
+            raise UserError(
+                f"{setting}: {first.name} and {other.name} differ in {', '.join(unequal[:3])}.",
+                "Experts differ in their objective alone, their seed included.",
+            )
+    return experts
+
+
+def experts_config(experts: Mapping[str, Run], config: Config) -> Config:
+    """The experts' configuration with all their objectives, in this run's place.
+
+    Raises:
+        UserError: if one of them holds more than data.
+    """
+    for expert in experts.values():
+        imported_config.check_config(expert.config, config, str(expert.folder))
+    first = next(iter(experts.values()))
+    nodes = {name: dict(expert.config["objectives"][name]) | {"weight": 1.0} for name, expert in experts.items()}
+    here = {
+        key: value
+        for key, value in asdict(config).items()
+        if key in ("stage", "output", "cache_dir", "trainer", "logger")
+    }
+    solver = dict(first.config["solver"]) | {"weights": None}
+    model = {**first.config.get("model", {}), "allow_pickle": config.model.allow_pickle}
+    return typed({**first.config, "objectives": nodes, "solver": solver, "model": model, **here})
+
+
+def _shared(expert: Run) -> dict[str, Any]:
+    """What all experts have to agree in."""
+    settings = {k: v for k, v in expert.settings.items() if not k.startswith("objectives.")}
+    return settings | {"seed": expert.seed}
+
+
+def experts_result(
+    config: Config, record: RunRecord, experts: Mapping[str, Run], points: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The result of mixing experts, as result.json holds it; its bill is that of all their training.
+
+    The even mix (or the one nearest to it) stands for all where one operating point is asked for.
+    """
+    even = min(points, key=lambda point: max(point["preference"].values()))
+    results = {name: expert.result or {} for name, expert in experts.items()}
+    bill: dict[str, float] = {}
+    for result in results.values():
+        for key, value in result["bill"].items():
+            bill[key] = max(bill.get(key, 0), value) if key == "peak_memory_bytes" else bill.get(key, 0) + value
+    return {
+        "status": "complete",
+        "objectives": {
+            name: {"before": result["objectives"][name]["before"], "after": even["objectives"][name]}
+            for name, result in results.items()
+        },
+        "true_hypervolume_share": {"before": None, "after": even["true_hypervolume_share"]},
+        "true_front": {"before": None, "after": even["true_front"]},
+        "calibration": {name: result["calibration"][name] for name, result in results.items()},
+        "points": list(points),
+        "experts": [str(expert.folder) for expert in experts.values()],
+        "seed": next(iter(experts.values())).seed,
+        "config": asdict(config),
+        "bill": bill,
+        "seconds": bill["seconds"],
+        "run_dir": str(record.folder),
+    }
