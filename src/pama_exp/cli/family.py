@@ -36,11 +36,12 @@ COMMANDS = {
     "models": Command("pama_exp.cli.listing", "models", "what model= may be; with a NAME, its yaml"),
     "objectives": Command("pama_exp.cli.listing", "objectives", "what objectives may be; with a NAME, its yaml"),
     "settings": Command("pama_exp.cli.settings_help", "main", "what a key may be, its default and its meaning"),
-    "runs": Command("pama_exp.cli.reading", "runs", "every run of a folder, a line each"),
-    "show": Command("pama_exp.cli.reading", "show", "one run: its state, its result, the command that made it"),
-    "diff": Command("pama_exp.cli.reading", "diff", "what two runs differ in, configuration and result"),
+    "runs": Command("pama_exp.cli.reading_commands", "runs", "every run of a folder, a line each"),
+    "show": Command("pama_exp.cli.reading_commands", "show", "one run: its state, its result, the command that made it"),
+    "diff": Command("pama_exp.cli.reading_commands", "diff", "what two runs differ in, configuration and result"),
+    "import": Command("pama_exp.cli.reading_commands", "import_folder", "a record of a policy trained elsewhere"),
     "report": Command("pama_exp.report.__main__", "main", "one page that shows many runs"),
-    "compare": Command("pama_exp.cli.reading", "compare", "runs side by side: intervals, tests, fronts"),
+    "compare": Command("pama_exp.cli.reading_commands", "compare", "runs side by side: intervals, tests, fronts"),
     "dashboard": Command(
         "pama_exp.report.dashboard", "main", "the W&B dashboard, saved there or drawn from offline runs"
     ),

@@ -58,8 +58,8 @@ def method_label(container: Mapping[str, Any]) -> str:
 def recorded(container: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration as a run's folder keeps it, from plain nested values.
 
-    Left out: the node `conditioning` if the policy is not conditioned, the sections of other stages, and the keys of the
-    stage's yaml that say how the stage is run. Runs from before these settings existed thus keep the same configuration.
+    Left out: the node `conditioning` if the policy is not conditioned, the sections of other stages, and the keys of
+    the stage's yaml that say how the stage is run. So runs from before these settings keep the same configuration.
     """
     is_conditioned = container.get("conditioning", {}).get("name", "none") != "none"
     name = container.get("stage", {}).get("name")

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from pama_exp.config.schema import DataConfig
 from pama_exp.config.validity import check_field
 from pama_exp.data import chat
+from pama_exp.data.choices import better_and_worse
 from pama_exp.data.pairs import Pair
 from pama_exp.data.tables import Table, column
 from pama_exp.data.tokens import Marked, encode
@@ -134,15 +135,13 @@ class TextData:
         Raises:
             UserError: if there is no pair, or a column is missing.
         """
-        chosen = column(self.table, self.reading.chosen, "data.chosen")
-        rejected = column(self.table, self.reading.rejected, "data.rejected")
-        is_whole, second_is_better = self.reading.format == "whole", self._second_is_better(len(chosen))
+        is_whole, rows = self.reading.format == "whole", self._better_and_worse()
         pairs = []
         for prompt, i in self._of(split, doubles=True):
-            if chosen[i] and rejected[i] and chosen[i] != rejected[i] and second_is_better[i] is not None:
-                pair = (rejected[i], chosen[i]) if second_is_better[i] else (chosen[i], rejected[i])
-                better, worse = map(self._response, pair)
-                pairs.append(("" if is_whole else self._plain.get(prompt, prompt), better, worse))
+            better, worse = rows[i] or ("", "")
+            if better and worse and better != worse:
+                text = "" if is_whole else self._plain.get(prompt, prompt)
+                pairs.append((text, self._response(better), self._response(worse)))
         if not pairs:
             raise UserError(
                 f"No row of the {split} split holds two responses that differ.",
@@ -150,46 +149,32 @@ class TextData:
             )
         return pairs
 
-    def _second_is_better(self, count: int) -> list[bool | None]:
-        """For each row: whether the response in `data.rejected` is the better one; None where neither is."""
-        if self.reading.choice is None:
-            return [False] * count
-        values = column(self.table, self.reading.choice, "data.choice")
-        wrong = [value for value in values if value is not None and not isinstance(value, int | float)]
-        if self.reading.choice_kind == "sign":
-            choices = [value > 0 if value else None for value in values] if not wrong else []
-        else:
-            wrong += [value for value in values if value not in (0, 1, None)]
-            choices = [None if value is None else value == 1 for value in values]
-        if wrong:
-            raise UserError(
-                f"data.choice={self.reading.choice} holds {str(wrong[0])[:40]!r}.",
-                "It holds 0 or 1; with data.choice_kind=sign numbers below 0 where the first response is better.",
-            )
-        return choices
-
     def policy_pairs(self, split: str) -> list[Pair]:
-        """The split's pairs as the policy reads and says them; rows that hold no pair are there too, to be refused.
+        """The split's pairs as the policy reads and writes them; rows whose pair is no pair are among them.
+
+        Rows in which neither response is better are left out.
 
         Raises:
             UserError: if a column is not there, or the format has no prompt beside the responses.
         """
-        chosen = column(self.table, self.reading.chosen, "data.chosen")
-        rejected = column(self.table, self.reading.rejected, "data.rejected")
+        rows = self._better_and_worse()
         if self.reading.format == "whole":
             raise UserError("data.format=whole: these pairs have no prompt to answer.", "Set data.format=prompt.")
         others = {name: values for name, values in self.table.items() if name not in self._hidden}
-        return [
-            Pair(
-                prompt,
-                self._plain.get(prompt, prompt),
-                self._answer(chosen[i], prompt),
-                self._answer(rejected[i], prompt),
-                f"row {i + 1} of the table",
-                {name: values[i] for name, values in others.items()},
-            )
-            for prompt, i in self._of(split, doubles=True)
-        ]
+        pairs = []
+        for prompt, i in self._of(split, doubles=True):
+            if (pair := rows[i]) is not None:
+                better, worse = (self._answer(response, prompt) for response in pair)
+                columns = {name: values[i] for name, values in others.items()}
+                plain = self._plain.get(prompt, prompt)
+                pairs.append(Pair(prompt, plain, better, worse, f"row {i + 1} of the table", columns))
+        return pairs
+
+    def _better_and_worse(self) -> list[tuple[Any, Any] | None]:
+        r = self.reading
+        first, second = column(self.table, r.chosen, "data.chosen"), column(self.table, r.rejected, "data.rejected")
+        choices = None if r.choice is None else column(self.table, r.choice, "data.choice")
+        return better_and_worse(first, second, choices, r.choice_kind, f"data.choice={r.choice}")
 
     def read_prompts(self) -> Iterator[tuple[str | None, str | None]]:
         """(prompt, None) of each row: a text, in a chat template as a user's turn; or a conversation."""

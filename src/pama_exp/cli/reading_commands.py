@@ -1,4 +1,4 @@
-"""`pama-exp runs`, `show`, `diff` and `compare`: finished and other runs, read.
+"""`pama-exp runs`, `show`, `diff`, `compare` and `import`: finished and other runs, read.
 
 What reads them brings torch along, and is imported once the arguments are known to be right.
 """
@@ -43,6 +43,19 @@ def diff(arguments: list[str], prog: str) -> int:
 
     looking.diff(looking.one(given.first), looking.one(given.second))
     return 0
+
+
+def import_folder(arguments: list[str], prog: str) -> int:
+    """A record of a policy that was trained elsewhere."""
+    parser = argparse.ArgumentParser(
+        prog, description="A run's record made of a policy, its generations and scores from elsewhere."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what was made elsewhere: docs/integrations.md")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the new run's folder")
+    args = parser.parse_args(arguments)
+    from pama_exp import runs as looking
+
+    return looking.main(["import", str(args.folder), str(args.run)])
 
 
 def compare(arguments: list[str], prog: str) -> int:
