@@ -37,7 +37,7 @@ COMMANDS = {
     "objectives": Command("pama_exp.cli.listing", "objectives", "what objectives may be; with a NAME, its yaml"),
     "settings": Command("pama_exp.cli.settings_help", "main", "what a key may be, its default and its meaning"),
     "runs": Command("pama_exp.cli.reading_commands", "runs", "every run of a folder, a line each"),
-    "show": Command("pama_exp.cli.reading_commands", "show", "one run: its state, its result, the command that made it"),
+    "show": Command("pama_exp.cli.reading_commands", "show", "one run: its state, its result, the command of it"),
     "diff": Command("pama_exp.cli.reading_commands", "diff", "what two runs differ in, configuration and result"),
     "import": Command("pama_exp.cli.reading_commands", "import_folder", "a record of a policy trained elsewhere"),
     "report": Command("pama_exp.report.__main__", "main", "one page that shows many runs"),
