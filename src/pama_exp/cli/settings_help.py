@@ -38,13 +38,25 @@ line.
 - A wrong key, type or value is refused before any work, with the nearest valid name or the range.
 - The default is that of `python run.py`; another option of a group may have another, which its yaml says.
 """
-_SECTIONS = ("training", "training.kl", "training.gramian", "sft", "reward_model", "evaluate", "soup", "compare")
+_SECTIONS = (
+    "training",
+    "training.kl",
+    "training.gramian",
+    "sft",
+    "reward_model",
+    "dpo",
+    "evaluate",
+    "soup",
+    "mod",
+    "judge",
+    "compare",
+)
 # {group: the options whose yamls are asked first what a key means, the default option before the others}
 _GROUPS = {
     "model": ("tiny", "hf"),
     "data": ("factworld", "file", "hub"),
     "adapter": ("none", "lora"),
-    "conditioning": ("none", "embedding"),
+    "conditioning": ("none", "embedding", "adapter"),
     "trainer": ("cpu",),
     "logger": ("wandb",),
 }
