@@ -27,6 +27,7 @@ _STATES = {"complete": "green", "running": "cyan", "interrupted": "yellow"}
 _HELP = """%(prog)s [ROOT]      every run under ROOT (default: runs)
        %(prog)s show RUN    one run: its state, its result, how it was made
        %(prog)s diff A B    what two runs' configurations and results differ in
+       %(prog)s export trl|verl RUN FOLDER    scripts that go on with a run's objectives and solver there
        %(prog)s import FOLDER RUN    a record in RUN of a policy that was trained and scored elsewhere"""
 
 
@@ -35,16 +36,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m pama_exp.runs", usage=_HELP)
     parser.add_argument("words", nargs="*", metavar="WORD", help="ROOT, or show RUN, diff A B, import FOLDER RUN")
     words = parser.parse_args(arguments).words or ["runs"]
-    counts = {"show": 2, "diff": 3, "import": 3}
+    counts = {"show": 2, "diff": 3, "import": 3, "export": 4}
     try:
         if len(words) != counts.get(words[0], 1):
             raise UserError(
-                f"'{' '.join(words)}' is not understood.", "Give [ROOT], show RUN, diff A B, or import FOLDER RUN."
+                f"'{' '.join(words)}' is not understood.",
+                "Give [ROOT], show RUN, diff A B, import FOLDER RUN, or export trl|verl RUN FOLDER.",
             )
         if words[0] == "show":
             show(one(words[1]))
         elif words[0] == "diff":
             diff(one(words[1]), one(words[2]))
+        elif words[0] == "export":
+            from pama_exp.assembly.handover import write_scripts  # which imports torch
+
+            for path in write_scripts(one(words[2]), words[1], Path(words[3])):
+                note(f"Written: {shown(path)}")
         elif words[0] == "import":
             note(f"The record is {shown(import_run(Path(words[1]), Path(words[2])).folder)}.")
         else:

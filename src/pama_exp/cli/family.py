@@ -40,6 +40,7 @@ COMMANDS = {
     "show": Command("pama_exp.cli.reading_commands", "show", "one run: its state, its result, the command of it"),
     "diff": Command("pama_exp.cli.reading_commands", "diff", "what two runs differ in, configuration and result"),
     "import": Command("pama_exp.cli.reading_commands", "import_folder", "a record of a policy trained elsewhere"),
+    "export": Command("pama_exp.cli.reading_commands", "export", "scripts that go on with a run in TRL or verl"),
     "report": Command("pama_exp.report.__main__", "main", "one page that shows many runs"),
     "compare": Command("pama_exp.cli.reading_commands", "compare", "runs side by side: intervals, tests, fronts"),
     "dashboard": Command(

@@ -1,4 +1,4 @@
-"""`pama-exp runs`, `show`, `diff`, `compare` and `import`: finished and other runs, read.
+"""`pama-exp runs`, `show`, `diff`, `compare`, `import` and `export`: finished and other runs, read.
 
 What reads them brings torch along, and is imported once the arguments are known to be right.
 """
@@ -56,6 +56,18 @@ def import_folder(arguments: list[str], prog: str) -> int:
     from pama_exp import runs as looking
 
     return looking.main(["import", str(args.folder), str(args.run)])
+
+
+def export(arguments: list[str], prog: str) -> int:
+    """Scripts that go on with a run elsewhere."""
+    parser = argparse.ArgumentParser(prog, description="Scripts that go on with a run in TRL or verl.")
+    parser.add_argument("--to", choices=("trl", "verl"), required=True, help="which library the scripts are for")
+    parser.add_argument("run", metavar="RUN", help="a run's folder")
+    parser.add_argument("folder", metavar="FOLDER", help="where the scripts are written")
+    args = parser.parse_args(arguments)
+    from pama_exp import runs as looking
+
+    return looking.main(["export", args.to, args.run, args.folder])
 
 
 def compare(arguments: list[str], prog: str) -> int:

@@ -1,0 +1,93 @@
+"""A run's objectives and solver as scripts for TRL and verl."""
+
+import os
+import runpy
+import subprocess
+
+import pytest
+
+from commands import environment
+from pama_exp.assembly.handover import reward_function
+from pama_exp.errors import UserError
+from pama_exp.runs import main
+from pama_exp.solvers import PAMA
+from records import write_run
+
+ON_TEXT = ["model=hf", "model.path=POLICY", "data=file", "data.path=PROMPTS", "objectives=[length,readability]"]
+SHORT = ["objectives.length.direction=minimize", "objectives.length.scorers.any.scale=10.0"]
+
+
+def exported(tmp_path, kind, *overrides, solver="pama"):
+    run = write_run(tmp_path / "run", f"solver={solver}", *ON_TEXT, *SHORT, *overrides, after=None, state="interrupted")
+    assert main(["export", kind, str(run.folder), str(tmp_path / "out")]) == 0
+    return tmp_path / "out"
+
+
+def test_the_script_for_trl_has_the_runs_objectives_and_solver(tmp_path):
+    pytest.importorskip("trl")
+    out = exported(tmp_path, "trl", "solver.granularity=sequence", "objectives.length.weight=3")
+    made = runpy.run_path(str(out / "train.py"))
+    solver, objectives = made["solver"], made["objectives"]
+    assert isinstance(solver, PAMA)
+    assert solver.granularity == "sequence"
+    assert solver.weights.tolist() == pytest.approx([0.75, 0.25])
+    assert [one.__name__ for one in objectives] == ["length", "readability"]
+    assert objectives[0](prompts=["q", "q"], completions=["12345", "a" * 20]) == [-0.5, -2.0]
+    assert "max_steps=60" in (out / "train.py").read_text()
+
+
+def test_the_script_for_verl_gives_the_same_scores_and_settings(tmp_path):
+    out = exported(tmp_path, "verl", "training.steps=7", "advantage=group", "advantage.group_size=8")
+    score = runpy.run_path(str(out / "rewards.py"))["compute_score"]
+    found = score(data_source="x", solution_str="12345", ground_truth=None)
+    assert found["length"] == -0.5
+    assert found["score"] == pytest.approx(found["length"] + found["readability"])
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n')
+    python.chmod(0o755)
+    given = {"TRAIN": "a.parquet", "TEST": "b.parquet", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", str(out / "train.sh"), "trainer.nnodes=2"], env=environment(**given), check=True)
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[:3] == ["-m", "verl.trainer.main_ppo", "actor_rollout_ref.model.path=POLICY"]
+    assert {"algorithm.adv_estimator=pama", "+algorithm.gdpo_reward_keys=[length,readability]"} <= set(words)
+    assert {"actor_rollout_ref.rollout.n=8", "data.train_batch_size=8", "trainer.total_training_steps=7"} <= set(words)
+    assert '+algorithm.solver.granularity="token"' in words
+    assert words[-1] == "trainer.nnodes=2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "says"),
+    [
+        ("trl", [*ON_TEXT, "solver=mgda"], "MGDA weighs losses by their gradients"),
+        ("nemo", ON_TEXT, "no export to 'nemo'"),
+        ("trl", ["objectives=[helpful]"], "the testbed alone has"),
+    ],
+)
+def test_what_cannot_go_there_is_told(tmp_path, capsys, kind, overrides, says):
+    run = write_run(tmp_path / "run", *overrides, after=None, state="interrupted")
+    assert main(["export", kind, str(run.folder), str(tmp_path / "out")]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_writes_over_nothing(tmp_path, capsys):
+    out = exported(tmp_path, "verl")
+    assert main(["export", "verl", str(tmp_path / "run"), str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_record_of_others_cannot_put_words_into_a_script(tmp_path):
+    run = write_run(tmp_path / "run", *ON_TEXT[:1], "model.path='a $(touch hacked)'", *ON_TEXT[2:], after=None)
+    assert main(["export", "verl", str(run.folder), str(tmp_path / "out")]) == 0
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n')
+    python.chmod(0o755)
+    given = {"TRAIN": "a", "TEST": "b", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", str(tmp_path / "out" / "train.sh")], env=environment(**given), check=True)
+    assert "actor_rollout_ref.model.path=a $(touch hacked)" in (tmp_path / "words").read_text().splitlines()
+    assert not list(tmp_path.rglob("hacked"))
+
+
+def test_a_reward_function_keeps_its_scorers_complaints():
+    with pytest.raises(UserError, match="not named"):
+        reward_function("mine", {"function": None})
