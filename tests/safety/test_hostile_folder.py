@@ -330,6 +330,7 @@ def test_nothing_is_executed_leaked_or_lost(
 def test_modules_in_the_folder_that_a_command_is_given_in_are_not_run(words, tmp_path, experts):
     scene = Scene(tmp_path, experts)
     shadows(scene)
+    (scene.folder / "pama_exp.py").unlink()  # with -m it is Python itself that would take it for the package
     done = subprocess.run(
         [sys.executable, *words], cwd=scene.folder, env=environment(), capture_output=True, text=True, check=False
     )
