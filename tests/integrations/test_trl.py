@@ -196,7 +196,7 @@ def test_the_same_reward_functions_serve_here_and_there():
         assert FunctionScorer(f"trl_tiny:{name}").score(batch, answers).tolist() == pytest.approx(there)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("two processes, and another to compare them with")
 def test_two_processes_see_all_rewards_and_take_the_same_steps(tmp_path):
     """CTWA's state is a function of every reward and advantage of the batch."""
     worker = ROOT / "tests" / "integrations" / "trl_worker.py"

@@ -14,7 +14,7 @@ from pama_exp import load_runs
 from pama_exp.runs import main
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains by the script, in a process")
 def test_the_script_trains_and_its_folder_is_imported(tmp_path):
     model, prompts = tmp_path / "model", tmp_path / "prompts.jsonl"
     tiny.language_model("llama").save_pretrained(model)
