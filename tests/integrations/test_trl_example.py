@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("trl")
 
 import tiny
-from commands import ROOT, environment
+from commands import ROOT, environment, run_here
 from pama_exp import load_runs
 from pama_exp.runs import main
 
@@ -19,7 +19,7 @@ def test_the_script_trains_and_its_folder_is_imported(tmp_path):
     model, prompts = tmp_path / "model", tmp_path / "prompts.jsonl"
     tiny.language_model("llama").save_pretrained(model)
     tiny.tokenizer().save_pretrained(model)
-    prompts.write_text("".join(json.dumps({"prompt": f"{a} {b}"}) + "\n" for a in "abcdef" for b in "gh"))
+    prompts.write_text("".join(json.dumps({"prompt": f"{a} {b}"}) + "\n" for a in "abcdefgh" for b in "ijklmnop"))
     words = [
         sys.executable,
         str(ROOT / "examples" / "trl" / "train.py"),
@@ -40,3 +40,10 @@ def test_the_script_trains_and_its_folder_is_imported(tmp_path):
     assert run.preference == {"brief": 0.25, "varied": 0.75}
     assert [row["step"] for row in run.metrics if "reward/brief/mean" in row] == [1, 2]
     assert len(run.generations) == 4
+    # The policy that TRL saved is answered and scored here, on any file of prompts and by any objectives.
+    words = ["stage=evaluate", f"model.path={tmp_path / 'out' / 'policy'}", "data=file", f"data.path={prompts}"]
+    words += ["data.splits={train: 0.4, validation: 0.3, test: 0.3}", "rollout.sampling.max_new_tokens=5"]
+    words += ["objectives=[length,readability]", "evaluate.prompts=4"]
+    found = run_here(*words, output=tmp_path / "evaluated", cache=tmp_path / "cache").read_result()
+    assert set(found["objectives"]) == {"length", "readability"}
+    assert isinstance(found["objectives"]["length"]["after"]["proxy"], float)
