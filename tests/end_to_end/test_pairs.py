@@ -122,8 +122,18 @@ def long(method):
     return [*QUICK, *LONG[method], "dpo.steps=12", "dpo.checkpoint_every=3", "trainer.threads=1"]
 
 
-@pytest.mark.parametrize("method", LONG)
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+MORE = pytest.mark.slow("another of the same processes that are stopped and started again")
+
+
+@pytest.mark.parametrize(
+    ("method", "signum"),
+    [
+        ("modpo", signal.SIGKILL),
+        ("mo-odpo", signal.SIGTERM),
+        pytest.param("modpo", signal.SIGTERM, marks=MORE),
+        pytest.param("mo-odpo", signal.SIGKILL, marks=MORE),
+    ],
+)
 def test_interrupted_and_run_again_is_bit_equal(method, signum, tmp_path, shared_cache):
     whole = run_here(*long(method), output=tmp_path / "whole", cache=shared_cache)
     output = tmp_path / "run"
