@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 MACHINE = ("time/", "throughput/", "memory/")  # metrics of the machine, not of the method
-_OF_THE_MACHINE = ("seconds", "peak_memory_bytes")
+_OF_THE_MACHINE = ("seconds", "peak_memory_bytes", "run_dir")
 _LEFT_BEHIND = re.compile(r"\..*\.\d+|unfinished.*|\.replac.*|\.discarded|\..*\.making-.*|\.manifest\.json|\.probe-.*")
 
 

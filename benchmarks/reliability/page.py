@@ -31,6 +31,7 @@ def publish(verdicts: Sequence[Verdict], results: Path, document: Path | None, d
     """
     content = {
         "cases": len(verdicts),
+        "counted": {part: len(_of(verdicts, part)) for part in PARTS},
         "disk": disk,
         "parts": {part: _counts(_of(verdicts, part)) for part in PARTS},
         "faults": [
@@ -62,7 +63,8 @@ def sections(content: Mapping[str, object]) -> dict[str, str]:
     assert isinstance(parts, Mapping)
     assert isinstance(faults, list)
     made = {part: _table(counts) if counts else NOT_RUN for part, counts in parts.items()}
-    counted = {part: sum(sum(kinds.values()) for kinds in counts.values()) for part, counts in parts.items()}
+    counted = content["counted"]
+    assert isinstance(counted, Mapping)
     said = ", ".join(f"{counted[part]} {what}" for part, what in PARTS.items())
     found = f"{len(faults)} of them ended as they should not have" if faults else "all of them ended as they should"
     made["state"] = f"Made by `python -m benchmarks.reliability` from {content['cases']} cases: {said}; {found}."
@@ -81,26 +83,28 @@ def _of(verdicts: Sequence[Verdict], part: str) -> list[Verdict]:
 
 
 def _counts(verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:
-    """{scenario: {how it went: cases}}."""
+    """{scenario: {how it went: cases}}; where a case is of several commands, a scenario for each of them."""
     found: dict[str, Counter[str]] = {}
     for verdict in verdicts:
-        found.setdefault(verdict.scenario, Counter())["at fault" if verdict.faults else verdict.kind] += 1
+        for scenario, way in _ways(verdict):
+            found.setdefault(scenario, Counter())[way] += 1
     return {scenario: dict(sorted(counts.items())) for scenario, counts in sorted(found.items())}
 
 
+def _ways(verdict: Verdict) -> list[tuple[str, str]]:
+    if verdict.faults:
+        return [(verdict.scenario, "at fault")]
+    if verdict.part != "damage":
+        return [(verdict.scenario, verdict.kind)]
+    parts = [part.partition(": ") for part in verdict.kind.split(", ")]
+    return [(f"{verdict.scenario}: {command}", way) for command, _, way in parts]
+
+
 def _table(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """A row per scenario, a column per way that it went; ways with several steps are told step by step."""
-    ways = sorted({way for by_way in counts.values() for way in by_way}, key=lambda way: (way == "at fault", way))
-    ways = [*ways, *([] if "at fault" in ways else ["at fault"])]
-    if len(ways) > 8:
-        rows = [
-            [name, str(sum(by.values())), _cell("; ".join(f"{way} ({n})" for way, n in by.items()))]
-            for name, by in counts.items()
-        ]
-        header = ["", "cases", "how they went"]
-    else:
-        header = ["", "cases", *ways]
-        rows = [[name, str(sum(by.values())), *(str(by.get(way, 0)) for way in ways)] for name, by in counts.items()]
+    """A row per scenario, a column per way that it went."""
+    ways = sorted({way for by_way in counts.values() for way in by_way} - {"at fault"})
+    header = ["", "all", *ways, "at fault"]
+    rows = [[name, str(sum(by.values())), *(str(by.get(way, 0)) for way in header[2:])] for name, by in counts.items()]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows])
 
 

@@ -64,7 +64,6 @@ MISTAKES = [
     (["stage._target_=pama_exp.cli.app.main"], ["pama_exp.cli.app.main", "(setup, record)"]),
     (["cache_dir=' '"], ["cache_dir", "not blank"]),
     (["stage=evaluate", f"evaluate.run='{'y' * 300}'"], ["evaluate.run=y", "policy/"]),
-    (["data=file", f"data.path='{'y' * 300}'", "model.path=/nowhere/at/all"], ["/nowhere/at/all"]),
 ]
 
 
