@@ -104,7 +104,8 @@ def combined() -> plt.Figure:
     }
     figure, panels = plt.subplots(1, 3, figsize=(9.2, 3.4), sharey=True)
     for axes, (title, way) in zip(panels, ways.items(), strict=True):
-        image = axes.pcolormesh(ticks, ticks, way().reshape(first.shape), cmap="RdBu", vmin=-2, vmax=2, rasterized=True)
+        values = way().reshape(first.shape).numpy()
+        image = axes.pcolormesh(ticks.numpy(), ticks.numpy(), values, cmap="RdBu", vmin=-2, vmax=2, rasterized=True)
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.axvline(0, color=GREY, linewidth=0.8)
         axes.set(title=title, xlabel="advantage for helpful", aspect="equal")

@@ -52,6 +52,15 @@ def test_where_nobody_reads_on_no_traceback_is_left(tmp_path):
     assert (said, reads.returncode) == (b"", 128 + signal.SIGPIPE)
 
 
+def test_one_whose_docstring_says_little_is_explained_as_far_as_it_goes(tmp_path, monkeypatch, capsys):
+    (tmp_path / "solver").mkdir()
+    (tmp_path / "solver" / "terse.yaml").write_text("# Terse.\n_target_: terse_explained.Terse\nsharpness: 2.0\n")
+    (tmp_path / "terse_explained.py").write_text('class Terse:\n    """All of it."""\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    explain_solver(["solver=terse"], str(tmp_path))
+    assert "`sharpness` (2.0)" in capsys.readouterr().out
+
+
 def test_a_users_own_solver_is_explained_too(tmp_path, capsys, monkeypatch):
     (tmp_path / "solver").mkdir()
     (tmp_path / "solver" / "mine.yaml").write_text("# Mine.\n_target_: mine_explained.Mine\nsharpness: 2.0\n")

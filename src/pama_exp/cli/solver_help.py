@@ -96,7 +96,9 @@ class Entry:
         settings = [
             f"  - `{name}` ({_shown(value)}): {self.arguments.get(name, '')}" for name, value in self.settings.items()
         ]
-        return "\n".join([f"### {self.name}", "", self.summary, "", shown[0], "- **settings**:", *settings, *shown[1:]])
+        return "\n".join(
+            [f"### {self.name}", "", self.summary, "", *shown[:1], "- **settings**:", *settings, *shown[1:]]
+        )
 
 
 def entry(path: Path) -> Entry:
