@@ -34,6 +34,7 @@ WORLD = ["model=micro", "reward=gold", "sft.steps=2", "sft.examples=64"]
 SHAPES: dict[str, list[str]] = {  # name: overrides; {folder} stands for what NAME=FOLDER gives
     "micro": WORLD,
     "micro, solver=mgda": [*WORLD, "solver=mgda"],
+    "tiny-gpt2": ["model=tiny-gpt2", *WORLD[1:]],
     "smollm2": LOCAL,
     "smollm2, adapter=lora": [*LOCAL, "adapter=lora"],
     "smollm2, solver=mgda": [*LOCAL, "solver=mgda"],

@@ -15,8 +15,8 @@ from pama_exp.storage.files import sha256
 from pama_exp.tracking.record import RunRecord
 
 FOLDER = os.environ.get("PAMA_EXP_REAL_MODEL")
-SHORT = ["training.steps=4", "training.checkpoint_every=3", "training.batch_size=8", "training.mini_batch_size=8"]
-SHORT += ["rollout.sampling.max_new_tokens=12", "data.evaluation_prompts=8", "training.calibration_prompts=8"]
+SHORT = ["training.steps=4", "training.checkpoint_every=3", "training.batch_size=4", "training.mini_batch_size=4"]
+SHORT += ["rollout.sampling.max_new_tokens=8", "data.evaluation_prompts=4", "training.calibration_prompts=4"]
 
 
 def start(output):
@@ -32,6 +32,7 @@ def start(output):
     )
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(FOLDER is None, reason="PAMA_EXP_REAL_MODEL names no folder")
 def test_interrupted_at_its_second_step_and_gone_on_with_it_ends_bit_equal(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"

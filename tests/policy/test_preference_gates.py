@@ -139,7 +139,7 @@ def test_an_exported_adapter_is_read_and_told_again(tmp_path):
     made = rollout(torch.tensor([[0.75, 0.25]]).expand(4, -1))
     with quiet():
         read = PeftModel.from_pretrained(load_model(base), str(tmp_path / "out")).eval()
-    with torch.no_grad(), told(read, tmp_path / "out", {"y": 1.0, "x": 3.0}):
+    with torch.no_grad(), conditioned(read, tmp_path / "out", {"y": 1.0, "x": 3.0}):
         found = tiny.log_probs_by_hand(read, made)
     for row, log_probs in enumerate(found):
         chosen = log_probs.gather(1, made.response_ids[row][made.response_mask[row]][:, None])[:, 0]
