@@ -10,8 +10,9 @@ import tiny
 
 pytest.importorskip("peft")
 from pama_exp.errors import UserError
+from pama_exp.policy import export as export_module
 from pama_exp.policy.adapters import Adapter, gates_of, quiet
-from pama_exp.policy.export import export, load_preference_map, told
+from pama_exp.policy.export import export, load_preference_map
 from pama_exp.policy.policy import Policy, frozen_log_probs, reference_log_probs
 from pama_exp.rollout.engine import Sampling
 from pama_exp.rollout.fast import FastEngine
@@ -139,7 +140,7 @@ def test_an_exported_adapter_is_read_and_told_again(tmp_path):
     made = rollout(torch.tensor([[0.75, 0.25]]).expand(4, -1))
     with quiet():
         read = PeftModel.from_pretrained(load_model(base), str(tmp_path / "out")).eval()
-    with torch.no_grad(), conditioned(read, tmp_path / "out", {"y": 1.0, "x": 3.0}):
+    with torch.no_grad(), export_module.conditioned(read, tmp_path / "out", {"y": 1.0, "x": 3.0}):
         found = tiny.log_probs_by_hand(read, made)
     for row, log_probs in enumerate(found):
         chosen = log_probs.gather(1, made.response_ids[row][made.response_mask[row]][:, None])[:, 0]
