@@ -10,6 +10,8 @@ MISTAKES = [
     (["objectives=[helpfull,concise]"], ["helpfull", "helpful", "polite"]),
     (["objectives=[helpful,helpful]"], ["helpful", "twice"]),
     (["objectives=[]"], ["objectives=[]"]),
+    (["objectives=[null]"], ["objectives=[null] is no option's name"]),
+    (["solver=null"], ["solver=null is no option's name"]),
     (["solver=pamma"], ["pamma", "Did you mean 'pama'?", "cagrad"]),
     (["model=tinny"], ["tinny", "tiny"]),
     (["trainng.steps=3"], ["trainng", "training"]),

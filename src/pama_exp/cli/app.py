@@ -59,7 +59,7 @@ def _main() -> None:
     composing_only = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
     sys.argv[1:] = as_hydra_reads(sys.argv[1:], args.overrides, imply_mode=not composing_only)
     args = syntax.arguments()
-    if not composing_only:
+    if args.cfg or not composing_only:
         check_command_line(args.overrides, args.config_dir, args.multirun)
     try:
         hydra.main(config_path=str(schema.CONF), config_name="config", version_base="1.3")(_guarded)()

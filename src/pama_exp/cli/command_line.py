@@ -105,16 +105,16 @@ def _check_objectives(overrides: Sequence[Override]) -> None:
 
 
 def _check_options(overrides: Sequence[Override], config_dir: str | None) -> None:
-    """A group is given the name of one of its options; objectives may be a list."""
+    """A group is given the name of one of its options, and `objectives` may be given a list of names."""
     for override in overrides:
         group, value = str(override.key_or_group), override.value()
-        is_list = isinstance(value, list) and group != "objectives"
-        if override.is_sweep_override() or not (is_list or isinstance(value, int | float)):
+        names = value if group == "objectives" and isinstance(value, list) else [value]
+        if override.is_sweep_override() or override.is_delete() or all(isinstance(name, str) for name in names):
             continue
-        found = {path.stem for folder in config_folders(config_dir) for path in (folder / group).glob("*.yaml")}
-        if found:
-            given = str(override.input_line).partition("=")[2][:60]
-            raise UserError(f"{group}={given} is no option's name.", suggest(given, sorted(found)))
+        options = {path.stem for folder in config_folders(config_dir) for path in (folder / group).glob("*.yaml")}
+        if options:
+            text = str(override.input_line).partition("=")[2][:60]
+            raise UserError(f"{group}={text} is no option's name.", suggest(text, sorted(options)))
 
 
 def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[str]) -> UserError:
