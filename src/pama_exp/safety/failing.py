@@ -50,7 +50,7 @@ def unwritable(error: BaseException, folder: Path | None) -> UserError | None:
         where = _existing(Path(named) if named is not None else folder or Path())
         free = shutil.disk_usage(where).free / 2**30
         return UserError(
-            f"{what} cannot be written: {reason} ({free:.2f} GiB free in {where}).",
+            f"{what} cannot be written: {reason} ({free:.2f} GiB free there).",
             "Make room, and give the same command: it goes on from the last step that was kept.",
         )
     return None
