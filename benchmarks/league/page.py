@@ -12,6 +12,7 @@ from pama_exp.comparison.statistics import LEAST
 
 from . import claims
 from .advice import advice
+from .confirm import confirmation_table, is_fresh, planned
 from .plan import OBJECTIVES, PROTOCOLS, REWARDS, SEEDS
 from .rank import BASELINE, Block, Seeds, Standing, blocks, leads, standings
 from .table import Row, version
@@ -23,7 +24,7 @@ Found = Mapping[Block, Mapping[str, Seeds]]
 
 def publish(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]], results: Path, document: Path | None) -> None:
     """Write the tables as json beside the rows, and into the document."""
-    found = blocks(rows)
+    found = blocks(row for row in rows if not is_fresh(row))
     ranked = {_name(block): [asdict(place) for place in standings(by_entry)] for block, by_entry in found.items()}
     results.mkdir(parents=True, exist_ok=True)
     content = {"version": version(rows), "rows": len(rows), "blocks": ranked}
@@ -44,9 +45,11 @@ def filled(text: str, made: Mapping[str, str]) -> str:
 
 def sections(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """{name: markdown} of everything on the page that comes from data."""
-    found = blocks(rows)
+    ranking = [row for row in rows if not is_fresh(row)]
+    found = blocks(ranking)
     made = {
         "state": state(rows, known, found),
+        "confirmation": markdown(confirmation_table(rows)),
         "advice": "\n".join(f"{i}. {line}" for i, line in enumerate(advice(found), 1)),
         "coverage": markdown(coverage_table(known, found)),
         "overall": markdown(lead_table(found)),
@@ -62,7 +65,8 @@ def sections(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]]) -> dict[
 
 def state(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]], found: Found) -> str:
     """How far the table is filled, and what it is to be cited by."""
-    ranked = [row for row in rows if row.cell.protocol == "reward"]
+    ranked = [row for row in rows if row.cell.protocol == "reward" and not is_fresh(row)]
+    fresh = sum(map(is_fresh, rows))
     whole = len(known) * len(OBJECTIVES) * len(REWARDS) * len(SEEDS)
     seeds = [len(seeds) for block, by_entry in found.items() if block[0] == "reward" for seeds in by_entry.values()]
     met = len({row.cell.entry for row in ranked})
@@ -72,8 +76,8 @@ def state(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]], found: Foun
             f"**{len(ranked)} of {whole} cells** of the ranking are filled: {len(known)} entries, {len(OBJECTIVES)}",
             f"numbers of objectives, {len(REWARDS)} kinds of reward, {len(SEEDS)} seeds. {met} entries have run",
             f"anywhere, and {sum(count >= LEAST for count in seeds)} of {len(seeds)} pairs of entry and block have",
-            f"the {LEAST} seeds that an interval needs. The confirmation of a frozen leader, on seeds 100 to 107",
-            f"and on a second world: **{NOT_RUN}**.",
+            f"the {LEAST} seeds that an interval needs. Confirmation of the frozen leader on seeds 100 to 107:",
+            f"**{fresh} of {planned()} runs**; on a second world: **{NOT_RUN}**.",
         ]
     )
 

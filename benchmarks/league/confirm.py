@@ -1,0 +1,73 @@
+"""The leader, frozen on the ranking's seeds, against four others on seeds that nobody has looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from pama_exp.comparison.statistics import holm, interval, paired_test
+
+from .plan import OBJECTIVES, REWARDS
+from .rank import Seeds, blocks
+from .table import Row
+
+# Chosen on seeds 0 to 7 of the first world, and changed only together with the fresh seeds.
+LEADER = "fair-shifted-pama-blend"
+OPPONENTS = ("linear", "pama", "mgda-ub", "proportional-fairness")
+FRESH = range(100, 108)
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def is_fresh(row: Row) -> bool:
+    """Whether the row belongs to the confirmation, and so not to the ranking."""
+    return row.cell.seed in FRESH
+
+
+def planned() -> int:
+    """Runs of the whole confirmation."""
+    return (1 + len(OPPONENTS)) * len(OBJECTIVES) * len(REWARDS) * len(FRESH)
+
+
+def confirmation_table(rows: Sequence[Row]) -> Table:
+    """A line for each block and entry: share with its interval, gains, and the leader's paired test against it."""
+    header = ["N", "rewards", "entry", "seeds", "share", "least gain", "mean gain", "KL", "p of the leader's lead"]
+    lines = []
+    for (protocol, n, reward), by_entry in blocks(filter(is_fresh, rows)).items():
+        if protocol == "reward" and LEADER in by_entry:
+            p = _tests(by_entry)
+            lines += [
+                [str(n), reward, f"`{entry}`", *_figures(by_entry[entry]), p.get(entry, "–")]
+                for entry in (LEADER, *OPPONENTS)
+                if entry in by_entry
+            ]
+    return header, lines or [["not run"] * len(header)]
+
+
+def _tests(by_entry: Mapping[str, Seeds]) -> dict[str, str]:
+    """{opponent: p} of two-sided paired t-tests over common seeds, Holm-corrected within the block."""
+    leader = {seed: row["share"] for seed, row in by_entry[LEADER].items()}
+    made, ahead = {}, {}
+    for name in OPPONENTS:
+        other = {seed: row["share"] for seed, row in by_entry.get(name, {}).items()}
+        test = paired_test(leader, other)
+        if test is not None:
+            common = sorted(leader.keys() & other.keys())
+            made[name] = test.p
+            ahead[name] = fmean(leader[seed] - other[seed] for seed in common) > 0
+    corrected = dict(zip(made, holm(list(made.values())), strict=True))
+    return {name: f"{value:.2g}{'' if ahead[name] else ' (behind)'}" for name, value in corrected.items()}
+
+
+def _figures(seeds: Seeds) -> list[str]:
+    student = interval([row["share"] for row in seeds.values()])
+    has_ends = student is not None and student.low is not None and student.high is not None
+    ends = f" [{100 * student.low:.1f}, {100 * student.high:.1f}]" if has_ends else ""
+    means = {name: fmean(row[name] for row in seeds.values()) for name in ("share", "least_gain", "mean_gain", "kl")}
+    return [
+        str(len(seeds)),
+        f"{100 * means['share']:.1f} %{ends}",
+        f"{means['least_gain']:+.2f}",
+        f"{means['mean_gain']:+.2f}",
+        f"{means['kl']:.2f}",
+    ]
