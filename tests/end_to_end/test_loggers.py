@@ -1,10 +1,12 @@
 """Each logger leaves what its own reader finds; several at once leave all of it."""
 
 import csv
+import json
+import sqlite3
 
 import pytest
 
-from commands import composed, run_config, run_here
+from commands import FAST, composed, run_command, run_config, run_here
 from pama_exp.config import schema
 from pama_exp.errors import UserError
 
@@ -24,11 +26,13 @@ def test_csv_and_tensorboard_at_once(tmp_path, shared_cache):
 
 
 def test_trackio_holds_the_run(tmp_path, shared_cache):
-    record = run_here("reward=gold", "logger=trackio", output=tmp_path / "run", cache=shared_cache)
-    assert list((record.folder / "trackio").glob("*.db")), "beside the run, not in the home folder"
-    from trackio.sqlite_storage import SQLiteStorage  # which reads its folder once, at import
-
-    rows = SQLiteStorage.get_logs("pama-exp", record.folder.name)
+    # In a process of its own: trackio reads its folder once, when anything first imports it.
+    words = ["reward=gold", "logger=trackio", f"output={tmp_path / 'run'}", f"cache_dir={shared_cache}"]
+    done = run_command(*FAST, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (database,) = (tmp_path / "run" / "trackio").glob("*.db")  # beside the run, not in the home folder
+    with sqlite3.connect(database) as connection:
+        rows = [json.loads(row) for (row,) in connection.execute("SELECT metrics FROM metrics WHERE run_name = 'run'")]
     assert len([row for row in rows if "kl/response" in row]) == 3
 
 

@@ -89,7 +89,9 @@ def test_names_of_secrets(name):
     assert is_secret_name(name)
 
 
-@pytest.mark.parametrize("name", ["tokens", "pad_token", "eos_token", "token_variable", "key", "tokenizer", "weight"])
+@pytest.mark.parametrize(
+    "name", ["tokens", "passes_per_token", "pad_token", "eos_token", "token_variable", "key", "tokenizer", "weight"]
+)
 def test_names_of_settings(name):
     assert not is_secret_name(name)
 

@@ -66,7 +66,7 @@ class MultiHead:
 
     def __init__(
         self,
-        head: str | int | None = None,
+        head: str | Annotated[int, Range(least=0)] | None = None,
         id: str | None = None,
         revision: str | None = None,
         path: str | None = None,

@@ -23,8 +23,8 @@ _ENDINGS = (
 )
 _NAMES = ("auth", "bearer", "pass")
 _QUERY_ENDINGS = ("key", "sig", "signature")  # of a url's query, besides
-# The tokens of a tokenizer are settings like any other.
-_PUBLIC_TOKENS = re.compile(r"(pad|eos|bos|unk|sep|cls|mask|stop|start|end|image|video|audio|special)token$")
+# The tokens of a tokenizer are settings like any other, and so is a number per token.
+_PUBLIC_TOKENS = re.compile(r"(pad|eos|bos|unk|sep|cls|mask|stop|start|end|image|video|audio|special|per)token$")
 _LEAST = 8  # characters of an environment variable's value that is looked for in texts
 
 _QUERY = re.compile(r"(?<=[?&;#])([^=&;#\s\"']+)=([^&;#\s\"']+)")
