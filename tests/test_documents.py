@@ -72,6 +72,7 @@ def check_words(words, folder=None):
     command_line.check_command_line(read, None if folder is None else str(folder), multirun="--multirun" in words)
 
 
+@pytest.mark.slow("whole runs")
 @pytest.mark.parametrize("words", [["solver=worst"], ["reward=gold", "objectives=[concise,loud]"]], ids=" ".join)
 def test_what_the_how_to_pages_have_the_reader_write_runs(words, written, shared_cache):
     output = [f"output=out-{words[-1][:6]}", f"cache_dir={shared_cache}"]

@@ -52,6 +52,7 @@ def tiny(cache):
     return f'size = ["debug=fast", "model=micro", "reward=gold", "cache_dir={cache}"]\nseeds = (0, 1)\n'
 
 
+@pytest.mark.slow("runs the whole notebook")
 def test_first_front(here, shared_cache):
     front, run, comparison, told = run_notebook(ROOT / "notebooks" / "first_front.ipynb", tiny(shared_cache))
     assert "<polyline" in front
@@ -61,6 +62,7 @@ def test_first_front(here, shared_cache):
     assert told.count("<circle") == 5  # preferences in steps of a quarter
 
 
+@pytest.mark.slow("runs the whole notebook")
 def test_own_solver(here, shared_cache):
     _, comparison, ranked = run_notebook(ROOT / "notebooks" / "own_solver.ipynb", tiny(shared_cache))
     assert "worst" in comparison

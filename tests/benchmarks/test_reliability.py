@@ -31,6 +31,7 @@ def run_campaign(folder, *words):
     return content, done.stdout
 
 
+@pytest.mark.slow("a short campaign of whole runs")
 @pytest.mark.timeout(900)
 def test_runs_that_are_killed_damaged_and_without_room_end_as_they_should(tmp_path):
     some = ["--parts", "kills,events,damage,disk", "--scenarios", "align,evaluate", "--kills", "2", "--events", "4"]
@@ -41,6 +42,7 @@ def test_runs_that_are_killed_damaged_and_without_room_end_as_they_should(tmp_pa
     assert "16 cases, 16 of them done before" in again
 
 
+@pytest.mark.slow("150 commands")
 @pytest.mark.timeout(900)
 def test_bad_commands_are_refused_in_two_lines_or_make_sense(tmp_path):
     content, _ = run_campaign(tmp_path, "--parts", "commands", "--commands", "150")

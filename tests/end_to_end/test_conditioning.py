@@ -110,6 +110,7 @@ def test_an_exported_policy_is_not_taken_for_another(run, shared_cache, tmp_path
             run_here(*chosen, changed, output=tmp_path / said[:3], cache=shared_cache)
 
 
+@pytest.mark.slow("whole runs")
 def test_a_policy_told_in_its_adapter_is_trained_exported_and_evaluated(shared_cache, tmp_path):
     told = [*TOLD[1:], "conditioning=adapter", "conditioning.grid=2"]
     rates = ["training.learning_rate=5e-2", "conditioning.learning_rate=3.0"]  # three steps have to be heard

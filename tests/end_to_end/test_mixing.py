@@ -62,6 +62,7 @@ def test_a_mixture_is_compared_with_its_soup(experts, tmp_path, shared_cache):
     assert fronts["mod"]["points"][1] != fronts["soup"]["points"][1]
 
 
+@pytest.mark.slow("whole runs")
 def test_experts_may_have_learned_from_pairs(tmp_path, shared_cache):
     for name in ("helpful", "concise"):
         settings = [f"objectives={name}", "stage=dpo", "reward=gold", "dpo.steps=3", "dpo.batch_size=8"]

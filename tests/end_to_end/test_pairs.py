@@ -66,6 +66,7 @@ def test_modpo_pays_for_its_margins_and_follows_its_weights(tmp_path, shared_cac
     assert any(not torch.equal(ends[0.9][name], ends[0.2][name]) for name in ends[0.9])
 
 
+@pytest.mark.slow("two whole runs")
 def test_modpo_with_all_weight_on_its_pairs_ends_where_dpo_does(tmp_path, shared_cache):
     states = [
         load_model(
@@ -125,6 +126,7 @@ def long(method):
 MORE = pytest.mark.slow("another of the same processes that are stopped and started again")
 
 
+@pytest.mark.slow("processes that are killed and started again")
 @pytest.mark.parametrize(
     ("method", "signum"),
     [

@@ -61,6 +61,7 @@ def of_a_sweep(folder, cache):
     return command(*words, f"cache_dir={cache}"), 2
 
 
+@pytest.mark.slow("processes that are started and killed")
 @pytest.mark.parametrize("start", [of_a_study, of_a_run_in_two_processes, of_a_sweep])
 def test_children_go_with_their_parent_that_is_killed(start, tmp_path, shared_cache):
     words, count = start(tmp_path, shared_cache)

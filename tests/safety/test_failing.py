@@ -89,6 +89,7 @@ def test_a_bug_while_composing_is_told_alike(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("The command failed unexpectedly: ZeroDivisionError")
 
 
+@pytest.mark.slow("starts a process for each size")
 @pytest.mark.parametrize("limit", [0, 600, 4096, 30_000])  # nothing at all, in environment.json, …, in metrics.jsonl
 def test_a_full_disk_is_two_lines_and_the_run_is_marked_as_failed(limit, tmp_path):
     (tmp_path / "my_stage.py").write_text(STAGE)
@@ -151,6 +152,7 @@ def test_a_failure_is_noted_over_the_old_status_where_there_is_no_room(tmp_path,
     record.note_failure("failed", "no room, and no old status either")
 
 
+@pytest.mark.slow("starts a process for each way")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_here_stands_in_no_packages_place(command, tmp_path):
     for name in ("torch", "yaml", "hydra", "omegaconf", "numpy", "transformers", "rich", "antlr4"):
@@ -160,6 +162,7 @@ def test_a_file_here_stands_in_no_packages_place(command, tmp_path):
     assert "a file of the current folder ran" not in done.stderr
 
 
+@pytest.mark.slow("starts processes")
 @pytest.mark.parametrize("reader", ["pama_exp.runs", "pama_exp.sync", "pama_exp.report"])
 def test_nor_under_commands_that_read_runs(reader, tmp_path):
     (tmp_path / "yaml.py").write_text("raise SystemExit('a file of the current folder ran')")

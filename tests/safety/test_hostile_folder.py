@@ -282,6 +282,7 @@ def no_waiting():
     signal.signal(signal.SIGALRM, previous)
 
 
+@pytest.mark.slow("every kind of hostile folder under every command")
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.__name__)
 def test_nothing_is_executed_leaked_or_lost(

@@ -193,6 +193,7 @@ def test_killing_a_search_and_calling_it_again_continues_the_study(tmp_path, mon
     assert len(jobs(tmp_path)) == 3
 
 
+@pytest.mark.slow("a search of whole runs")
 def test_a_trial_that_crashes_is_told_as_failed(tmp_path, monkeypatch, capfd):
     prepare(tmp_path, monkeypatch)
     (tmp_path / "crash-0.20").touch()

@@ -54,6 +54,7 @@ def test_baselines_with_one_job_killed_in_the_middle_and_one_made_to_crash(tmp_p
     assert "Resuming from step 2 of 3." in (tmp_path / "runs/sweeps" / second[0]["log"]).read_text()
 
 
+@pytest.mark.slow("a sweep of whole runs")
 def test_a_sweep_of_a_preset_of_ones_own_with_a_value_from_the_command_line(tmp_path, monkeypatch, capfd):
     prepare(tmp_path, monkeypatch)
     preset = tmp_path / "my_conf" / "sweep" / "clips.yaml"
