@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pama_exp.comparison.statistics import LEAST
+
 from .plan import OBJECTIVES, REWARDS
 from .rank import BASELINE, Block, Seeds, Standing, standings
 
@@ -49,7 +51,10 @@ CHOICES = (
 
 
 def answer(choice: Choice, found: Mapping[Block, Mapping[str, Seeds]]) -> tuple[Standing | None, list[Standing]]:
-    """The entry that the table favours, and all that were looked at; nobody where no entry but the baseline has run."""
+    """The entry that the table favours, and all that were looked at; nobody where no entry but the baseline has run.
+
+    Entries with seeds enough for an interval come before those of fewer, whatever these show.
+    """
     by_entry = found.get(choice.block, {})
     places = standings(by_entry) if by_entry else []
     fit = [
@@ -60,7 +65,8 @@ def answer(choice: Choice, found: Mapping[Block, Mapping[str, Seeds]]) -> tuple[
     ]
     if len(places) < 2 or not fit:
         return None, places
-    return max(fit, key=lambda place: choice.sign * place.means[choice.column]), places
+    sure = [place for place in fit if len(place.seeds) >= LEAST]
+    return max(sure or fit, key=lambda place: choice.sign * place.means[choice.column]), places
 
 
 def advice(found: Mapping[Block, Mapping[str, Seeds]]) -> list[str]:

@@ -171,7 +171,7 @@ def test_the_published_page_is_what_the_published_rows_make():
 def test_the_ten_lines_of_advice_hold_in_the_table():
     """Read from the page and looked up in the csv by hand: nothing of the league's own statistics is used."""
     with (RESULTS / "runs.csv").open() as file:
-        records = [record for record in csv.DictReader(file) if record["protocol"] == "reward"]
+        records = [r for r in csv.DictReader(file) if r["protocol"] == "reward" and int(r["seed"]) < 100]
     part = PAGE.read_text().partition("<!-- league:advice -->")[2].partition("<!-- /league:advice -->")[0]
     lines = re.findall(r"^\d+\. (.*)$", part, re.MULTILINE)
     assert len(lines) == len(CHOICES) == 10
@@ -190,6 +190,8 @@ def test_the_ten_lines_of_advice_hold_in_the_table():
             for entry, m in means.items()
             if not (choice.level and m["least_gain"] < 0) and not (choice.one_pass and m["backwards_per_prompt"] > 2)
         }
+        several = {entry for entry in fit if sum(r["entry"] == entry for r in there) >= 3}
+        fit = {entry: m for entry, m in fit.items() if entry in several or not several}
         named = re.search(r"`([\w.-]+)`, (?:mean gain )?([-+]?[\d.]+)", line)
         if len(means) < 2 or not fit:
             assert named is None, line
