@@ -57,7 +57,7 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
             preference = dict(zip(names, mix, strict=True))
             row = evaluation.metrics() | {f"mod/{name}": share for name, share in preference.items()}
             record.log_metrics(index, row)
-            record.log_generations(index, [{"split": "test", **row} for row in evaluation.rows(limit=32)])
+            record.log_generations(index, [{"split": "test", **row} for row in evaluation.rows()])
             points.append(operating_point(preference, evaluation.means(), front))
             bar.advance({name: rewards.mean().item() for name, rewards in evaluation.proxy.items()})
     count = len(models)
