@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pama_exp.data.prompts import PromptStream
+from pama_exp.parallel.products import products
 from pama_exp.policy.loading import load_tokenizer
 from pama_exp.policy.policy import Policy, select, trim
 from pama_exp.rollout.engine import Sampling
@@ -161,4 +162,5 @@ def main(device: str = "cpu", *names: str) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    main(*sys.argv[1:])
+    with products():
+        main(*sys.argv[1:])

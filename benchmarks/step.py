@@ -102,6 +102,7 @@ def run_ours(size: str, folder: Path, steps: int) -> None:
     from torch.utils.data import DataLoader
 
     from pama_exp.data.prompts import PromptStream
+    from pama_exp.parallel.products import products
     from pama_exp.policy.loading import load_model, load_tokenizer
     from pama_exp.policy.policy import Policy, freeze
     from pama_exp.rewards.function import FunctionScorer
@@ -169,7 +170,8 @@ def run_ours(size: str, folder: Path, steps: int) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, DataLoader(range(steps), batch_size=None))
+    with products():
+        trainer.fit(module, DataLoader(range(steps), batch_size=None))
 
 
 def run_trl(size: str, folder: Path, steps: int, defaults: bool) -> None:

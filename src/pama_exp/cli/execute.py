@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -73,11 +74,11 @@ def run(config: schema.Config, given: Sequence[str] | None = None) -> dict[str, 
     if config.preflight:
         preflight.report(config)
         return {}
-    use_threads(config.trainer.threads)
-    with phase("Reading the data and what the model is"):
-        setup = resolve(config)
-        preflight.warn(setup)
-    return _recorded(stage, setup)
+    with processor(config.trainer):
+        with phase("Reading the data and what the model is"):
+            setup = resolve(config)
+            preflight.warn(setup)
+        return _recorded(stage, setup)
 
 
 def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
@@ -141,10 +142,10 @@ def work(container: Mapping[str, Any], scratch: Path | None) -> dict[str, Any]:
     from pama_exp.assembly.setup import resolve
     from pama_exp.tracking.record import RunRecord
 
-    use_threads(config.trainer.threads)
     folder = Path(config.output).absolute()
-    record = RunRecord.open(folder if scratch is None else scratch, checkpoints=folder / "checkpoints")
-    return stage(resolve(config), record)
+    with processor(config.trainer):
+        record = RunRecord.open(folder if scratch is None else scratch, checkpoints=folder / "checkpoints")
+        return stage(resolve(config), record)
 
 
 def plain(config: schema.Config) -> dict[str, Any]:
@@ -152,12 +153,17 @@ def plain(config: schema.Config) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
 
 
-def use_threads(threads: int | None) -> None:
-    """How many processor threads torch uses; all cores where None."""
+@contextmanager
+def processor(trainer: schema.TrainerConfig) -> Iterator[None]:
+    """Within the block torch multiplies by the library that `trainer` names, and from then on by its threads."""
     import torch
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    from pama_exp.parallel.products import products
+
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    with products(trainer.products):
+        yield
 
 
 def load_stage(config: schema.Config) -> Stage:

@@ -237,6 +237,7 @@ class TrainerConfig:
     compile: bool = False
     cpu_offload: bool = False
     threads: int | None = setting(None, Range(least=1, most=4 * (os.cpu_count() or 1)))
+    products: str = setting("auto", OneOf("auto", "blas", "onednn"))
 
     @property
     def uses_gpu(self) -> bool:

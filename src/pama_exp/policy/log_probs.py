@@ -115,13 +115,23 @@ class _OfLinear(torch.autograd.Function):
             place = part if logits is None or is_last else torch.empty_like(part)
             gradient = _gradient(part, [each[rows] for each in kept], above, ctx.temperature, place)
             if of_hidden is not None:
-                torch.mm(gradient, weight, out=of_hidden[rows])
+                of_hidden[rows] = gradient @ weight
             if wants_weight:
-                states = hidden[rows]
-                of_weight = gradient.T @ states if of_weight is None else of_weight.addmm_(gradient.T, states)
+                of_weight = _plus_product(of_weight, gradient.T, hidden[rows])
             if of_bias is not None:
                 of_bias += gradient.sum(0)
         return of_hidden, of_weight, of_bias, None, None, None
+
+
+def _plus_product(
+    total: Float[Tensor, "V H"] | None, left: Float[Tensor, "V n"], right: Float[Tensor, "n H"]
+) -> Float[Tensor, "V H"]:
+    """`total` + left right, in its place; some words at a time, so that no second matrix of its size is held."""
+    if total is None:
+        return left @ right
+    for words in _parts(len(total), right.shape[1]):
+        total[words] += left[words] @ right
+    return total
 
 
 def _forward(logits: Tensor, chosen: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

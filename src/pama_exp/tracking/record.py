@@ -21,6 +21,7 @@ import torch
 import yaml
 
 from pama_exp.errors import UserError
+from pama_exp.parallel.products import library
 from pama_exp.safety.secrets import redact, redacted
 from pama_exp.storage.csv_table import write_records
 from pama_exp.tracking import checkpoints, locks, reading, sums
@@ -168,7 +169,12 @@ class RunRecord:
                 "packages": {name: _version(name) for name in _PACKAGES},
                 "python": sys.version.split()[0],
                 "platform": platform.platform(),
-                "processor": {"model": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+                "processor": {
+                    "model": _processor(),
+                    "cores": os.cpu_count(),
+                    "threads": torch.get_num_threads(),
+                    "products": library(),
+                },
                 "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
                 "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
                 "git": _git(),
