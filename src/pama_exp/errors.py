@@ -17,7 +17,7 @@ from pama_exp.safety.secrets import HINT, redact
 _PACKAGE = Path(__file__).parent
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 _MAX_LISTED = 200  # characters of the names that a hint lists
-_LONG_WORD = re.compile(r"\S{220,}")  # no word of an error is longer
+_MAX_LINE = 300  # characters of a line of an error
 
 
 class UserError(Exception):
@@ -32,8 +32,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, hint: str) -> None:
-        self.message = _LONG_WORD.sub(_shortened, redact(message))
-        self.hint = _LONG_WORD.sub(_shortened, redact(hint))
+        self.message, self.hint = (_fitting(redact(line)) for line in (message, hint))
         self.is_shared = False
         super().__init__(self.message, self.hint)
 
@@ -41,9 +40,16 @@ class UserError(Exception):
         return f"{self.message}\n{self.hint}"
 
 
-def _shortened(match: re.Match[str]) -> str:
-    """The word's beginning and end: whoever typed it knows the rest."""
-    return f"{match[0][:120]}…{match[0][-40:]}"
+def _fitting(line: str) -> str:
+    """At most 300 characters: of long words, such as paths, the beginning and the end; if need be, not all of the line.
+
+    Whoever typed the words knows the rest.
+    """
+    for longest in (220, 120, 60):
+        head, tail = longest * 3 // 4, longest // 4 - 1
+        if longest == 220 or len(line) > _MAX_LINE:
+            line = re.sub(rf"(\S{{{head}}})\S{{{longest - head - tail},}}(\S{{{tail}}})", r"\1…\2", line)
+    return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 1]}…"
 
 
 class Interrupted(BaseException):
@@ -77,7 +83,7 @@ def located(where: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        error.message = f"{where}: {error.message}"
+        error.message = _fitting(f"{where}: {error.message}")
         error.args = (error.message, error.hint)
         raise
 

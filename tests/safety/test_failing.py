@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands import ROOT, environment
-from pama_exp.errors import UserError
+from pama_exp.errors import UserError, located
 from pama_exp.safety import failing, import_path
 from pama_exp.supervised.artifacts import cached
 from pama_exp.tracking.record import RunRecord
@@ -125,6 +125,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         (raised(RuntimeError("while saving"), FULL), True),
         (RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file"), True),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 332416 vs 332308"), True),
+        (RuntimeError("basic_ios::clear: iostream error"), True),
         (RuntimeError("unexpected pos 3 vs 4"), False),
         (RuntimeError('I/O error: Os { code: 28, kind: StorageFull, message: "No space left on device" }'), True),
         (OSError(errno.ENOENT, os.strerror(errno.ENOENT)), False),
@@ -211,3 +212,18 @@ def test_cache_folders_are_their_owners_alone(umask, tmp_path):
         os.umask(before)
     for folder in (entry, entry.parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 500, f"one {'/p' * 60} two {'/q' * 80} three {'/r' * 100}", "word " * 400, f"{'/long' * 50} ends so."]
+)
+def test_no_line_of_an_error_is_longer_than_300_characters(text):
+    with pytest.raises(UserError) as caught, located("model.path"):
+        raise UserError(text, text)
+    assert len(caught.value.message) <= 300
+    assert len(caught.value.hint) <= 300
+    assert caught.value.message.startswith(f"model.path: {text[:40]}")
+
+
+def test_a_short_line_stays_as_it_is():
+    assert str(UserError("/a/b is no file.", "Give one.")) == "/a/b is no file.\nGive one."

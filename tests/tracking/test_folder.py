@@ -292,3 +292,18 @@ def test_a_run_writes_through_no_link(name, tmp_path):
     link(run / name, kept / "thesis.tex")
     with pytest.raises(UserError, match=f"{name} is a link, to {kept}"):
         folders.refuse_links(run)
+
+
+FILES = ["config.yaml", "environment.json", "inputs.json", "status.json", "result.json", "metrics.jsonl", "metrics.csv"]
+FILES += ["generations.jsonl", "front.png", "checkpoints/step-00000001.ckpt", "checkpoints/step-00000001.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_in_a_files_place_is_refused(name, tmp_path):
+    run = finished(tmp_path / "run")
+    (run / "checkpoints").mkdir(exist_ok=True)
+    folders.refuse_folders(run)
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} is a folder, where this run keeps a file"):
+        folders.refuse_folders(run)

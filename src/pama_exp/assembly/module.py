@@ -158,12 +158,15 @@ def policy_and_reference(setup: Setup, folder: Path) -> tuple[Policy, PreTrained
     shapes_trunk = config.training.critic_shapes_trunk
     policy = Policy(model, setup.solver.num_channels, shapes_trunk, adapter, told, kind == "adapter")
     restore_map(policy, folder, list(config.objectives))
+    half = config.trainer.half_type
+    if half is not None:
+        policy.to(getattr(torch, half))
     if not policy.actor_parameters():
         raise UserError(
             f"The policy from {folder} has no trained parameter: the run would end as it began.",
             "Give an adapter (adapter=lora), or a model whose weights are not frozen.",
         )
-    reference = None if adapter is not None else freeze(load_model(folder, m.dtype, None, m.allow_pickle))
+    reference = None if adapter is not None else freeze(load_model(folder, half or m.dtype, None, m.allow_pickle))
     return policy, reference
 
 

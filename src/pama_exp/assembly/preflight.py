@@ -238,7 +238,7 @@ def _verdict(config: Config, sizes: Sizes, estimate: Estimate, free: float | Non
 
 def _load(config: Config, sizes: Sizes, trained: int) -> Load:
     t, trainer, is_adapted = config.training, config.trainer, config.adapter.name != "none"
-    is_half = trainer.precision.endswith("16-true") or trainer.precision in ("bf16", "16")
+    is_half = trainer.half_type is not None
     weight_bytes = 2 if is_half else _BYTES[config.model.dtype]
     processes = _processes(config)
     prompt, response = sizes.prompt_tokens, config.rollout.sampling.max_new_tokens

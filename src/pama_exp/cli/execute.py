@@ -92,6 +92,7 @@ def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
     with record.lock():
         folders.settle(record.folder)
         if not config.force:
+            folders.refuse_folders(record.folder)
             record.take_over(values, volatile=VOLATILE)
             record.refuse_another(values, volatile=VOLATILE)
             inputs.refuse_changed(record, files)

@@ -244,6 +244,11 @@ class TrainerConfig:
         """Whether the policy is on a GPU."""
         return self.accelerator in ("gpu", "cuda")
 
+    @property
+    def half_type(self) -> str | None:
+        """torch's name of the type of all weights where they have 16 bits, as `16-true` says; None otherwise."""
+        return {"bf16-true": "bfloat16", "16-true": "float16"}.get(self.precision)
+
 
 @dataclass
 class LoggerConfig:

@@ -21,7 +21,7 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 # What safetensors, torch and tempfile say of the same; they raise errors of their own.
 _SAID = re.compile(
     r"StorageFull|No space left on device|[Dd]isk quota exceeded|Input/output error|PytorchStreamWriter failed"
-    r"|inline_container\.cc.* unexpected pos \d+ vs \d+|No usable temporary directory"
+    r"|inline_container\.cc.* unexpected pos \d+ vs \d+|iostream error|No usable temporary directory"
 )
 _LONGEST = 160  # characters of an error's own words
 

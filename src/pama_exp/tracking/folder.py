@@ -191,6 +191,20 @@ def refuse_links(folder: Path) -> None:
             )
 
 
+def refuse_folders(folder: Path) -> None:
+    """No folder stands where a run keeps a file.
+
+    Raises:
+        UserError: for the first that does.
+    """
+    kept = [path for path in own(folder) if path.suffix]
+    for path in [*kept, *sorted((folder / "checkpoints").glob("*.*"))]:
+        if _is_real_folder(path):
+            raise UserError(
+                f"{path} is a folder, where this run keeps a file.", "Remove it, or give another output=FOLDER."
+            )
+
+
 def clear(folder: Path) -> None:
     """Delete the run's own files; the configuration, by which a run is known, goes last."""
     for path in sorted(own(folder), key=lambda path: path.name == CONFIG):

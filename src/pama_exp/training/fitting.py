@@ -32,7 +32,7 @@ def make_trainer(settings: TrainerConfig, callbacks: Sequence[Any], loggers: Seq
     """Lightning's trainer without its own progress bar, summary and checkpoints; the callbacks do that work."""
     arguments = trainer_settings(settings)
     return Trainer(
-        **{**arguments, "plugins": [*arguments.get("plugins", []), StreamedCheckpointIO()]},
+        **{**arguments, "plugins": [*arguments["plugins"], StreamedCheckpointIO()]},
         max_epochs=1,
         logger=list(loggers) or False,
         callbacks=list(callbacks),

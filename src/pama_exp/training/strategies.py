@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.plugins import HalfPrecision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from pama_exp.config.schema import Config, TrainerConfig
@@ -40,6 +43,22 @@ class Shards(ModelParallelStrategy):
             super().model_to_device()
 
 
+class HalfWeights(HalfPrecision):
+    """All weights in 16 bits. New tensors stay in float32: rewards, advantages, returns and losses are computed in it.
+
+    Lightning's own plugin makes 16 bits torch's default type during each step.
+    """
+
+    @contextmanager
+    def forward_context(self) -> Iterator[None]:
+        """Leave torch's default type as it is."""
+        yield
+
+    def tensor_init_context(self) -> AbstractContextManager[None]:
+        """Likewise."""
+        return nullcontext()
+
+
 def process_count(trainer: TrainerConfig) -> int:
     """Number of processes of the run; `devices` -1 means one per GPU."""
     return torch.cuda.device_count() if trainer.devices == -1 else trainer.devices
@@ -53,12 +72,17 @@ def is_shared(config: Config) -> bool:
 
 def trainer_settings(trainer: TrainerConfig) -> dict[str, Any]:
     """Arguments of Lightning's trainer: accelerator, devices, precision and, in a shared run, the strategy."""
-    settings = {"accelerator": trainer.accelerator, "devices": trainer.devices, "precision": trainer.precision}
+    settings: dict[str, Any] = {"accelerator": trainer.accelerator, "devices": trainer.devices}
+    if trainer.half_type is not None:
+        settings["plugins"] = [HalfWeights(cast(Literal["bf16-true", "16-true"], trainer.precision))]
+    else:
+        settings |= {"precision": trainer.precision, "plugins": []}
     if not torch.distributed.is_initialized():
         return settings
     count = collectives.size()
     strategy = Shards(count, trainer.cpu_offload) if trainer.strategy == "fsdp" else Replicas()
-    return {**settings, "devices": count, "strategy": strategy, "plugins": [LightningEnvironment()]}
+    plugins = [*settings["plugins"], LightningEnvironment()]
+    return {**settings, "devices": count, "strategy": strategy, "plugins": plugins}
 
 
 def sharding_of(trainer: TrainerConfig) -> Any:
