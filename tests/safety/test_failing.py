@@ -215,7 +215,8 @@ def test_cache_folders_are_their_owners_alone(umask, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["a" * 500, f"one {'/p' * 60} two {'/q' * 80} three {'/r' * 100}", "word " * 400, f"{'/long' * 50} ends so."]
+    "text",
+    ["a" * 500, f"one {'/p' * 60} two {'/q' * 80} three {'/r' * 100}", "word " * 400, f"{'/long' * 50} ends so."],
 )
 def test_no_line_of_an_error_is_longer_than_300_characters(text):
     with pytest.raises(UserError) as caught, located("model.path"):
