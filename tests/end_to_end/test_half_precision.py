@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from commands import learning, run_here
+from pama_exp.errors import UserError
 from pama_exp.tracking.record import RunRecord
 
 BFLOAT16 = ["trainer.precision=bf16-true", "trainer.threads=1"]
@@ -100,3 +101,8 @@ def test_two_processes_work(strategy, tmp_path, shared_cache):
     record = run_here(f"trainer={strategy}", *SEVERAL, "training.steps=2", output=tmp_path / "r", cache=shared_cache)
     assert set(rewards_of(record)) == {1, 2}
     assert json.loads((tmp_path / "r" / "status.json").read_text())["state"] == "complete"
+
+
+def test_scaled_losses_are_refused(tmp_path, shared_cache):
+    with pytest.raises(UserError, match=r"trainer\.precision=16-mixed scales losses"):
+        run_here("trainer=gpu", "trainer.precision=16-mixed", output=tmp_path / "r", cache=shared_cache)

@@ -99,6 +99,11 @@ def check_trainer(config: Config, here: bool = True) -> None:
     trainer, t = config.trainer, config.training
     name = f"trainer.accelerator={trainer.accelerator}"
     if trainer.uses_gpu:
+        if trainer.precision == "16-mixed":
+            raise UserError(
+                "trainer.precision=16-mixed scales losses on a GPU; gradients would be clipped and compared scaled.",
+                "Set trainer.precision=bf16-mixed, bf16-true or 32-true.",
+            )
         present = torch.cuda.device_count()
         if present == 0 and here:
             raise UserError(
