@@ -1,6 +1,6 @@
 """One step of alignment against TRL's GRPO on the same work, phase by phase, and against what the machine allows.
 
-    python benchmarks/step.py [small|opt-125m] [rounds] [trl-float32|trl-defaults ...]
+    python benchmarks/step.py [small|opt-125m|smollm2|gemma3] [rounds] [trl-float32|trl-defaults ...]
 
 Every contender trains the same architecture from the same random weights, answers the same prompts (eight responses
 to each), scores them by the same two functions and makes one optimiser step on the clipped surrogate with a KL term
@@ -26,12 +26,33 @@ from pathlib import Path
 import machine
 import torch
 from matplotlib.figure import Figure
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from turns import Contender, median_ratio, medians, report, take_turns, wait_for_turn
 
 PROMPT, RESPONSE, GROUP = 32, 48, 8
 SIZES = {
     "small": {"responses": 64, "width": 256, "layers": 4, "heads": 4, "vocabulary": 2048},
     "opt-125m": {"responses": 16, "width": 768, "layers": 12, "heads": 12, "vocabulary": 50272},
+    "smollm2": {"responses": 32, "width": 576, "layers": 30, "heads": 9, "vocabulary": 49152},
+    "gemma3": {"responses": 32, "width": 640, "layers": 18, "heads": 4, "vocabulary": 262144},
+}
+# What else the shapes of SmolLM2-135M and Gemma 3 270M consist of; the others are OPT's.
+SHAPES = {
+    "smollm2": {
+        "model_type": "llama",
+        "intermediate_size": 1536,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "tie_word_embeddings": True,
+    },
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "intermediate_size": 2048,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "tie_word_embeddings": True,
+    },
 }
 CONTENDERS = {
     "ours": "pama-exp, float32",
@@ -68,28 +89,30 @@ def make_tokenizer(vocabulary: int, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def make_model(size: str, folder: Path) -> None:
-    """Random weights of the OPT class, and the tokenizer."""
-    from transformers import OPTConfig, OPTForCausalLM
-
+def config_of(size: str) -> PretrainedConfig:
+    """The shape, with an end token that no model of it can say."""
     s = SIZES[size]
-    make_tokenizer(s["vocabulary"], folder)
+    shared = {
+        "vocab_size": s["vocabulary"],
+        "hidden_size": s["width"],
+        "num_hidden_layers": s["layers"],
+        "num_attention_heads": s["heads"],
+        "max_position_embeddings": 128,
+        "attention_dropout": 0.0,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": s["vocabulary"],
+    }
+    if size in SHAPES:
+        return AutoConfig.for_model(**SHAPES[size], **shared)
+    return AutoConfig.for_model("opt", word_embed_proj_dim=s["width"], ffn_dim=4 * s["width"], dropout=0.0, **shared)
+
+
+def make_model(size: str, folder: Path) -> None:
+    """Random weights of the shape, and the tokenizer."""
+    make_tokenizer(SIZES[size]["vocabulary"], folder)
     torch.manual_seed(0)
-    config = OPTConfig(
-        vocab_size=s["vocabulary"],
-        hidden_size=s["width"],
-        word_embed_proj_dim=s["width"],
-        ffn_dim=4 * s["width"],
-        num_hidden_layers=s["layers"],
-        num_attention_heads=s["heads"],
-        max_position_embeddings=128,
-        dropout=0.0,
-        attention_dropout=0.0,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=s["vocabulary"],
-    )
-    OPTForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config_of(size), dtype=torch.float32).save_pretrained(folder)
 
 
 def prompts_of(vocabulary: int, count: int, length: int = PROMPT) -> list[str]:
@@ -177,7 +200,7 @@ def run_ours(size: str, folder: Path, steps: int) -> None:
 def run_trl(size: str, folder: Path, steps: int, defaults: bool) -> None:
     sys.modules["trackio"] = None  # TRL imports it where it finds it; nothing is reported here
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     phases: dict[str, float] = {}
@@ -249,8 +272,18 @@ def run_trl(size: str, folder: Path, steps: int, defaults: bool) -> None:
 
 def summary_of(size: str, rows: dict[str, list[dict[str, float]]], command: str) -> dict[str, object]:
     s = SIZES[size]
+    with torch.device("meta"):
+        weights = sum(p.numel() for p in AutoModelForCausalLM.from_config(config_of(size)).parameters())
     need = machine.floor(
-        s["layers"], s["width"], s["vocabulary"], s["responses"] // GROUP, s["responses"], PROMPT, RESPONSE
+        s["layers"],
+        s["width"],
+        s["vocabulary"],
+        s["responses"] // GROUP,
+        s["responses"],
+        PROMPT,
+        RESPONSE,
+        trunk=weights - s["vocabulary"] * s["width"],
+        kv_width=SHAPES[size]["num_key_value_heads"] * SHAPES[size]["head_dim"] if size in SHAPES else None,
     )
     matmul, copy = machine.matmul_rate(), machine.copy_rate()
     floors = {phase: machine.floor_seconds(need[phase], matmul, copy) for phase in need}
