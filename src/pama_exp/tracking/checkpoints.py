@@ -50,13 +50,15 @@ def found_in(folder: Path) -> dict[int, Path]:
 
 
 def seal(temporary: Path, folder: Path, step: int) -> None:
-    """Give a checkpoint that has been written its name, and first the file beside it that says what it is."""
+    """Give a written checkpoint its name, after writing the file beside it; then delete all but the newest two."""
     run, path = folder.parent, folder / f"step-{step:08d}.ckpt"
     tables = {name: _told(run / name) for name in TABLES if (run / name).exists()}
     beside = folder / "unfinished.json"
     beside.write_text(json.dumps({"sha256": files.sha256(temporary), "tables": tables}, indent=1) + "\n")
     beside.replace(path.with_suffix(".json"))
     temporary.replace(path)
+    for old in list(found_in(folder).values())[:-2]:
+        drop(old)
 
 
 def drop(path: Path) -> None:

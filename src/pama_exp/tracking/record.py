@@ -26,6 +26,7 @@ from pama_exp.safety.secrets import redact, redacted
 from pama_exp.storage.csv_table import write_records
 from pama_exp.tracking import checkpoints, locks, reading, sums
 from pama_exp.tracking import folder as folders
+from pama_exp.tracking.console import note
 
 _PACKAGES = (
     "pama-exp",
@@ -223,6 +224,25 @@ class RunRecord:
             rows = reading.read_rows(path) if step > 0 else []
             kept = [row for row in rows if row["step"] <= step and "split" not in row]
             _write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def resume(self, steps: int) -> checkpoints.Checkpoint | None:
+        """The newest good checkpoint, to which the tables are cut back; None if training starts from the beginning.
+
+        A line says where a run of `steps` steps resumes, and which damaged checkpoints are passed over.
+
+        Raises:
+            UserError: if no checkpoint is good, but one knows rows that the tables lack.
+        """
+        checkpoint, passed_over = checkpoints.newest(self.checkpoints)
+        step = checkpoint.step if checkpoint is not None else 0
+        self.truncate(step, checkpoint.tables if checkpoint is not None else None)
+        self.write_status("running", step)
+        why = f" ({'; '.join(passed_over)})" if passed_over else ""
+        if checkpoint is not None:
+            note(f"Resuming from step {step} of {steps}{why}.")
+        elif passed_over:
+            note(f"Starting from the beginning{why}.")
+        return checkpoint
 
     def last_step(self) -> int:
         """The step of the newest metrics row; 0 where there is none, or none can be read."""
