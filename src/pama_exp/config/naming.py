@@ -80,6 +80,12 @@ def shown(text: Any) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def shortened(text: str, longest: int) -> str:
+    """The text of at most `longest` characters, with a question mark for each unprintable one."""
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable if len(printable) <= longest else printable[: longest - 1] + "…"
+
+
 def digest(values: Any, length: int = 8) -> str:
     """A short hash of plain nested values, the same in every process."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:length]

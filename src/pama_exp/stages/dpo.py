@@ -65,7 +65,7 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
         before = module.evaluate_policy(stream, EVALUATION_SEED) if module and stream else None
         torch.manual_seed(random_state(config.seed, 0, "dpo"))  # of dropout
         journal = Journal(record, d.steps, d.checkpoint_every, asdict(Cost()) | {"pairs": 0})
-        if before is not None and journal.begun == 0:
+        if before is not None and journal.first_step == 0:
             record.log_metrics(0, before.metrics())
         step = _online(setup, module, journal) if is_online else _offline(setup, module, pairs, tokenizer, journal)
         _learn(setup, learner, step, journal)

@@ -90,7 +90,7 @@ def rollout_of(pairs: Sequence[EncodedPair], tokenizer: PreTrainedTokenizerBase,
     prompts = PromptBatch(
         prompt_ids,
         torch.arange(width, device=device) >= (width - lengths)[:, None],
-        [pair.pair.said for pair in of_rows],
+        [pair.pair.plain_prompt for pair in of_rows],
         {name: [pair.pair.columns[name] for pair in of_rows] for name in pairs[0].pair.columns},
     )
     ids, mask = pad_right(responses, tokenizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pama_exp.errors import Interrupted
+from pama_exp.errors import Interrupted, on_signals
 from pama_exp.tracking import checkpoints
 from pama_exp.tracking.record import RunRecord
 
@@ -26,7 +25,7 @@ class Journal:
         counts: initial values of the attribute `counts`.
 
     Attributes:
-        begun: the step that training resumes from; 0 without a checkpoint.
+        first_step: the step that training resumes from; 0 without a checkpoint.
         row: metrics of the current step besides its loss, which the computation of the loss adds.
         counts: totals over all steps, such as passes and seconds. A checkpoint holds them.
     """
@@ -38,7 +37,7 @@ class Journal:
         self._signum: int | None = None
         self._since = time.perf_counter()
         self._checkpoint = record.resume(steps)
-        self.begun = 0 if self._checkpoint is None else self._checkpoint.step
+        self.first_step = 0 if self._checkpoint is None else self._checkpoint.step
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any) -> list[float]:
         """Restore the state from the newest checkpoint, if there is one; returns the losses of the finished steps."""
@@ -61,12 +60,8 @@ class Journal:
     def open(self) -> Iterator[None]:
         """Within the block, the first SIGTERM or SIGINT stops after the current step, and the second at once."""
         self._since = time.perf_counter()
-        previous = {signum: signal.signal(signum, self._remember) for signum in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with on_signals(self._remember):
             yield
-        finally:
-            for signum, handler in previous.items():
-                signal.signal(signum, handler)
 
     def log_step(
         self, losses: list[float], is_last: bool, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any
