@@ -33,12 +33,7 @@ from pama_exp.training.strategies import check_trainer
 
 @dataclass(frozen=True)
 class Method:
-    """How a run combines its objectives.
-
-    Attributes:
-        solver: combines the objectives.
-        estimator: turns scores into advantages.
-    """
+    """How a run combines its objectives: its solver and its advantage estimator."""
 
     solver: Solver
     estimator: Estimator
@@ -69,20 +64,12 @@ class Setup:
 
     @property
     def solver(self) -> Solver:
-        """Combines the objectives.
-
-        Raises:
-            UserError: if the stage's yaml says that the stage uses none.
-        """
+        """Combines the objectives. A `UserError` if the stage's yaml says that it uses none."""
         return self._method.solver
 
     @property
     def estimator(self) -> Estimator:
-        """Turns scores into advantages.
-
-        Raises:
-            UserError: if the stage's yaml says that the stage uses none.
-        """
+        """Turns scores into advantages. A `UserError` if the stage's yaml says that it uses none."""
         return self._method.estimator
 
     @property
@@ -128,8 +115,8 @@ def resolve(config: Config, is_here: bool = True) -> Setup:
     check_inputs(config)
     task = build_task(config)
     plans = plan_objectives(_scored(config, task), config.data.domain, config.reward, task)
-    method = build_method(config, is_here)
-    sampling = _sampling(config)
+    method, s = build_method(config, is_here), config.rollout.sampling
+    sampling = Sampling(s.max_new_tokens, s.temperature, s.top_p, s.top_k).for_training()
     if method is not None:
         check_calibration(config, method.solver)
         check_pairs(config, method.solver, plans, task.has_rows)
@@ -162,11 +149,6 @@ def build_method(config: Config, is_here: bool = True) -> Method | None:
     check_trainer(config, is_here)
     check_engine(config.rollout.engine, config.adapter.bits)
     return method
-
-
-def _sampling(config: Config) -> Sampling:
-    s = config.rollout.sampling
-    return Sampling(s.max_new_tokens, s.temperature, s.top_p, s.top_k).for_training()
 
 
 def _scored(config: Config, task: Task) -> Mapping[str, ObjectiveConfig]:
