@@ -55,11 +55,13 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
         raise Interrupted(saving.signum)
 
     assert evaluator.before is not None
-    evaluation, cost = module.evaluate_policy(test, EVALUATION_SEED), asdict(module.cost)
+    evaluation = module.evaluate_policy(test, EVALUATION_SEED)
+    outcome = operating_result(setup, record, module, test, evaluator.before, evaluation, t.steps)
     plots.curves_plot(record.folder / "curves.png", record.read_metrics(), module.names)
+    cost = asdict(module.cost)
     result = {
         "status": "complete",
-        **operating_result(setup, record, module, test, evaluator.before, evaluation, t.steps),
+        **outcome,
         "calibration": evaluator.calibration,
         "bill": cost,
         "seconds": cost["seconds"],
