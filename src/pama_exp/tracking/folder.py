@@ -193,13 +193,13 @@ def refuse_links(folder: Path) -> None:
 
 
 def refuse_folders(folder: Path) -> None:
-    """No folder stands where a run keeps a file.
+    """Check that no folder has the name of a file of the run.
 
     Raises:
-        UserError: for the first that does.
+        UserError: for the first that has.
     """
-    kept = [path for path in own(folder) if path.suffix]
-    for path in [*kept, *sorted((folder / "checkpoints").glob("*.*"))]:
+    paths = [path for path in run_files(folder) if path.suffix]
+    for path in [*paths, *sorted((folder / "checkpoints").glob("*.*"))]:
         if _is_real_folder(path):
             raise UserError(
                 f"{path} is a folder, where this run keeps a file.", "Remove it, or give another output=FOLDER."
