@@ -151,7 +151,7 @@ def work(container: Mapping[str, Any], scratch: Path | None) -> dict[str, Any]:
 
 @contextmanager
 def processor(trainer: schema.TrainerConfig) -> Iterator[None]:
-    """Multiply by the library that `trainer` names within the block; set the number of torch's threads for good."""
+    """Set the number of torch's threads, and within the block the library for products, as `trainer` says."""
     import torch
 
     from pama_exp.parallel.products import products
