@@ -7,41 +7,23 @@ import hashlib
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from pama_exp.config.naming import identity
 from pama_exp.errors import UserError
-from pama_exp.parallel.products import library
 from pama_exp.safety.secrets import redact, redacted
 from pama_exp.storage.csv_table import write_records
 from pama_exp.storage.files import replace_text
 from pama_exp.tracking import checkpoints, locks, reading, sums
 from pama_exp.tracking import folder as folders
 from pama_exp.tracking.console import note
-
-_PACKAGES = (
-    "pama-exp",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "lightning",
-    "hydra-core",
-    "omegaconf",
-    "numpy",
-    "torchjd",
-    "wandb",
-)
+from pama_exp.tracking.environment import environment
 
 
 class RunRecord:
@@ -164,24 +146,7 @@ class RunRecord:
 
     def write_environment(self, command: Sequence[str]) -> None:
         """Write environment.json: the command, versions, hardware, and the commit of the source."""
-        _write_json(
-            self.folder / "environment.json",
-            {
-                "command": [redact(word) for word in command],
-                "packages": {name: _version(name) for name in _PACKAGES},
-                "python": sys.version.split()[0],
-                "platform": platform.platform(),
-                "processor": {
-                    "model": _processor(),
-                    "cores": os.cpu_count(),
-                    "threads": torch.get_num_threads(),
-                    "products": library(),
-                },
-                "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-                "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-                "git": _git(),
-            },
-        )
+        _write_json(self.folder / "environment.json", environment(command))
 
     # ---- metrics and generations ----------------------------------------------------------------------------------
 
@@ -335,31 +300,3 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
         keys = dict.fromkeys([*old, *new])
         return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     return [] if old == new else [path]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
-def _git() -> dict[str, Any] | None:
-    """The commit, and whether there are uncommitted changes; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
