@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache, partial
 from typing import Any
 
@@ -102,7 +103,7 @@ def _prepare(is_to_stop: bool = False) -> None:
     from pama_exp.cli import execute
 
     def stop(stage: Any, setup: Any) -> dict[str, Any]:
-        print(_MARK + json.dumps(execute.plain(setup.config), default=str), flush=True)
+        print(_MARK + json.dumps(asdict(setup.config), default=str), flush=True)
         return {}
 
     vars(execute)["_recorded"] = stop

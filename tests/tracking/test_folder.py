@@ -8,7 +8,17 @@ import pytest
 
 from pama_exp.errors import UserError
 from pama_exp.tracking import folder as folders
-from pama_exp.tracking.folder import CONFIG, HEADER, OWN, has_checkpoint, is_run, own, run_folder, set_aside, settle
+from pama_exp.tracking.folder import (
+    CONFIG,
+    HEADER,
+    RUN_FILES,
+    has_checkpoint,
+    is_run,
+    run_files,
+    run_folder,
+    set_aside,
+    settle,
+)
 
 OLD_CONFIG = "stage: {name: align}\nobjectives: {helpful: {}}\nsolver: {}\nseed: 0\n"
 
@@ -249,7 +259,7 @@ def test_a_kill_at_any_change_leaves_the_old_run_or_the_new_one_whole(ends, tmp_
 def test_a_run_with_a_checkpoint_has_begun_and_is_not_undone(tmp_path):
     run = finished(tmp_path / "run")
     set_aside(run)
-    assert own(run) == []
+    assert run_files(run) == []
     (run / "checkpoints").mkdir()
     assert not has_checkpoint(run)
     (run / "checkpoints" / "step-00000001.ckpt").write_text("new")
@@ -259,7 +269,7 @@ def test_a_run_with_a_checkpoint_has_begun_and_is_not_undone(tmp_path):
 
 def test_what_killed_processes_left_is_cleaned_up_and_nothing_like_it(tmp_path):
     run = finished(tmp_path / "run")
-    stale = [f".{name}.4711" for name in OWN if "." in name] + [
+    stale = [f".{name}.4711" for name in RUN_FILES if "." in name] + [
         ".probe-12",
         "checkpoints/unfinished.tmp",
         "checkpoints/unfinished.json",

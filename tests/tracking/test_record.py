@@ -51,10 +51,10 @@ def test_the_table_has_the_union_of_columns(record, tmp_path):
 
 
 def test_a_folder_of_another_configuration_is_refused_naming_the_key(record):
-    record.write_config({"training": {"steps": 3}, "logger": {"mode": "auto"}}, volatile=["logger"])
-    record.write_config({"training": {"steps": 3}, "logger": {"mode": "disabled"}}, volatile=["logger"])
+    record.write_config({"training": {"steps": 3}, "logger": {"mode": "auto"}})
+    record.write_config({"training": {"steps": 3}, "logger": {"mode": "disabled"}})
     with pytest.raises(UserError, match=r"training\.steps"):
-        record.write_config({"training": {"steps": 4}, "logger": {"mode": "auto"}}, volatile=["logger"])
+        record.write_config({"training": {"steps": 4}, "logger": {"mode": "auto"}})
 
 
 def test_a_result_means_complete_and_a_damaged_one_is_named(record):

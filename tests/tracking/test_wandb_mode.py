@@ -142,7 +142,7 @@ def test_a_server_that_does_not_take_the_key_costs_seconds_and_no_run(outcomes, 
 
 
 def test_a_run_that_dies_is_said_once_and_survived(capsys, monkeypatch):
-    monkeypatch.setattr(backends, "_said", set())
+    monkeypatch.setattr(backends, "_failed", set())
 
     class Dead:
         def log(self, *_):

@@ -9,13 +9,26 @@ from typing import Any
 
 from pama_exp.assembly import imported_config
 from pama_exp.comparison import Run, load_runs
-from pama_exp.config.schema import Config, typed
+from pama_exp.config.schema import Config
 from pama_exp.errors import UserError
 from pama_exp.tracking.record import RunRecord
 
 
+def finished_run(folder: str, setting: str) -> Run:
+    """The finished run in a folder, with its policy.
+
+    Raises:
+        UserError: if there is none, with the name of the setting.
+    """
+    run = load_runs([folder])[0]
+    if run.folder != Path(folder) or run.result is None or not (run.folder / "policy").is_dir():
+        detail = run.detail if run.status == "damaged" else f"{folder} is no finished run with a policy/ folder."
+        raise UserError(f"{setting}: {detail}", "Name the run's own folder.")
+    return run
+
+
 def single_objective_experts(folders: Sequence[str], setting: str) -> dict[str, Run]:
-    """{objective: run}, in the order given by `setting`, such as soup.runs.
+    """{objective: run}, in the order of `folders`, which the setting (such as soup.runs) names.
 
     Raises:
         UserError: for fewer than two, an unfinished run, one of several objectives or of another's objective, or runs
@@ -25,13 +38,7 @@ def single_objective_experts(folders: Sequence[str], setting: str) -> dict[str, 
         raise UserError(f"{setting}={list(folders)} names fewer than two runs.", f"Give '{setting}=[runs/a,runs/b]'.")
     experts: dict[str, Run] = {}
     for folder in folders:
-        expert = load_runs([folder])[0]
-        if expert.status == "damaged":
-            raise UserError(f"{setting}: {expert.detail}", "Name whole runs.")
-        if expert.folder != Path(folder) or expert.result is None or not (expert.folder / "policy").is_dir():
-            raise UserError(
-                f"{setting}: {folder} is no finished run with a policy/ folder.", "Name the run's own folder."
-            )
+        expert = finished_run(folder, setting)
         aims = [name for name, share in expert.preference.items() if share > 0]
         if len(aims) != 1 or aims[0] in experts:
             raise UserError(
@@ -61,14 +68,8 @@ def experts_config(experts: Mapping[str, Run], config: Config) -> Config:
         imported_config.check_config(expert.config, config, str(expert.folder))
     first = next(iter(experts.values()))
     nodes = {name: dict(expert.config["objectives"][name]) | {"weight": 1.0} for name, expert in experts.items()}
-    here = {
-        key: value
-        for key, value in asdict(config).items()
-        if key in ("stage", "output", "cache_dir", "trainer", "logger")
-    }
     solver = dict(first.config["solver"]) | {"weights": None}
-    model = {**first.config.get("model", {}), "allow_pickle": config.model.allow_pickle}
-    return typed({**first.config, "objectives": nodes, "solver": solver, "model": model, **here})
+    return imported_config.adopted(first.config, config, str(first.folder), objectives=nodes, solver=solver)
 
 
 def _shared(expert: Run) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pama_exp.config.schema import Config
+from pama_exp.config.schema import Config, typed
 from pama_exp.errors import UserError
 
 _PACKAGE = "pama_exp."
+_FROM_COMMAND = ("output", "cache_dir", "trainer", "logger")
 # {place: a method that objects which are built there have}
 _KINDS = {"solver": "on_advantages", "advantage": "estimate", "rollout.engine": "generate", "scorers": "score"}
 # Settings of a scorer that reach outside: what is called, who is written to, what secret is sent, how weights are read.
@@ -36,6 +37,25 @@ def check_config(imported: Mapping[str, Any], command: Config, source: str) -> N
     """
     check_plain(imported, source)
     check_code(imported, asdict(command), source)
+
+
+def adopted(imported: Mapping[str, Any], command: Config, source: str, **nodes: Any) -> Config:
+    """The imported configuration as this command runs it: with the command's stage, folders, devices and loggers.
+
+    Args:
+        imported: plain values, as read from the run's folder.
+        command: the configuration of the user's command.
+        source: names the run's folder in messages.
+        nodes: nodes that replace the imported ones.
+
+    Raises:
+        UserError: if it holds more than data.
+    """
+    check_config(imported, command, source)
+    here = {key: value for key, value in asdict(command).items() if key in _FROM_COMMAND}
+    stage = {key: value for key, value in command.stage.items() if key != "uses_solver"}  # the policy is built with one
+    model = {**imported.get("model", {}), "allow_pickle": command.model.allow_pickle}
+    return typed({**imported, "model": model, **nodes, **here, "stage": stage})
 
 
 def check_plain(imported: Mapping[str, Any], source: str) -> None:

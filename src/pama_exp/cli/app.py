@@ -17,30 +17,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp.cli import execute, syntax
-from pama_exp.cli.command_line import as_hydra_reads, check_command_line, config_folders
+from pama_exp.cli.command_line import as_hydra_reads, check_command_line
 from pama_exp.cli.compose import prepare
 from pama_exp.cli.family import called
 from pama_exp.config import schema
 from pama_exp.config.naming import solver_label
-from pama_exp.errors import Interrupted, UserError, WorkerCrashed, suggest
+from pama_exp.errors import Interrupted, UserError, WorkerCrashed, on_signals
 from pama_exp.safety import failing
 from pama_exp.sweeping.process import stop_with_sweep
 
 
-def main() -> None:
-    """The command line: `python run.py [group=option] [key=value] …`. Exit status 2 for the user's mistakes."""
-    try:
-        _main()
-        sys.stdout.flush()
-    except UserError as error:
-        _exit(error)
-    except BrokenPipeError:  # `… | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at exit goes nowhere
-        sys.exit(128 + signal.SIGPIPE)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except Exception as error:
-        failing.leave(error, "The command", None)
+def main() -> NoReturn:
+    """Run the command line and exit: with status 2 for a user's mistake, 128 + the number of a signal."""
+    failing.guarded(_main, "The command")
 
 
 def _main() -> None:
@@ -51,7 +40,7 @@ def _main() -> None:
         launch.work(execute.work)
         return
     stop_with_sweep()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, and are told here
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors, which are printed here
     args = syntax.arguments()
     if args.help and any(override.startswith("solver=") for override in args.overrides):
         explain_solver(args.overrides, args.config_dir)
@@ -69,8 +58,8 @@ def _main() -> None:
         ) from None
 
 
-def say_what_comes(config: schema.Config) -> None:
-    """What the command does where nothing was asked for, before it does it."""
+def _note_default(config: schema.Config) -> None:
+    """Print what a command without overrides does, before it does it."""
     from pama_exp.tracking.console import note
 
     names = " and ".join(config.objectives)
@@ -83,44 +72,35 @@ def say_what_comes(config: schema.Config) -> None:
 
 
 def explain_solver(overrides: Sequence[str], config_dir: str | None = None) -> None:
-    """Print what the solver named on the command line is.
+    """Print the entry of the solver that an override names.
 
     Raises:
         UserError: if there is no such solver.
     """
-    from pama_exp.cli.solver_help import entry
+    from pama_exp.cli.listing import solvers
 
     name = next(override.partition("=")[2] for override in overrides if override.startswith("solver="))
-    found = {path.stem: path for folder in config_folders(config_dir) for path in (folder / "solver").glob("*.yaml")}
-    if name not in found:
-        raise UserError(f"Unknown solver '{name}'.", suggest(name, sorted(found)))
-    sys.stdout.write(entry(found[name]).text + "\n")
+    solvers([name, *(["--config-dir", config_dir] if config_dir is not None else [])], called())
 
 
 def _guarded(composed: DictConfig) -> dict[str, Any]:
-    """Run one job; a user's mistake is two lines and status 2, a signal 128 + its number.
+    """Run one job. Exit with status 2 after a user's mistake, with 128 + its number after a signal.
 
-    A worker that runs several jobs may be ended by neither: there both are raised, and the sweep says so.
+    In a worker that runs several jobs both are raised instead, and the sweep prints them.
     """
-
     prepare()
     in_worker = HydraConfig.get().mode is RunMode.MULTIRUN
 
     def stop(signum: int, _: Any) -> None:
         raise Interrupted(signum)
 
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = {signum: signal.signal(signum, stop) for signum in signals}
     try:
-        config, given = schema.typed(composed), HydraConfig.get().overrides.task
-        if not given:
-            say_what_comes(config)
-        return execute.run(config, given)
-    except UserError as error:
-        if in_worker:
-            raise
-        _exit(error)
-    except WorkerCrashed as error:  # it has said so
+        with on_signals(stop):
+            config, overrides = schema.typed(composed), HydraConfig.get().overrides.task
+            if not overrides:
+                _note_default(config)
+            return execute.run(config, overrides)
+    except WorkerCrashed as error:  # its text says where the traceback is
         if in_worker:
             raise
         sys.stderr.write(f"{error}\n")
@@ -133,18 +113,9 @@ def _guarded(composed: DictConfig) -> dict[str, Any]:
         note(f"Stopped by {signal.Signals(interruption.signum).name}. The same command goes on from here.")
         sys.exit(128 + interruption.signum)
     except Exception as error:
-        stage = f"stage={OmegaConf.select(composed, 'stage.name')}"
         folder = Path(str(OmegaConf.select(composed, "output", default=""))).absolute()
-        if in_worker:
-            raise failing.unwritable(error, folder) or error from None
-        failing.leave(error, stage, folder)
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-
-
-def _exit(error: UserError) -> NoReturn:
-    from pama_exp.tracking.console import print_error
-
-    print_error(error)
-    sys.exit(2)
+        if not in_worker:
+            failing.leave(error, f"stage={OmegaConf.select(composed, 'stage.name')}", folder)
+        if isinstance(error, UserError):
+            raise
+        raise failing.unwritable(error, folder) or error from None

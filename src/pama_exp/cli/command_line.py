@@ -1,4 +1,4 @@
-"""A command line's words: how Hydra is to read them, and what is wrong with them, said in two lines."""
+"""Checks of a command line's overrides before Hydra composes them: what is wrong is an error of two lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pama_exp.cli import syntax
 from pama_exp.config.naming import shown
-from pama_exp.config.schema import CONF
+from pama_exp.config.places import CONF, options
 from pama_exp.errors import UserError, refuse_secrets, suggest
 from pama_exp.safety.secrets import secrets_of_words
 
@@ -22,18 +22,21 @@ _LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # Hydra's, as extra
 
 
 def as_hydra_reads(words: Sequence[str], overrides: Sequence[str], imply_mode: bool = True) -> list[str]:
-    """`+sweep=NAME` is read as `sweep=NAME`, which has its place before `debug`, and means a multirun."""
-    given = [word for word in overrides if word.startswith(("+sweep=", "sweep="))]
-    read = [word.removeprefix("+") if word in given else word for word in words]
+    """The words with `+sweep=NAME` as `sweep=NAME`, which the list of defaults holds before `debug`.
+
+    With `imply_mode`, a sweep adds `hydra.mode=MULTIRUN` unless the overrides set a mode.
+    """
+    sweeps = [word for word in overrides if word.startswith(("+sweep=", "sweep="))]
+    read = [word.removeprefix("+") if word in sweeps else word for word in words]
     has_mode = any(word.startswith("hydra.mode=") for word in overrides)
-    return [*read, "hydra.mode=MULTIRUN"] if given and imply_mode and not has_mode else read
+    return [*read, "hydra.mode=MULTIRUN"] if sweeps and imply_mode and not has_mode else read
 
 
 def check_command_line(overrides: Sequence[str], config_dir: str | None = None, multirun: bool = False) -> None:
-    """Compose once before Hydra does, so that what is wrong is said in two lines; in a sweep, once for each option.
+    """Compose the overrides once before Hydra does; those of a sweep once for each option of a group.
 
     Raises:
-        UserError: for an unknown group option or key, a list of objectives with none or one twice, a secret in plain,
+        UserError: for an unknown option or key, an empty list of objectives or a repeated one, a secret in plain text,
             or bad syntax.
     """
     refuse_secrets(secrets_of_words(overrides))
@@ -48,7 +51,7 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None = None, 
 
 
 def _representatives(overrides: Sequence[Override]) -> list[list[str]]:
-    """Single command lines that between them name every key and every option of a group that the sweep names."""
+    """Command lines without sweeps that together name every key and every option of a group that the sweep names."""
     values: list[list[str]] = []
     for override in overrides:
         key, value = override.get_key_element(), override.value()
@@ -59,35 +62,39 @@ def _representatives(overrides: Sequence[Override]) -> list[list[str]]:
         elif isinstance(value, IntervalSweep):
             values.append([f"{key}={value.start}"])
         else:
-            given = [f"{key}={each}" for each in override.sweep_string_iterator()]
+            swept = [f"{key}={each}" for each in override.sweep_string_iterator()]
             is_group = (CONF / str(override.key_or_group)).is_dir()
-            values.append(given if is_group else given[:1])
+            values.append(swept if is_group else swept[:1])
     first = [each[0] for each in values]
-    others = [[*first[:i], each, *first[i + 1 :]] for i, given in enumerate(values) for each in given[1:]]
+    others = [[*first[:i], each, *first[i + 1 :]] for i, swept in enumerate(values) for each in swept[1:]]
     return [first, *others]
 
 
 def _check_one(parsed: Sequence[Override], overrides: Sequence[str], config_dir: str | None) -> None:
     _check_objectives(parsed)
     _check_options(parsed, config_dir)
-    extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            compose("config", [*overrides, *extra])
+        composed(overrides, config_dir)
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        found = sorted({path.stem for folder in config_folders(config_dir) for path in (folder / group).glob("*.yaml")})
-        hint = suggest(name, error.options or found)  # of a list, Hydra does not say the options
+        # For an unknown name in a list, Hydra's error has no options.
+        hint = suggest(name, error.options or options(group, *_folders(config_dir)))
         if name in _LAUNCHERS:
             hint = "It is an extra: pip install 'pama-exp[launchers]'."
         raise UserError(f"Unknown {group or 'configuration'} '{name}'.", hint) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, parsed, extra) from None
+        raise _explain(error, parsed, config_dir) from None
 
 
-def config_folders(config_dir: str | None) -> list[Path]:
-    """Where options of groups are looked for: the shipped ones, then the user's own."""
-    return [CONF, *([Path(config_dir)] if config_dir is not None else [])]
+def composed(overrides: Sequence[str], config_dir: str | None, with_hydra: bool = False) -> DictConfig:
+    """The configuration that Hydra composes from the overrides, with the user's options in `config_dir`."""
+    search = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", [*overrides, *search], return_hydra_config=with_hydra)
+
+
+def _folders(config_dir: str | None) -> list[Path]:
+    return [] if config_dir is None else [Path(config_dir)]
 
 
 def _check_objectives(overrides: Sequence[Override]) -> None:
@@ -105,32 +112,31 @@ def _check_objectives(overrides: Sequence[Override]) -> None:
 
 
 def _check_options(overrides: Sequence[Override], config_dir: str | None) -> None:
-    """A group is given the name of one of its options, and `objectives` may be given a list of names."""
+    """Check that the value of a group is a name, or for `objectives` a list of names."""
     for override in overrides:
         group, value = str(override.key_or_group), override.value()
         names = value if group == "objectives" and isinstance(value, list) else [value]
         if override.is_sweep_override() or override.is_delete() or all(isinstance(name, str) for name in names):
             continue
-        options = {path.stem for folder in config_folders(config_dir) for path in (folder / group).glob("*.yaml")}
-        if options:
+        valid = options(group, *_folders(config_dir))
+        if valid:
             text = str(override.input_line).partition("=")[2][:60]
-            raise UserError(f"{group}={text} is no option's name.", suggest(text, sorted(options)))
+            raise UserError(f"{group}={text} is no option's name.", suggest(text, valid))
 
 
-def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[str]) -> UserError:
-    """Hydra's composition error in the user's terms: the key that does not exist and its nearest neighbour."""
+def _explain(error: Exception, overrides: Sequence[Override], config_dir: str | None) -> UserError:
+    """Hydra's composition error as a `UserError`: the key that does not exist, and the nearest valid one."""
     groups = sorted({*(path.name for path in CONF.iterdir() if path.is_dir()), "sweep"} - {"hydra"})
     choices = [str(o.input_line) for o in overrides if o.key_or_group in groups or o.key_or_group.startswith("hydra/")]
     plain = UserError(str(error).splitlines()[0], "`python run.py --cfg job` shows every key that there is.")
     if str(error).startswith("Ambiguous value"):
         return UserError(plain.message, "Several values are a sweep: add --multirun. One list is written key=[a,b].")
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            whole = compose("config", [*choices, *search], return_hydra_config=True)
+        config = composed(choices, config_dir, with_hydra=True)
     except (HydraException, OmegaConfBaseException):
         return plain
     for override in overrides:
-        node: Any = whole
+        node: Any = config
         is_choice = override.key_or_group in groups or "/" in override.key_or_group
         parts = [] if is_choice else str(override.key_or_group).split(".")
         for depth, part in enumerate(parts):
@@ -138,9 +144,7 @@ def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[s
                 break
             valid = [str(key) for key in node]
             if part not in valid:
-                where = ".".join(parts[: depth + 1])
-                return UserError(
-                    f"Unknown key '{where}'.", suggest(part, sorted({*valid, *(groups if depth == 0 else [])}))
-                )
+                hint = suggest(part, sorted({*valid, *(groups if depth == 0 else [])}))
+                return UserError(f"Unknown key '{'.'.join(parts[: depth + 1])}'.", hint)
             node = node._get_node(part)
     return plain

@@ -1,4 +1,4 @@
-"""`pama-exp completion bash`: what the shell needs to complete commands, groups, options and keys, without waiting."""
+"""`pama-exp completion bash`: a script with which the shell completes commands, groups, options and keys."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pama_exp.cli.family import COMMANDS
 from pama_exp.cli.help_text import groups
 
 _FLAGS = ("--help", "--version", "--multirun", "--cfg", "--config-dir", "--hydra-help")
-# Bash breaks words at =, so that what stands before it is taken off what is offered.
+# Bash breaks words at =, so the part before = is removed from the replies.
 _BASH = """\
 # pama-exp: put  source <(pama-exp completion bash)  into ~/.bashrc
 _pama_exp() {{
   local typed="${{COMP_LINE:0:COMP_POINT}}"
   typed="${{typed##* }}"
-  local words="{words}"
+  local words="{complete} {keys}"
   COMPREPLY=($(compgen -W "$words" -- "$typed"))
   if [[ ${{#COMPREPLY[@]}} -eq 0 ]]; then COMPREPLY=($(compgen -f -- "${{typed#*=}}")); typed=""; fi
   if [[ "$typed" == *=* ]]; then COMPREPLY=("${{COMPREPLY[@]#*=}}"); fi
@@ -30,11 +30,11 @@ complete -F _pama_exp pama-exp
 _ZSH = """\
 # pama-exp: put  source <(pama-exp completion zsh)  into ~/.zshrc, after compinit
 _pama_exp() {{
-  local -a whole begun
-  whole=({whole})
-  begun=({begun})
-  compadd -Q -a whole
-  compadd -Q -S '' -a begun
+  local -a complete keys
+  complete=({complete})
+  keys=({keys})
+  compadd -Q -a complete
+  compadd -Q -S '' -a keys
   _files
 }}
 compdef _pama_exp pama-exp
@@ -50,38 +50,32 @@ def main(arguments: list[str], prog: str) -> int:
     )
     parser.add_argument("shell", choices=("bash", "zsh"))
     parser.add_argument("--config-dir", type=Path, metavar="FOLDER", help="with options of your own in this folder")
-    given = parser.parse_args(arguments)
-    found = words([given.config_dir] if given.config_dir is not None else [])
-    begun = [word for word in found if word.endswith("=")]
-    whole = [word for word in found if not word.endswith("=")]
-    if given.shell == "bash":
-        sys.stdout.write(_BASH.format(words=" ".join([*whole, *begun])))
-    else:
-        sys.stdout.write(_ZSH.format(whole=" ".join(whole), begun=" ".join(begun)))
+    args = parser.parse_args(arguments)
+    template = _BASH if args.shell == "bash" else _ZSH
+    listed = words([args.config_dir] if args.config_dir is not None else [])
+    complete, unfinished = ([word for word in listed if word.endswith("=") == is_key] for is_key in (False, True))
+    sys.stdout.write(template.format(complete=" ".join(complete), keys=" ".join(unfinished)))
     return 0
 
 
-def words(own: list[Path]) -> list[str]:
-    """All that may be typed: commands, flags, group=option, and keys that end in =.
+def words(folders: list[Path]) -> list[str]:
+    """The words that may be typed: commands, flags, group=option, and keys that end in =.
 
     Args:
-        own: folders with options of the user's.
+        folders: of the user's options.
     """
     from pama_exp.config.schema import Config
 
-    options = [f"{'+' if group == 'sweep' else ''}{group}={name}" for group, names in groups(own).items()
+    options = [f"{'+' if group == 'sweep' else ''}{group}={name}" for group, names in groups(folders).items()
                for name in names]  # fmt: skip
     return [*COMMANDS, *_FLAGS, *options, *(f"{key}=" for key in keys(Config))]
 
 
-def keys(schema: type, above: str = "") -> list[str]:
-    """The dotted key of every setting of the schema whose name is fixed."""
-    found: list[str] = []
-    hints: Mapping[str, type] = get_type_hints(schema)
-    for one in fields(schema):
-        kind = hints[one.name]
-        if is_dataclass(kind):
-            found += keys(kind, f"{above}{one.name}.")
-        else:
-            found.append(f"{above}{one.name}")
-    return found
+def keys(schema: type, prefix: str = "") -> list[str]:
+    """The dotted keys of all settings of the schema that have fixed names."""
+    dotted: list[str] = []
+    types: Mapping[str, type] = get_type_hints(schema)
+    for field in fields(schema):
+        kind = types[field.name]
+        dotted += keys(kind, f"{prefix}{field.name}.") if is_dataclass(kind) else [f"{prefix}{field.name}"]
+    return dotted

@@ -1,4 +1,4 @@
-"""One run: resolved, worked on by its stage in one process or several, and recorded."""
+"""Running one configuration: its stage, in one process or several, and the record in the run's folder."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-
-from omegaconf import OmegaConf
 
 from pama_exp.assembly.assets import check_assets
 from pama_exp.assembly.evaluated_run import with_run_settings
 from pama_exp.config import schema
-from pama_exp.config.naming import VOLATILE, recorded
+from pama_exp.config.naming import recorded
 from pama_exp.errors import Interrupted, UserError
 from pama_exp.safety import failing, import_path
 from pama_exp.tracking import folder as folders
@@ -37,33 +36,34 @@ def align(config: schema.Config) -> dict[str, Any]:
         config: from `pama_exp.configure`. Its `stage` decides what is done: by default a policy is aligned.
 
     Returns:
-        The result as result.json in the run's folder `config.output` holds it: for each objective the mean reward on
-        unseen prompts before and after, as the training's rewards (`proxy`) and, where it is known, in truth (`gold`).
-        A run that was finished before is not run again.
+        The content of result.json in the run's folder `config.output`: for each objective the mean reward on unseen
+        prompts before and after training, by the scorers of the training (`proxy`) and by the gold program (`gold`),
+        which is None without one. A finished run is not run again.
 
     Raises:
-        UserError: for whatever the user can mend; two lines that say what is wrong and what would be right.
+        UserError: for whatever the user can fix. Its two lines say what is wrong and what would be right.
     """
     return run(config)
 
 
-def run(config: schema.Config, given: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the configuration's stage in the run's folder; returns the result as result.json holds it.
+def run(config: schema.Config, overrides: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the configuration's stage in the run's folder; returns the content of result.json.
 
-    A finished run is not run again, and an interrupted one goes on. With `preflight`, only say what the run needs.
+    A finished run is not run again, and an interrupted one resumes. With `preflight`, only what the run needs is
+    printed, and the result is empty.
 
     Args:
         config: typed.
-        given: the overrides that the user named; None where that is not known, and everything counts as named.
+        overrides: those of the command line; None if every setting of the configuration counts as one.
 
     Raises:
-        UserError: for whatever the user can mend.
+        UserError: for whatever the user can fix.
         Interrupted: after a signal.
     """
     folders.run_folder(config.output)
-    config = with_run_settings(config, given)
+    config = with_run_settings(config, overrides)
     if not config.preflight:
-        check_assets(config)  # at once: what follows imports for seconds
+        check_assets(config)  # before the imports below, which take seconds
     from pama_exp.tracking.console import phase
 
     with phase("Loading libraries"):
@@ -82,19 +82,19 @@ def run(config: schema.Config, given: Sequence[str] | None = None) -> dict[str, 
 
 
 def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
-    """The stage's result, written to the run's record as it comes about; a finished run's is read."""
+    """Run the stage and write its result to the record; the result of a finished run is only read."""
     from pama_exp.tracking import inputs
     from pama_exp.tracking.console import note, summary
     from pama_exp.tracking.record import RunRecord
 
-    config, values, files = setup.config, recorded(plain(setup.config)), setup.task.files
+    config, values, files = setup.config, recorded(asdict(setup.config)), setup.task.files
     record = RunRecord.open(Path(config.output).absolute())
     with record.lock():
         folders.settle(record.folder)
         if not config.force:
             folders.refuse_folders(record.folder)
-            record.take_over(values, volatile=VOLATILE)
-            record.refuse_another(values, volatile=VOLATILE)
+            record.take_over(values)
+            record.refuse_another(values)
             inputs.refuse_changed(record, files)
             if record.is_complete and not config.stage.get("fresh", False):
                 result = record.read_result()
@@ -106,11 +106,11 @@ def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
             if config.force or record.is_complete:
                 folders.set_aside(record.folder)
             folders.refuse_links(record.folder)
-            record.write_config(values, volatile=VOLATILE)
+            record.write_config(values)
             record.write_environment(sys.argv)
             inputs.keep(record, files)
             if not folders.has_checkpoint(record.folder):
-                record.truncate(0)  # nothing to go on from: the stage writes all its rows again
+                record.truncate(0)  # the stage starts anew and writes all rows again
             record.write_status("running", record.last_step())
             result = _perform(stage, setup, record)
             record.metrics_table(record.folder / "metrics.csv")
@@ -118,22 +118,22 @@ def _recorded(stage: Stage, setup: Setup) -> dict[str, Any]:
             record.write_status("complete", record.last_step())
         except (Interrupted, Exception) as error:
             state = "interrupted" if isinstance(error, Interrupted) else "failed"
-            told = failing.unwritable(error, record.folder) or error
-            record.note_failure(state, str(told).splitlines()[0] if str(told) else type(told).__name__)
+            cause = failing.unwritable(error, record.folder) or error
+            record.note_failure(state, str(cause).splitlines()[0] if str(cause) else type(cause).__name__)
             if folders.settle(record.folder):
                 note(f"The run that this one was to replace is back in {record.folder}.")
             raise
-        folders.settle(record.folder)  # what it replaces is deleted
+        folders.settle(record.folder)  # deletes the files of the run that this one has replaced
     summary(result)
     return result
 
 
 def work(container: Mapping[str, Any], scratch: Path | None) -> dict[str, Any]:
-    """One process's part of a run in several.
+    """The part of one process in a run of several; returns the stage's result.
 
     Args:
         container: the configuration as plain values.
-        scratch: where this process writes what nobody reads; None for the main process, which writes the record.
+        scratch: a folder for this process's record, which is not read; None for the main process.
     """
     values = dict(container)
     if scratch is not None:
@@ -149,14 +149,9 @@ def work(container: Mapping[str, Any], scratch: Path | None) -> dict[str, Any]:
         return stage(resolve(config), record)
 
 
-def plain(config: schema.Config) -> dict[str, Any]:
-    """The configuration as nested plain values."""
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
-
-
 @contextmanager
 def processor(trainer: schema.TrainerConfig) -> Iterator[None]:
-    """Within the block torch multiplies by the library that `trainer` names, and from then on by its threads."""
+    """Set the number of torch's threads, and within the block the library for products, as `trainer` says."""
     import torch
 
     from pama_exp.parallel.products import products
@@ -168,10 +163,10 @@ def processor(trainer: schema.TrainerConfig) -> Iterator[None]:
 
 
 def load_stage(config: schema.Config) -> Stage:
-    """The stage's function. The first time it is asked for, what it needs is imported, for seconds.
+    """The stage's function. The first call imports the libraries it needs, which takes seconds.
 
-    The objects that imports make stay for good: the garbage collector, which would walk them again and again, is
-    told so. A process starts and ends in two thirds of the time.
+    Garbage collection is off during the imports, and the imported objects are frozen: they live as long as the process.
+    This makes starting and ending a process a third faster.
 
     Raises:
         UserError: if the stage cannot be imported.
@@ -191,7 +186,7 @@ def load_stage(config: schema.Config) -> Stage:
 
 
 def quieten() -> None:
-    """Silence third-party chatter that no user can act on; once Lightning is imported, which sets its own level."""
+    """Silence messages of libraries that no user can act on. Importing Lightning later would undo it."""
     import transformers
 
     warnings.filterwarnings("ignore", module="lightning.*")
@@ -204,20 +199,20 @@ def _stage(config: schema.Config) -> Stage:
     module, _, name = str(config.stage.get("_target_", "")).rpartition(".")
     hint = "Name a function (setup, record) -> result."
     try:
-        found = getattr(import_path.import_module(module), name)
+        stage = getattr(import_path.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"stage._target_={module}.{name}: {error}.", hint) from None
-    if not inspect.isfunction(found) or len(inspect.signature(found).parameters) != 2:
+    if not inspect.isfunction(stage) or len(inspect.signature(stage).parameters) != 2:
         raise UserError(f"stage._target_={module}.{name} is no function of a setup and a record.", hint)
-    return cast(Stage, found)
+    return cast(Stage, stage)
 
 
 def _perform(stage: Stage, setup: Setup, record: RunRecord) -> dict[str, Any]:
-    """The stage's result, from this process or from several started for it."""
+    """Run the stage in this process, or in several if the stage's yaml and the trainer say so; returns the result."""
     from pama_exp.parallel import launch
     from pama_exp.training.strategies import is_shared, process_count
 
     config = setup.config
     if not is_shared(config):
         return stage(setup, record)
-    return launch.run_in_processes(plain(config), process_count(config.trainer), config.trainer.uses_gpu)
+    return launch.run_in_processes(asdict(config), process_count(config.trainer), config.trainer.uses_gpu)

@@ -1,6 +1,6 @@
-"""The command family: `pama-exp [override]…` runs, `pama-exp COMMAND …` looks at what there is and what has run.
+"""The command family: `pama-exp [override]…` runs, `pama-exp COMMAND …` lists options or reads finished runs.
 
-Nothing heavy is imported before it is known what for, so that help comes at once.
+Each command imports what it needs only when it is called, so that help is printed at once.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
-from pama_exp.errors import UserError
 from pama_exp.safety import failing, import_path
 
 
 @dataclass(frozen=True)
 class Command:
-    """A word that may follow `pama-exp`: where its function `(arguments, prog) -> exit status` is, and what it does."""
+    """A word that may follow `pama-exp`: its function `(arguments, prog) -> exit status`, by name, and its help."""
 
     module: str
     function: str
     help: str
 
     def load(self) -> Callable[[list[str], str], int]:
-        """The function."""
-        found: Callable[[list[str], str], int] = getattr(import_module(self.module), self.function)
-        return found
+        """Import the function."""
+        function: Callable[[list[str], str], int] = getattr(import_module(self.module), self.function)
+        return function
 
 
 COMMANDS = {
@@ -52,12 +52,12 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Do what the command line says. Exit status 2 for the user's mistakes."""
+    """Run the command line and exit, with status 2 for a user's mistake."""
     words = sys.argv[1:]
     if "PAMA_EXP_WORKER" not in os.environ:
         if words and words[0] in COMMANDS:
             command, prog = COMMANDS[words[0]], f"{called()} {words[0]}"
-            failing.guarded(lambda: _status(lambda: command.load()(words[1:], prog)), words[0])
+            _run(lambda: command.load()(words[1:], prog), words[0])
         near = get_close_matches(words[0], COMMANDS, n=1, cutoff=0.75) if words and "=" not in words[0] else []
         if near:
             sys.stderr.write(f"Unknown command '{words[0]}'.\nDid you mean '{near[0]}'? {called()} --help lists all.\n")
@@ -65,7 +65,7 @@ def main() -> None:
         if _asks_for_help(words):
             from pama_exp.cli import help_text
 
-            failing.guarded(lambda: _status(lambda: help_text.main(words)), "The help")
+            _run(lambda: help_text.main(words), "The help")
     from pama_exp.cli import app
 
     app.main()
@@ -78,15 +78,13 @@ def called() -> str:
 
 
 def _asks_for_help(words: list[str]) -> bool:
-    """Whether help is asked for, but for that on a solver, which reads the solver's code."""
+    """Whether the words ask for help other than that on a solver, which imports the solver's code."""
     return bool({"--help", "-h"} & set(words)) and not any(word.startswith("solver=") for word in words)
 
 
-def _status(work: Callable[[], int]) -> int:
-    """The exit status of the work; 2 for the user's mistakes, in two lines."""
-    try:
+def _run(command: Callable[[], int], name: str) -> NoReturn:
+    def run() -> int:
         import_path.add_current_folder()
-        return work()
-    except UserError as error:
-        sys.stderr.write(f"{error.message}\n{error.hint}\n")
-        return 2
+        return command()
+
+    failing.guarded(run, name)

@@ -9,9 +9,9 @@ import textwrap
 from pathlib import Path
 
 from pama_exp.cli.family import COMMANDS, called
-from pama_exp.config.places import CONF, SWEEPS
+from pama_exp.config.places import CONF, options
 
-_LISTED = {"solver": "solvers", "model": "models", "objectives": "objectives"}  # groups that a command tells of
+_LISTED = {"solver": "solvers", "model": "models", "objectives": "objectives"}  # {group: the command that lists it}
 EXAMPLES = {
     "": "the embedded default: no network, GPU or account",
     "solver=linear 'objectives=[helpful,harmless,concise]'": "any option of a group, any objectives",
@@ -32,30 +32,30 @@ _FLAGS = {
 
 
 def main(words: list[str]) -> int:
-    """Print it."""
+    """Print the help."""
     folders = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
     folders += [after for word, after in itertools.pairwise(words) if word == "--config-dir"]
     sys.stdout.write(text(called(), [Path(folder) for folder in folders], shutil.get_terminal_size((110, 24)).columns))
     return 0
 
 
-def text(prog: str, own: list[Path], width: int = 110) -> str:
+def text(prog: str, folders: list[Path], width: int = 110) -> str:
     """The help.
 
     Args:
         prog: how the command is typed.
-        own: folders with options of the user's.
-        width: characters of a line, as far as words allow.
+        folders: of the user's options.
+        width: characters of a line. A longer word is not broken.
     """
     lines = ["Align a language model to several objectives at once.", ""]
     lines += _table({f"{prog} {words}".rstrip(): what for words, what in EXAMPLES.items()}, width)
     lines += ["", "== Commands =="]
     lines += _table({f"{prog} {name}": command.help for name, command in COMMANDS.items()}, width)
     lines += ["Each says more with --help.", "", "== Groups (group=option) =="]
-    for group, options in groups(own).items():
+    for group, names in groups(folders).items():
         typed = f"+{group}" if group == "sweep" else group
-        told = f" ({prog} {_LISTED[group]} says what each is)" if group in _LISTED else ""
-        lines += textwrap.wrap(f"{typed}{told}: {', '.join(options)}", width, subsequent_indent="    ",
+        command = f" ({prog} {_LISTED[group]} says what each is)" if group in _LISTED else ""
+        lines += textwrap.wrap(f"{typed}{command}: {', '.join(names)}", width, subsequent_indent="    ",
                                break_on_hyphens=False)  # fmt: skip
     lines += ["", "== Flags =="]
     lines += _table(_FLAGS, width)
@@ -63,27 +63,23 @@ def text(prog: str, own: list[Path], width: int = 110) -> str:
     return "\n".join(lines) + "\n"
 
 
-def groups(own: list[Path]) -> dict[str, list[str]]:
-    """{group: its options}, shipped and in folders of the user's, in the order of their names."""
-    found: dict[str, set[str]] = {}
-    shipped = [folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"]
-    theirs = [folder for root in own if root.is_dir() for folder in root.iterdir() if folder.is_dir()]
-    for folder in (*shipped, SWEEPS / "sweep", *theirs):
-        names = {path.stem for path in folder.glob("*.yaml")}
-        if names:
-            found.setdefault(folder.name, set()).update(names)
-    return {group: sorted(found[group]) for group in sorted(found)}
+def groups(folders: list[Path]) -> dict[str, list[str]]:
+    """{group: its options}, shipped and in the user's folders, both in alphabetical order."""
+    shipped = {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra"}
+    added = {folder.name for root in folders if root.is_dir() for folder in root.iterdir() if folder.is_dir()}
+    names = {group: list(options(group, *folders)) for group in sorted({*shipped, "sweep", *added})}
+    return {group: listed for group, listed in names.items() if listed}
 
 
 def _table(rows: dict[str, str], width: int) -> list[str]:
-    """Two columns; what does not fit beside its first column goes on below."""
+    """Lines of two columns. The second one starts on a new line where the first is too long."""
     first = min(max(map(len, rows)) + 4, width // 2 + 16)
     lines: list[str] = []
     for left, right in rows.items():
-        beside = textwrap.wrap(right, max(24, width - first)) or [""]
+        wrapped = textwrap.wrap(right, max(24, width - first)) or [""]
         if len(left) + 4 > first:
             lines.append(f"  {left}")
             left = ""
-        lines.append(f"  {left:<{first - 2}}{beside[0]}".rstrip())
-        lines += [" " * first + more for more in beside[1:]]
+        lines.append(f"  {left:<{first - 2}}{wrapped[0]}".rstrip())
+        lines += [" " * first + line for line in wrapped[1:]]
     return lines

@@ -1,4 +1,4 @@
-"""`pama-exp solvers`, `models` and `objectives`: what an option may be, from its yaml."""
+"""`pama-exp solvers`, `models` and `objectives`: the options of a group, or one of them, from their yamls."""
 
 from __future__ import annotations
 
@@ -8,83 +8,69 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from pama_exp.config.comments import headline
-from pama_exp.config.places import CONF
+from pama_exp.config.places import options
 from pama_exp.errors import UserError, suggest
+from pama_exp.tracking.console import note, table
 
 _WHERE = {"any": "everywhere", "factworld": "FactWorld", "text": "text"}
 
 
 def solvers(arguments: list[str], prog: str) -> int:
-    """Every solver with a line; one with all that its docstring says."""
-    chosen, found = _asked("solver", arguments, prog)
-    if chosen is None:
-        return _list("solver", {name: [headline(path)] for name, path in found.items()}, ["is"], prog)
+    """Print every solver in a line; with a name, the entry from its docstring."""
+    path, paths = _parsed("solver", arguments, prog)
+    if path is None:
+        return _print_table("solver", {name: [headline(path)] for name, path in paths.items()}, ["is"], prog)
     from pama_exp.cli.solver_help import entry
 
-    sys.stdout.write(entry(chosen).text + "\n")
+    sys.stdout.write(entry(path).text + "\n")
     return 0
 
 
 def models(arguments: list[str], prog: str) -> int:
-    """Every model with its size and licence; one with its yaml."""
-    chosen, found = _asked("model", arguments, prog)
-    if chosen is not None:
-        return _print(chosen)
+    """Print every model with its size and licence; with a name, its yaml."""
+    path, paths = _parsed("model", arguments, prog)
+    if path is not None:
+        sys.stdout.write(path.read_text())
+        return 0
     rows = {}
-    for name, path in found.items():
+    for name, path in paths.items():
         settings = _read(path)
-        size = settings.get("parameters")
         gated = ", gated" if settings.get("gated") else ""
-        rows[name] = [_size(size), headline(path), f"{settings.get('licence', '')}{gated}"]
-    return _list("model", rows, ["parameters", "is", "licence"], prog)
+        rows[name] = [_size(settings.get("parameters")), headline(path), f"{settings.get('licence', '')}{gated}"]
+    return _print_table("model", rows, ["parameters", "is", "licence"], prog)
 
 
 def objectives(arguments: list[str], prog: str) -> int:
-    """Every objective with the data it can be scored on; one with its yaml."""
-    chosen, found = _asked("objectives", arguments, prog)
-    if chosen is not None:
-        return _print(chosen)
+    """Print every objective with the data it can be scored on; with a name, its yaml."""
+    path, paths = _parsed("objectives", arguments, prog)
+    if path is not None:
+        sys.stdout.write(path.read_text())
+        return 0
     rows = {}
-    for name, path in found.items():
+    for name, path in paths.items():
         scorers = _read(path).get(name, {}).get("scorers", {})
-        rows[name] = [headline(path), ", ".join(_WHERE.get(where, where) for where in scorers)]
-    return _list("objective", rows, ["is", "scored on"], prog)
+        rows[name] = [headline(path), ", ".join(_WHERE.get(domain, domain) for domain in scorers)]
+    return _print_table("objective", rows, ["is", "scored on"], prog)
 
 
-def _asked(group: str, arguments: list[str], prog: str) -> tuple[Path | None, dict[str, Path]]:
-    """The option that is asked for, if one is, and all that there are."""
+def _parsed(group: str, arguments: list[str], prog: str) -> tuple[Path | None, dict[str, Path]]:
+    """The yaml of the option that the arguments name, None without one; and those of all options."""
     parser = argparse.ArgumentParser(prog, description=f"What {group}= may be, or what one of them is.")
     parser.add_argument("name", nargs="?", metavar="NAME", help="one of them")
     parser.add_argument("--config-dir", type=Path, metavar="FOLDER", help="with those of your own in this folder")
-    given = parser.parse_args(arguments)
-    roots = [CONF, *([given.config_dir] if given.config_dir is not None else [])]
-    found = {path.stem: path for root in roots for path in sorted((root / group).glob("*.yaml"))}
-    if given.name is not None and given.name not in found:
-        raise UserError(f"Unknown {group} '{given.name}'.", suggest(given.name, sorted(found)))
-    return (None if given.name is None else found[given.name]), dict(sorted(found.items()))
+    args = parser.parse_args(arguments)
+    paths = options(group, *([args.config_dir] if args.config_dir is not None else []))
+    if args.name is not None and args.name not in paths:
+        raise UserError(f"Unknown {group} '{args.name}'.", suggest(args.name, paths))
+    return paths.get(args.name), paths
 
 
-def _list(kind: str, rows: dict[str, list[str]], columns: list[str], prog: str) -> int:
-    table = Table(title=f"{len(rows)} {kind}s", title_justify="left")
-    table.add_column(kind, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right" if column == "parameters" else "left")
-    for name, cells in rows.items():
-        table.add_row(name, *cells)
-    console = Console(markup=False)
-    if not console.is_terminal:  # a file has no edge to wrap at
-        console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
-    console.print(table)
-    console.print(f"{prog} NAME says more of one.")
-    return 0
-
-
-def _print(path: Path) -> int:
-    sys.stdout.write(path.read_text())
+def _print_table(kind: str, rows: dict[str, list[str]], columns: list[str], prog: str) -> int:
+    lines = [(name, *cells) for name, cells in rows.items()]
+    table(f"{len(rows)} {kind}s", [kind, *columns], lines, left=("is", "licence", "scored on"))
+    note(f"{prog} NAME says more of one.")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""`pama-exp runs`, `show`, `diff`, `compare`, `import` and `export`: finished and other runs, read.
+"""`pama-exp runs`, `show`, `diff`, `compare`, `import` and `export`: commands that read runs.
 
-What reads them brings torch along, and is imported once the arguments are known to be right.
+The modules that read runs import torch. They are imported after the arguments have been parsed.
 """
 
 from __future__ import annotations
@@ -11,67 +11,57 @@ from pathlib import Path
 
 
 def runs(arguments: list[str], prog: str) -> int:
-    """A line for every run under a folder."""
+    """Print a line for every run under a folder."""
     parser = argparse.ArgumentParser(prog, description="Every run under ROOT, finished or not, a line each.")
     parser.add_argument("root", nargs="?", type=Path, default=Path("runs"), metavar="ROOT", help="default: runs")
-    given = parser.parse_args(arguments)
-    from pama_exp import runs as looking
+    args = parser.parse_args(arguments)
     from pama_exp.comparison import load_runs
+    from pama_exp.runs import listing
 
-    looking.listing(load_runs([given.root]))
+    listing(load_runs([args.root]))
     return 0
 
 
 def show(arguments: list[str], prog: str) -> int:
-    """State, result and origin of one run."""
+    """Print the state, the result and the command of one run."""
     parser = argparse.ArgumentParser(prog, description="One run: its state, its result, the command that made it.")
     parser.add_argument("run", metavar="RUN", help="a run's folder")
-    given = parser.parse_args(arguments)
-    from pama_exp import runs as looking
-
-    looking.show(looking.one(given.run))
-    return 0
+    args = parser.parse_args(arguments)
+    return _read("show", args.run)
 
 
 def diff(arguments: list[str], prog: str) -> int:
-    """What two runs differ in."""
+    """Print the differences of two runs."""
     parser = argparse.ArgumentParser(prog, description="What two runs' configurations and results differ in.")
     parser.add_argument("first", metavar="A", help="a run's folder")
     parser.add_argument("second", metavar="B", help="another's")
-    given = parser.parse_args(arguments)
-    from pama_exp import runs as looking
-
-    looking.diff(looking.one(given.first), looking.one(given.second))
-    return 0
+    args = parser.parse_args(arguments)
+    return _read("diff", args.first, args.second)
 
 
 def import_folder(arguments: list[str], prog: str) -> int:
-    """A record of a policy that was trained elsewhere."""
+    """Write the record of a policy that was trained elsewhere."""
     parser = argparse.ArgumentParser(
         prog, description="A run's record made of a policy, its generations and scores from elsewhere."
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what was made elsewhere: docs/integrations.md")
-    parser.add_argument("run", type=Path, metavar="RUN", help="the new run's folder")
+    parser.add_argument("folder", metavar="FOLDER", help="what was made elsewhere: docs/integrations.md")
+    parser.add_argument("run", metavar="RUN", help="the new run's folder")
     args = parser.parse_args(arguments)
-    from pama_exp import runs as looking
-
-    return looking.main(["import", str(args.folder), str(args.run)])
+    return _read("import", args.folder, args.run)
 
 
 def export(arguments: list[str], prog: str) -> int:
-    """Scripts that go on with a run elsewhere."""
+    """Write scripts that continue a run in another library."""
     parser = argparse.ArgumentParser(prog, description="Scripts that go on with a run in TRL or verl.")
     parser.add_argument("--to", choices=("trl", "verl"), required=True, help="which library the scripts are for")
     parser.add_argument("run", metavar="RUN", help="a run's folder")
     parser.add_argument("folder", metavar="FOLDER", help="where the scripts are written")
     args = parser.parse_args(arguments)
-    from pama_exp import runs as looking
-
-    return looking.main(["export", args.to, args.run, args.folder])
+    return _read("export", args.to, args.run, args.folder)
 
 
 def compare(arguments: list[str], prog: str) -> int:
-    """`stage=compare`, in the words of a command line: tables, intervals, paired tests, fronts and pictures."""
+    """Run `stage=compare`: tables, intervals, paired tests, fronts and pictures."""
     parser = argparse.ArgumentParser(
         prog, description="Runs side by side, seed by seed: tables, intervals, paired tests, fronts and pictures."
     )
@@ -80,10 +70,10 @@ def compare(arguments: list[str], prog: str) -> int:
     )
     parser.add_argument("--baseline", metavar="SOLVER", help="whom the others are tested against (default: linear)")
     parser.add_argument("--output", metavar="FOLDER", help="where to write (default: a folder under runs)")
-    given = parser.parse_args(arguments)
-    words = ["stage=compare", f"compare.runs=[{','.join(map(_quoted, given.folders))}]"]
-    words += [f"compare.baseline={_quoted(given.baseline)}"] if given.baseline is not None else []
-    words += [f"output={_quoted(given.output)}"] if given.output is not None else []
+    args = parser.parse_args(arguments)
+    words = ["stage=compare", f"compare.runs=[{','.join(map(_quoted, args.folders))}]"]
+    words += [f"compare.baseline={_quoted(args.baseline)}"] if args.baseline is not None else []
+    words += [f"output={_quoted(args.output)}"] if args.output is not None else []
     sys.argv[1:] = words
     from pama_exp.cli import app
 
@@ -91,7 +81,14 @@ def compare(arguments: list[str], prog: str) -> int:
     return 0
 
 
+def _read(*words: str) -> int:
+    """Run `python -m pama_exp.runs` with these words; returns the exit status."""
+    from pama_exp.runs import main
+
+    return main(list(words))
+
+
 def _quoted(text: str) -> str:
-    """As an override's value, whatever characters it holds."""
+    """The text quoted as the value of an override."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -1,4 +1,4 @@
-"""What every setting is, from the comments of conf/ and the types of the code: docs/configuration.md.
+"""The reference of all settings, docs/configuration.md, from the comments in conf/ and the types in the code.
 
 `python -m pama_exp.cli.settings_help > docs/configuration.md` writes the page anew.
 """
@@ -12,15 +12,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from pathlib import Path
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
 import yaml
 
 from pama_exp.config import schema
 from pama_exp.config.comments import Commented, commented, headline
-from pama_exp.config.places import CONF, SWEEPS
+from pama_exp.config.places import CONF, options
 from pama_exp.config.ranges import described, with_rule
 from pama_exp.errors import UserError, suggest
 
@@ -51,7 +50,7 @@ _SECTIONS = (
     "judge",
     "compare",
 )
-# {group: the options whose yamls are asked first what a key means, the default option before the others}
+# {group: options whose comments take precedence, the default option first}
 _GROUPS = {
     "model": ("tiny", "hf"),
     "data": ("factworld", "file", "hub"),
@@ -72,12 +71,12 @@ _MORE = {
     "sweep": "Many runs by one word: `+sweep=baselines`. [Sweeps](sweeps.md) says how they run.",
 }
 _HYDRA = ("hydra/launcher", "hydra/sweeper")
-_FREE = {"stage", "solver", "advantage", "objectives", "world", "engine"}  # fields whose keys another section lists
+_FREE = {"stage", "solver", "advantage", "objectives", "world", "engine"}  # fields that another section lists
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One key: what it may be, what it is unless changed, and what it means."""
+    """One key: its type and range, its default, and its meaning."""
 
     key: str
     kind: str
@@ -86,64 +85,66 @@ class Setting:
 
     @property
     def row(self) -> str:
-        """As a row of a table."""
+        """A row of a Markdown table."""
         cells = (f"`{self.key}`", self.kind, self.default, self.meaning)
         return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
     @property
     def text(self) -> str:
-        """As the command line shows it."""
+        """The lines that the command prints."""
         return f"{self.key}\n    {self.kind}; default: {self.default.replace('`', '')}\n    {self.meaning}"
 
 
 def main(arguments: list[str], prog: str) -> int:
-    """`pama-exp settings [WORD]`: the keys that hold the word."""
+    """`pama-exp settings [WORD]`: print the keys that hold the word."""
     parser = argparse.ArgumentParser(prog, description="What the keys that hold WORD may be and mean; without it, all.")
     parser.add_argument("word", nargs="?", default="", metavar="WORD", help="such as training.clip, or kl")
     word = parser.parse_args(arguments).word
     everything = list(settings())
-    found = [setting for setting in everything if word in setting.key]
-    if not found:
+    matching = [setting for setting in everything if word in setting.key]
+    if not matching:
         raise UserError(f"No setting's key holds '{word}'.", suggest(word, [setting.key for setting in everything]))
-    sys.stdout.write("\n".join(setting.text for setting in found) + "\n")
+    sys.stdout.write("\n".join(setting.text for setting in matching) + "\n")
     return 0
 
 
 def page() -> str:
-    """docs/configuration.md."""
+    """The text of docs/configuration.md."""
     blocks = [INTRODUCTION]
-    for name, group, found in _parts():
+    for name, group, rows in _sections():
         blocks.append(f"## {name}")
         if group is None:
             kind = _schema_of(name)
             blocks += ["" if kind is schema.Config else " ".join((inspect.getdoc(kind) or "").split())]
         else:
-            blocks += [_options((SWEEPS if group == "sweep" else CONF) / group), _MORE.get(group, "")]
-        blocks.append(_table(found))
+            listed = [f"| `{option}` | {headline(path)} |" for option, path in options(group).items()]
+            blocks += ["\n".join(["| option | is |", "|---|---|", *listed]), _MORE.get(group, "")]
+        blocks.append(_table(rows))
     return "\n\n".join(block.strip("\n") for block in blocks if block) + "\n"
 
 
 def settings() -> Iterator[Setting]:
     """Every setting, in the page's order."""
-    for _, _, found in _parts():
-        yield from found
+    for _, _, rows in _sections():
+        yield from rows
 
 
-def _parts() -> Iterator[tuple[str, str | None, list[Setting]]]:
-    """(heading, group if it is one, settings) of every part of the page."""
+def _sections() -> Iterator[tuple[str, str | None, list[Setting]]]:
+    """(heading, group or None, settings) of every section of the page."""
     values = commented(CONF / "config.yaml")
     yield "Of a run", None, _fields(schema.Config, "", values, values)
     for name in _SECTIONS:
-        said = _within(values, name) + (_within(values, "sft") if name == "reward_model" else [])
-        yield name, None, _fields(_schema_of(name), f"{name}.", _within(values, name), said)
+        comments = _within(values, name) + (_within(values, "sft") if name == "reward_model" else [])
+        yield name, None, _fields(_schema_of(name), f"{name}.", _within(values, name), comments)
     for group, first in _GROUPS.items():
-        paths = _paths(CONF / group)
-        asked = sorted(paths, key=lambda path: first.index(path.stem) if path.stem in first else len(first))
-        said = [each for path in asked for each in commented(path)]
-        found = _fields(_schema_of(group), f"{group}.", commented(asked[0]), said)
+        paths = options(group)
+        by_option = {name: commented(paths[name]) for name in dict.fromkeys([*first, *paths])}
+        comments = [entry for entries in by_option.values() for entry in entries]
+        rows = _fields(_schema_of(group), f"{group}.", by_option[first[0]], comments)
         if group == "data":
-            found += _parameters("pama_exp.world.FactWorld", _within(commented(asked[0]), "world"), "data.world.", "")
-        yield f"{group}=", group, found
+            world = _within(by_option[first[0]], "world")
+            rows += _parameters("pama_exp.world.FactWorld", world, "data.world.", "")
+        yield f"{group}=", group, rows
     helpful = _within(commented(CONF / "objectives" / "helpful.yaml"), "helpful")
     yield "objectives=", "objectives", _fields(schema.ObjectiveConfig, "objectives.NAME.", [], helpful)
     sampling = _within(commented(CONF / "rollout" / "auto.yaml"), "sampling")
@@ -158,82 +159,69 @@ def _parts() -> Iterator[tuple[str, str | None, list[Setting]]]:
         yield f"{group}=", group, list(_of_hydra(group))
 
 
-def _fields(kind: type, above: str, values: list[Commented], said: list[Commented]) -> list[Setting]:
-    """The fields of a section that are no sections themselves.
+def _fields(kind: type, prefix: str, values: list[Commented], comments: list[Commented]) -> list[Setting]:
+    """The settings of a section, without those of the sections in it.
 
     Args:
         kind: the section's dataclass.
-        above: its dotted key and a dot.
-        values: of the default option, before the dataclass's own.
-        said: keys with their comments; the first that says something counts.
+        prefix: its dotted key and a dot.
+        values: of the default option. They replace the defaults of the dataclass.
+        comments: keys with comments. The first comment of a key that is not empty is its meaning.
     """
-    given = {each.key: each.value for each in values}
-    meaning = {each.key: each.comment for each in reversed(said) if each.comment}
+    defaults = {entry.key: entry.value for entry in values}
+    meaning = {entry.key: entry.comment for entry in reversed(comments) if entry.comment}
     hints = get_type_hints(kind)
-    found = []
-    for one in fields(kind):
-        if is_dataclass(hints[one.name]) or one.name in _FREE:
+    rows = []
+    for field in fields(kind):
+        if is_dataclass(hints[field.name]) or field.name in _FREE:
             continue
-        made = one.default_factory() if one.default_factory is not MISSING else one.default
-        allowed = described(with_rule(hints[one.name], one.metadata.get("rule")))
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        allowed = described(with_rule(hints[field.name], field.metadata.get("rule")))
         allowed = allowed.replace(f"of at most {4 * (os.cpu_count() or 1):,}", "of at most four for each core")
-        default = _shown(given.get(one.name, made))
-        found.append(Setting(f"{above}{one.name}", allowed, default, meaning.get(one.name, "")))
-    return found
+        shown = _shown(defaults.get(field.name, default))
+        rows.append(Setting(f"{prefix}{field.name}", allowed, shown, meaning.get(field.name, "")))
+    return rows
 
 
-def _parameters(target: str, values: list[Commented], above: str, option: str) -> list[Setting]:
-    """The parameters of a class or function that a yaml sets."""
+def _parameters(target: str, values: list[Commented], prefix: str, suffix: str) -> list[Setting]:
+    """The parameters of the class or function `target` that a yaml sets; `suffix` follows each default."""
     module, _, name = target.rpartition(".")
-    kinds = inspect.signature(getattr(importlib.import_module(module), name), eval_str=True).parameters
+    types = inspect.signature(getattr(importlib.import_module(module), name), eval_str=True).parameters
     return [
-        Setting(f"{above}{each.key}", described(kinds[each.key].annotation), _shown(each.value) + option, each.comment)
-        for each in values
-        if each.key in kinds
+        Setting(f"{prefix}{v.key}", described(types[v.key].annotation), _shown(v.value) + suffix, v.comment)
+        for v in values
+        if v.key in types
     ]
 
 
-def _of_targets(group: str, section: str, above: str) -> list[Setting]:
+def _of_targets(group: str, section: str, prefix: str) -> list[Setting]:
     """The settings of every option of a group whose settings are a class's parameters."""
-    found = []
-    for path in _paths(CONF / group):
+    rows = []
+    for name, path in options(group).items():
         values = _within(commented(path), section) if section else commented(path)
-        target = next(str(each.value) for each in values if each.key == "_target_")
-        found += _parameters(target, values, above, f" with `{group}={path.stem}`")
-    return found
+        target = next(str(entry.value) for entry in values if entry.key == "_target_")
+        rows += _parameters(target, values, prefix, f" with `{group}={name}`")
+    return rows
 
 
 def _of_hydra(group: str) -> Iterator[Setting]:
-    for path in _paths(CONF / group):
-        for each in commented(path):
-            if not each.key.startswith("_") and each.key != "params":
-                kind = "a number or null" if each.value is None else described(type(each.value))
-                key = f"{group.replace('/', '.')}.{each.key}"
-                yield Setting(key, kind, f"{_shown(each.value)} with `{group}={path.stem}`", each.comment)
+    for name, path in options(group).items():
+        for entry in commented(path):
+            if not entry.key.startswith("_") and entry.key != "params":
+                kind = "a number or null" if entry.value is None else described(type(entry.value))
+                key = f"{group.replace('/', '.')}.{entry.key}"
+                yield Setting(key, kind, f"{_shown(entry.value)} with `{group}={name}`", entry.comment)
 
 
-def _within(found: list[Commented], section: str) -> list[Commented]:
+def _within(entries: list[Commented], section: str) -> list[Commented]:
     """The keys within a section, without its name."""
-    return [
-        Commented(each.key.removeprefix(f"{section}."), each.value, each.comment)
-        for each in found
-        if each.key.startswith(f"{section}.")
-    ]
-
-
-def _options(folder: Path) -> str:
-    rows = [f"| `{path.stem}` | {headline(path)} |" for path in _paths(folder)]
-    return "\n".join(["| option | is |", "|---|---|", *rows])
+    prefix = f"{section}."
+    return [replace(e, key=e.key.removeprefix(prefix)) for e in entries if e.key.startswith(prefix)]
 
 
 def _table(rows: list[Setting]) -> str:
-    return "\n".join(
-        ["| key | type | default | meaning |", "|---|---|---|---|", *(each.row for each in rows)] if rows else []
-    )
-
-
-def _paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.yaml"))
+    head = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    return "\n".join([*head, *(setting.row for setting in rows)] if rows else [])
 
 
 def _schema_of(name: str) -> Any:
@@ -244,12 +232,12 @@ def _schema_of(name: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A default: plain values as they are typed, those that are taken from elsewhere in words."""
-    elsewhere = re.fullmatch(r"\$\{(\w+\.)?(\w+):?([\w.]*),?(.*)\}", str(value))
-    if elsewhere is None:
+    """A default in Markdown: a plain value as it is typed, an interpolation in words."""
+    interpolation = re.fullmatch(r"\$\{(\w+\.)?(\w+):?([\w.]*),?(.*)\}", str(value))
+    if interpolation is None:
         text = yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False).strip()
         return f"`{text.removesuffix('...').strip()}`"
-    what, key, other = elsewhere[2], elsewhere[3], elsewhere[4]
+    what, key, other = interpolation[2], interpolation[3], interpolation[4]
     named = {"select": f"`{key}`, else `{other}`", "env": f"`${key}`, else `~/.cache/pama_exp`"}
     return named.get(what, "named after the configuration")
 

@@ -1,4 +1,4 @@
-"""What every solver is, from its yaml and its docstring: docs/solvers.md and `python run.py --help solver=NAME`.
+"""The reference of all solvers, docs/solvers.md, and one entry of it, from their yamls and docstrings.
 
 `python -m pama_exp.cli.solver_help conf/solver > docs/solvers.md` writes the page anew.
 """
@@ -80,7 +80,7 @@ from what a model can learn and from rewards of single responses.
 
 @dataclass(frozen=True)
 class Entry:
-    """One option of `solver=`: the yaml's first line and settings, the docstring's summary, fields and arguments."""
+    """One option of `solver=`: first line and settings of its yaml; summary, fields and arguments of its docstring."""
 
     name: str
     headline: str
@@ -91,7 +91,7 @@ class Entry:
 
     @property
     def text(self) -> str:
-        """The entry as the page and the command line show it."""
+        """The entry in Markdown."""
         shown = [f"- **{field.lower()}**: {self.fields[field]}" for field in FIELDS if field in self.fields]
         settings = [
             f"  - `{name}` ({_shown(value)}): {self.arguments.get(name, '')}" for name, value in self.settings.items()
@@ -111,7 +111,7 @@ def entry(path: Path) -> Entry:
     blocks = _blocks(lines, r"(\w+): ?(.*)")
     documented_settings = lines[lines.index("Args:") + 1 :] if "Args:" in lines else []
     arguments = _blocks([line[4:] for line in itertools.takewhile(bool, documented_settings)], r"(\w+): (.*)")
-    arguments.pop("group_size", None)  # given by the run, and no setting
+    arguments.pop("group_size", None)  # comes from the advantage estimator and is no setting
     shown = {key: value for key, value in settings.items() if key != "name"}
     return Entry(
         path.stem,
@@ -124,7 +124,7 @@ def entry(path: Path) -> Entry:
 
 
 def page(folder: Path) -> str:
-    """docs/solvers.md: the introduction, a table of all, and every entry, in the order of their names."""
+    """The text of docs/solvers.md: the introduction, a table of all solvers, and their entries."""
     entries = [entry(path) for path in sorted(folder.glob("*.yaml"))]
     rows = [f"| [{e.name}](#{e.name}) | {e.headline} | {e.fields['Cost'].partition('.')[0]} |" for e in entries]
     table = ["## All", "", "| solver | is | cost |", "|---|---|---|", *rows]
@@ -132,19 +132,19 @@ def page(folder: Path) -> str:
 
 
 def _blocks(lines: list[str], head: str) -> dict[str, str]:
-    """{name: text} of lines like `Name: text` and the deeper ones that go on with them."""
-    found: dict[str, str] = {}
+    """{name: text} of lines `Name: text`, each with the indented lines after it."""
+    blocks: dict[str, str] = {}
     current = None
     for line in lines:
         start = re.fullmatch(head, line)
         if start is not None:
             current = start[1]
-            found[current] = start[2]
+            blocks[current] = start[2]
         elif current is not None and line.startswith("    "):
-            found[current] += " " + line.strip()
+            blocks[current] += " " + line.strip()
         else:
             current = None
-    return found
+    return blocks
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The command line as text: flags, then overrides; what cannot be read is quoted with its cure."""
+"""The syntax of a command line: flags, then overrides. An error quotes what cannot be read, and a correction."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from pama_exp.config.naming import shortened
 from pama_exp.errors import UserError
 
 _CLOSERS = {"[": "]", "{": "}", "(": ")"}
 
 
 def arguments() -> Namespace:
-    """The command line, by Hydra's parser.
+    """The command line as Hydra's parser reads it.
 
     Raises:
-        UserError: if it cannot be read, such as for a flag between two overrides.
+        UserError: if it cannot be read, such as a flag between two overrides.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -42,28 +43,28 @@ def arguments() -> Namespace:
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     for action in parser._actions:
-        if "--version" in action.option_strings:  # Hydra would tell its own
+        if "--version" in action.option_strings:  # otherwise Hydra's version
             vars(action)["version"] = f"pama-exp {version('pama-exp')}"
     return parser.parse_args()
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """What the overrides say.
+    """The parsed overrides.
 
     Raises:
-        UserError: for the first that cannot be read: where in it, and how it would be written.
+        UserError: for the first that cannot be read, with the place in it and a correction.
     """
-    found = []
+    parsed = []
     for override in overrides:
         try:
-            found.append(OverridesParser.create().parse_override(override))
+            parsed.append(OverridesParser.create().parse_override(override))
         except (HydraException, RecursionError) as error:
-            raise UserError(_wrong(override, error), _cure(override)) from None
-    return found
+            raise UserError(_problem(override, error), _correction(override)) from None
+    return parsed
 
 
-def _wrong(override: str, error: Exception) -> str:
-    """What is wrong with it, and at which character."""
+def _problem(override: str, error: Exception) -> str:
+    """What is wrong with the override, and at which character."""
     shown = _short(override)
     if "=" not in override and not override.startswith("~"):
         return f"'{shown}' is no override: it has no =."
@@ -73,28 +74,28 @@ def _wrong(override: str, error: Exception) -> str:
         return f"'{shown}' cannot be read: the {override[last]} at character {last + 1} is not closed."
     token = getattr(error.__cause__, "offendingToken", None)
     place = token.column if token is not None else getattr(error.__cause__, "startIndex", None)
-    if place is None:  # the parser says what it met instead
-        met = re.search(r"input '(.+?)'", str(error))
-        place = override.rfind(met[1]) if met is not None else 0
+    if place is None:  # then the parser's message quotes the unexpected text
+        unexpected = re.search(r"input '(.+?)'", str(error))
+        place = override.rfind(unexpected[1]) if unexpected is not None else 0
     if place >= len(override):
         return f"'{shown}' cannot be read: something is missing at its end."
     return f"'{shown}' cannot be read from character {place + 1} on: {_short(override[place:], 20)}"
 
 
-def _cure(override: str) -> str:
-    """The override as it would be read, quoted for the shell."""
-    for written in _corrections(override) if override.isprintable() else ():
+def _correction(override: str) -> str:
+    """A hint with the nearest override that can be read, quoted for the shell."""
+    for corrected in _corrections(override) if override.isprintable() else ():
         try:
-            OverridesParser.create().parse_override(written)
+            OverridesParser.create().parse_override(corrected)
         except (HydraException, RecursionError):
             continue
-        return f"Write {_quoted(_short(written, 120))}."
+        return f"Write {_quoted(_short(corrected, 120))}."
     return "Overrides read key=value; quote values with special characters: \"key='value'\"."
 
 
 def _corrections(override: str) -> Iterator[str]:
-    key, is_there, value = override.partition("=")
-    if not is_there:
+    key, sign, value = override.partition("=")
+    if not sign:
         yield f"{key}=VALUE"
         return
     yield override.rstrip(",") + "".join(_CLOSERS[override[place]] for place in reversed(_open_brackets(override)))
@@ -105,13 +106,13 @@ def _corrections(override: str) -> Iterator[str]:
 
 
 def _quoted(override: str) -> str:
-    """As a shell reads it; in double quotes where it holds single ones and nothing that means more in double ones."""
+    """The override quoted for a shell: in double quotes if it holds single ones and nothing that these expand."""
     return f'"{override}"' if "'" in override and not set(override) & set('"$`!') else shlex.quote(override)
 
 
 def _open_brackets(override: str) -> list[int]:
-    """Places of the brackets that nothing closes, outside of quotes."""
-    found: list[int] = []
+    """The positions of brackets that are not closed, outside of quotes."""
+    positions: list[int] = []
     quote = ""
     for place, character in enumerate(override):
         if quote:
@@ -119,12 +120,11 @@ def _open_brackets(override: str) -> list[int]:
         elif character in "'\"":
             quote = character
         elif character in _CLOSERS:
-            found.append(place)
-        elif found and character == _CLOSERS[override[found[-1]]]:
-            found.pop()
-    return found
+            positions.append(place)
+        elif positions and character == _CLOSERS[override[positions[-1]]]:
+            positions.pop()
+    return positions
 
 
 def _short(text: str, longest: int = 80) -> str:
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= longest else printable[: longest - 1] + "…"
+    return shortened(text, longest)

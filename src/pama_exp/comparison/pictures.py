@@ -17,7 +17,7 @@ from pama_exp.comparison.reference import TrueFront, reference_of
 from pama_exp.comparison.seedwise import Comparison
 from pama_exp.config.naming import rewards_of
 from pama_exp.metrics import fronts
-from pama_exp.tracking.plots import drawn, save
+from pama_exp.tracking.plots import save, short_text
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#7F3C8D", "#80BA5A")
 _MARKERS = "osD^vP*XhpdH<>8"
@@ -141,7 +141,7 @@ def _parallel(comparison: Comparison) -> Figure:
         places = np.arange(len(after))
         axes.errorbar(places, [a.mean for a in after], yerr=_errors(after), marker=marker, color=color, ms=5, lw=1,
                       label=group.label)  # fmt: skip
-    axes.set_xticks(range(len(comparison.objectives)), map(drawn, comparison.objectives))
+    axes.set_xticks(range(len(comparison.objectives)), map(short_text, comparison.objectives))
     axes.set(ylabel=rewards_of(comparison.kind))
     axes.grid(alpha=0.25)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)

@@ -11,7 +11,7 @@ from typing import Any
 # Settings that do not change what a run computes: configurations that differ only in these are the same run.
 VOLATILE = ("output", "cache_dir", "force", "preflight", "logger", "trainer")
 # Keys of a stage's yaml that say how the stage is run.
-_OF_STAGES = ("learns_from_rows", "scores_run")
+_OF_STAGES = ("learns_from_rows", "scores_run", "uses_solver")
 # Sections that one stage reads, kept in its own runs alone: a run begun before there was the section is still the same.
 _OF_ONE_STAGE = ("dpo", "mod", "judge")
 
@@ -78,6 +78,12 @@ def basename(*paths: str | None) -> str:
 def shown(text: Any) -> str:
     """The text with unprintable characters, line breaks included, as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text of at most `longest` characters, with a question mark for each unprintable one."""
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable if len(printable) <= longest else printable[: longest - 1] + "…"
 
 
 def digest(values: Any, length: int = 8) -> str:

@@ -12,3 +12,9 @@ def _shipped(name: str) -> Path:
 
 
 CONF, SWEEPS = _shipped("conf"), _shipped("sweeps")
+
+
+def options(group: str, *folders: Path) -> dict[str, Path]:
+    """{option: its yaml} of a group, by name. Options in `folders` are added, or replace those of the same name."""
+    paths = {path.stem: path for root in (CONF, SWEEPS, *folders) for path in (root / group).glob("*.yaml")}
+    return dict(sorted(paths.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -331,7 +331,7 @@ def typed(composed: DictConfig | Mapping[str, Any]) -> Config:
     """
     node = composed if isinstance(composed, DictConfig) else OmegaConf.create(dict(composed))
     config = cast(Config, merged(node, Config))
-    refuse_secrets(secrets_in(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))))
+    refuse_secrets(secrets_in(asdict(config)))
     check_stage(config.stage)
     check_architecture(config.model.config)
     for name, objective in config.objectives.items():

@@ -13,7 +13,7 @@ class Pair:
 
     Attributes:
         prompt: as the policy reads it.
-        said: the same as scorers and people read it: without a chat template.
+        plain_prompt: the prompt without a chat template, as scorers read it.
         chosen: the preferred response.
         rejected: the other one.
         place: where it stands in a table, for messages; empty where it is in none.
@@ -21,7 +21,7 @@ class Pair:
     """
 
     prompt: str
-    said: str
+    plain_prompt: str
     chosen: str
     rejected: str
     place: str = ""

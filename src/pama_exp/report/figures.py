@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pama_exp.report.table_files import grid_of
-from pama_exp.tracking.plots import drawn, save
+from pama_exp.tracking.plots import save, short_text
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _MARKERS = "osD^vPX*"
@@ -112,7 +112,7 @@ def _parallel(section: Section) -> Figure | None:
             values = np.array([run["after"][kind] for run in runs])
             panels[0].plot(values.T, color=color, lw=0.6, alpha=0.35)
             panels[0].plot(values.mean(0), marker + "-", color=color, label=label)
-    panels[0].set_xticks(range(len(names)), map(drawn, names))
+    panels[0].set_xticks(range(len(names)), map(short_text, names))
     panels[0].set_ylabel(f"{kind} reward")
     return _finish(figure, panels)
 

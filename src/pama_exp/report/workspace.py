@@ -9,7 +9,7 @@ from typing import Any
 from pama_exp.errors import UserError
 from pama_exp.safety.failing import guarded
 from pama_exp.tracking.console import note, print_error
-from pama_exp.tracking.run_wandb import has_verified_key
+from pama_exp.tracking.run_wandb import why_no_key
 
 _GROUP_BY = "experiment.solver._target_"  # where W&B's config holds the solver
 _COSTS = {"seconds": "Seconds", "tokens": "Tokens", "backwards": "Backward passes", "forwards": "Forward passes"}
@@ -97,7 +97,7 @@ def save(project: str, objectives: Sequence[str]) -> None:
 
 
 def _save(workspace: Any) -> str:
-    if not has_verified_key():
+    if why_no_key():
         raise UserError("Saving a workspace needs a W&B account.", "`wandb login`, then the same command.")
     return str(workspace.save().url)
 

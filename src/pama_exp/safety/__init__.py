@@ -1,1 +1,1 @@
-"""What keeps a run from doing harm: secrets kept out of sight, imports in their order, failures in one line."""
+"""Safety of runs: secrets are hidden, installed modules come first, and errors are short."""

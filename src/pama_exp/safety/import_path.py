@@ -1,6 +1,6 @@
-"""Where modules are looked for: installed packages first, the user's own modules beside the command after them.
+"""The order in which modules are found: installed packages before the user's modules in the current folder.
 
-Imported before anything that is installed, so it imports nothing but what comes with Python.
+This module is imported first, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pama_exp.errors import UserError
 
 
 def put_last() -> None:
-    """Move what Python has put first, the current folder or the script's, behind the installed packages.
+    """Move the first entry of the search path, the folder of the script or the current one, to the end.
 
-    Otherwise a file called torch.py or yaml.py that happens to lie there would run in the package's place.
+    Otherwise a file torch.py or yaml.py in that folder would be imported instead of the package.
     """
     if not sys.flags.safe_path and sys.path:
         sys.path.append(sys.path.pop(0))
 
 
 def add_current_folder() -> None:
-    """The user's own files beside the command can be imported, from behind all that is installed.
+    """Add the current folder to the end of the search path, so that the user's modules can be imported.
 
     Raises:
-        UserError: if there is no current folder any more.
+        UserError: if the current folder has been deleted.
     """
     try:
         here = os.getcwd()
@@ -38,20 +38,20 @@ def add_current_folder() -> None:
 
 
 def import_module(name: str) -> ModuleType:
-    """The module, unless another of the same name stands beside the command.
+    """Import a module.
 
     Raises:
-        UserError: if the name is both an installed package's and that of a file in the current folder, naming both.
-        ImportError: if there is none.
+        UserError: if an installed package and a file in the current folder both have its name.
+        ImportError: if there is no such module.
     """
     top = name.partition(".")[0]
     module = importlib.import_module(name)
     root = sys.modules.get(top, module)
-    own = next((path for path in (Path(f"{top}.py"), Path(top, "__init__.py")) if path.is_file()), None)
+    local = next((path for path in (Path(f"{top}.py"), Path(top, "__init__.py")) if path.is_file()), None)
     loaded = getattr(root, "__file__", None) or "part of Python"
-    if own is not None and own.absolute() != Path(loaded) and own.resolve() != Path(loaded).resolve():
+    if local is not None and local.resolve() != Path(loaded).resolve():
         raise UserError(
-            f"The module '{top}' is there twice: {own.absolute()} and {loaded}, which goes first.",
+            f"The module '{top}' is there twice: {local.absolute()} and {loaded}, which goes first.",
             "Rename your own file.",
         )
     return module

@@ -1,7 +1,7 @@
-"""Passwords, keys and tokens: where one stands in plain, and a text without them.
+"""Finding passwords, keys and tokens in settings, and removing them from texts.
 
-Whatever a run writes or prints of its settings, command or errors goes through `redact`; settings that hold a secret
-are refused before anything is written. A secret's place is an environment variable.
+All settings, commands and errors that a run writes or prints go through `redact`. Settings that hold a secret are
+refused before anything is written: secrets belong in environment variables.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _ENDINGS = (
     *(f"{kind}key" for kind in ("api", "access", "private", "secret", "auth", "signing", "wandb", "hf", "account")),
 )
 _NAMES = ("auth", "bearer", "pass")
-_QUERY_ENDINGS = ("key", "sig", "signature")  # of a url's query, besides
-# The tokens of a tokenizer are settings like any other, and so is a number per token.
+_QUERY_ENDINGS = ("key", "sig", "signature")  # further endings of names in the query of a URL
+# A tokenizer's tokens and numbers per token are no secrets.
 _PUBLIC_TOKENS = re.compile(r"(pad|eos|bos|unk|sep|cls|mask|stop|start|end|image|video|audio|special|per)token$")
-_LEAST = 8  # characters of an environment variable's value that is looked for in texts
+_LEAST = 8  # characters; shorter values of environment variables are not searched for in texts
 
 _QUERY = re.compile(r"(?<=[?&;#])([^=&;#\s\"']+)=([^&;#\s\"']+)")
 _PATTERNS = [
     (re.compile(r"(\w://)[^\s/?#]*@"), rf"\1{HIDDEN}@"),
-    # A password may hold a slash or a question mark that should have been quoted.
+    # A password may hold a slash or a question mark that is not quoted.
     (re.compile(r"(\w://)[^\s/?#@:\[\]]+:(?!\d*(?:[/?#,;)'\"\]}\s.]|$))[^\s@]*@"), rf"\1{HIDDEN}@"),
     (re.compile(r"(?<![\w/:])[\w.%+-]+:(?!//)[^\s/@:'\"]+@(?=[\w-]+(?:\.|:\d))"), f"{HIDDEN}@"),
     (re.compile(r"(?i)\b(bearer|basic) +(?=[^\s,'\"}]*\d)[\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
@@ -48,7 +48,7 @@ _NOTHING = ("", "null", "None", "true", "false", "~", "???")
 
 
 def is_secret_name(name: str, in_url: bool = False) -> bool:
-    """Whether a setting, a header or an environment variable of this name holds a secret: api_key, X-Auth-Token, …"""
+    """Whether a setting, a header or an environment variable of this name holds a secret, such as api_key."""
     plain = re.sub(r"[^a-z0-9]", "", name.strip().rpartition(".")[2].lower())
     if plain.endswith("token"):
         return not _PUBLIC_TOKENS.search(plain)
@@ -59,13 +59,13 @@ def redact(text: str, *known: str) -> str:
     """The text with *** for each secret in it.
 
     Args:
-        text: what is to be written or shown.
-        known: secrets that are to be hidden whatever they look like.
+        text: to be written or printed.
+        known: secrets that are hidden whatever they look like.
     """
 
-    def hide(found: re.Match[str]) -> str:
-        is_secret = is_secret_name(found["name"]) and found[3].strip("\"'") not in _NOTHING
-        return f"{found['name']}{found['sign']}{HIDDEN}" if is_secret else found[0]
+    def hide(match: re.Match[str]) -> str:
+        is_secret = is_secret_name(match["name"]) and match[3].strip("\"'") not in _NOTHING
+        return f"{match['name']}{match['sign']}{HIDDEN}" if is_secret else match[0]
 
     for secret in known:
         text = text.replace(secret, HIDDEN)
@@ -76,31 +76,32 @@ def redact(text: str, *known: str) -> str:
 
 
 def redacted(value: Any) -> Any:
-    """The same of plain nested values: what stands under a secret's name, and every text in them."""
+    """Plain nested values with *** for each value under a secret's name, and for each secret in a text."""
     if isinstance(value, Mapping):
-        return {key: HIDDEN if _is_given(key, each) else redacted(each) for key, each in value.items()}
+        return {key: HIDDEN if _is_secret(key, each) else redacted(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [redacted(each) for each in value]
     return redact(value) if isinstance(value, str) else value
 
 
 def secrets_in(settings: Mapping[str, Any]) -> Iterator[str]:
-    """The dotted keys of nested settings under which a secret stands in plain."""
+    """The settings that hold a secret in plain text, as dotted key=value with the secret hidden."""
     for key, value in _leaves(settings, "", False):
         yield key if value is None else f"{key}={value}"
 
 
 def secrets_of_words(words: Sequence[str]) -> Iterator[str]:
-    """The same of a command line's overrides."""
+    """The overrides that hold a secret in plain text, with the secret hidden."""
     for word in words:
         key, _, value = word.partition("=")
-        if _is_given(key, value):
+        if _is_secret(key, value):
             yield f"{key}={HIDDEN}"
         elif _without_values(word) != word:
             yield redact(word)
 
 
 def _leaves(value: Any, where: str, is_secret: bool) -> Iterator[tuple[str, str | None]]:
+    """(dotted key, value with its secret hidden) of every value that holds a secret; None for a key that holds one."""
     if isinstance(value, Mapping):
         for key, each in value.items():
             here = f"{where}.{key}".lstrip(".")
@@ -116,7 +117,7 @@ def _leaves(value: Any, where: str, is_secret: bool) -> Iterator[tuple[str, str 
         yield where, redact(value)
 
 
-def _is_given(name: Any, value: Any) -> bool:
+def _is_secret(name: Any, value: Any) -> bool:
     return is_secret_name(str(name)) and _is_value(value)
 
 
@@ -125,17 +126,17 @@ def _is_value(value: Any) -> bool:
 
 
 def _without_values(text: str) -> str:
-    """Without what is a secret by its own look: in a url, of a known form, or an environment variable's value."""
+    """The text without secrets that need no name: in URLs, of a known form, or values of environment variables."""
 
-    def hide(found: re.Match[str]) -> str:
-        return f"{found[1]}={HIDDEN}" if is_secret_name(unquote(found[1]), in_url=True) else found[0]
+    def hide(match: re.Match[str]) -> str:
+        return f"{match[1]}={HIDDEN}" if is_secret_name(unquote(match[1]), in_url=True) else match[0]
 
     for pattern, shown in _PATTERNS:
         text = pattern.sub(shown, text)
     if "://" in text:
         text = _QUERY.sub(hide, text)
-    kept = [value for name, value in os.environ.items() if is_secret_name(name) and _is_worth_hiding(value)]
-    for value in sorted(kept, key=len, reverse=True):
+    values = [value for name, value in os.environ.items() if is_secret_name(name) and _is_worth_hiding(value)]
+    for value in sorted(values, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, text)
     return text
 

@@ -1,4 +1,4 @@
-"""`stage=compare`: finished runs side by side, as tables, files and pictures; nothing is trained."""
+"""`stage=compare`: a comparison of finished runs as tables, files and pictures. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pama_exp.tracking.record import RunRecord
 
 
 def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
-    """Compare the runs in `compare.runs`; those of other objectives separately, each in a folder of its own.
+    """Compare the runs in `compare.runs`. Runs of different objectives are compared separately, in a folder each.
 
     Raises:
-        UserError: for a folder that is missing, if there is no finished run, or for an unknown baseline.
+        UserError: for a missing folder, if there is no finished run, or for an unknown baseline.
     """
     settings = setup.config.compare
     runs = load_runs([Path(folder) for folder in settings.runs])

@@ -1,4 +1,4 @@
-"""`stage=reward_model`: train or find a Bradley-Terry reward model for each objective, or of text for its pairs."""
+"""`stage=reward_model`: a Bradley-Terry reward model for each objective of the testbed, or for the pairs of a table."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pama_exp.tracking.record import RunRecord
 
 
 def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
-    """On the testbed one model for each gold program, in the cache; on text one for the pairs, in the run's folder.
+    """Train the reward models: on the testbed one per gold program, in the cache; on text one, in the run's folder.
 
     Returns:
-        The result as result.json holds it: each model's folder and its accuracy on held-out pairs.
+        The content of result.json: each model's folder and its accuracy on held-out pairs.
 
     Raises:
         UserError: if there are no pairs, or all are too long.
@@ -36,11 +36,11 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
 
 def _on_text(setup: Setup, task: TextTask, record: RunRecord) -> dict[str, Any]:
     config, folder = setup.config, record.folder / "reward_model"
-    learner = Learner(setup.start, task.start_policy(), setup.device, "bf16" in config.trainer.precision)
+    learner = Learner(setup.start, task.start_policy(), setup.device, config.trainer.precision)
     train, test = task.data.preference_pairs("train"), task.data.preference_pairs("test")[: config.evaluate.prompts]
     accuracy, learned, tested = train_reward_model(learner, train, test, config.reward_model, folder)
     made = f"Trained on {learned} preference pairs; ranks {accuracy:.1%} of {tested} held-out ones as they do."
     load = 'ClassifierScorer("FOLDER")` of pama_exp.rewards.classifier, or `AutoModelForSequenceClassification'
     write_supervised_card(folder, setup, "text-classification", made, load)
-    found = {"held_out_accuracy": accuracy, "pairs": tested, "folder": str(folder)}
-    return {"status": "complete", "reward_models": {"preferences": found}, "run_dir": str(record.folder)}
+    model = {"held_out_accuracy": accuracy, "pairs": tested, "folder": str(folder)}
+    return {"status": "complete", "reward_models": {"preferences": model}, "run_dir": str(record.folder)}

@@ -1,4 +1,4 @@
-"""`stage=sft`: train or find the SFT policy, and measure it."""
+"""`stage=sft`: the SFT policy, trained unless the cache holds it, and evaluated."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pama_exp.tracking.record import RunRecord
 
 
 def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
-    """On the testbed the SFT policy is trained if the cache lacks it, and scored by every objective.
+    """Train the SFT policy. On the testbed it is kept in the cache, and scored by every objective.
 
-    On text it is trained on the demonstrations of the training split into the run's folder.
+    On text it is trained on the demonstrations of the training split, and saved in the run's folder.
 
     Returns:
-        The result as result.json holds it: the policy's folder, and its mean rewards or the held-out loss in nats per
-        token, before and after.
+        The content of result.json: the policy's folder, and on the testbed its mean rewards, on text the held-out loss
+        in nats per token before and after.
 
     Raises:
         UserError: if there are no demonstrations, or all are too long.
@@ -33,7 +33,7 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
 
 def _on_text(setup: Setup, task: TextTask, record: RunRecord) -> dict[str, Any]:
     config, folder = setup.config, record.folder / "policy"
-    learner = Learner(setup.start, task.start_policy(), setup.device, "bf16" in config.trainer.precision)
+    learner = Learner(setup.start, task.start_policy(), setup.device, config.trainer.precision)
     train, test = task.data.demonstrations("train"), task.data.demonstrations("test")[: config.evaluate.prompts]
     loss, learned, tested = train_policy(learner, train, test, config.sft, config.seed, folder)
     made = f"Fine-tuned on {learned} demonstrations; loss on {tested} held-out ones {loss['after']:.3f} nats."

@@ -71,8 +71,11 @@ def write_manifest(folder: Path, **more: Any) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a text file atomically: a reader sees the old content or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

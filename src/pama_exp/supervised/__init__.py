@@ -1,1 +1,1 @@
-"""Supervised training: the SFT policy and reward models, made once and kept."""
+"""Supervised training: the SFT policy, reward models, and policies from preference pairs."""

@@ -1,4 +1,4 @@
-"""Trained once, kept on disk: a folder per result, named by the hash of everything that determines it."""
+"""A cache of trained models: one folder each, named by a hash of all that determines the model."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from pama_exp.storage import files
 from pama_exp.tracking import locks
 from pama_exp.tracking.console import note
 
-_MAKING = ".making-"  # in the name of a temporary folder, after the name that it will have
+_MAKING = ".making-"  # in names of temporary folders, after the final name
 _POLL_SECONDS = 0.1
 
 
 def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
-    """The folder `<root>/<kind>-<hash of key>`; `make(folder)` fills a temporary one first if it is missing.
+    """The folder `<root>/<kind>-<hash of key>`. If it is missing, `make` fills a temporary folder, which is renamed.
 
-    Of several runs that want it at the same time one makes it, and of a run of several processes the main one; the
-    others wait.
+    If several runs need it at the same time, one makes it and the others wait. In a run of several processes the main
+    one makes it.
 
     Raises:
-        UserError: if the cache cannot be written, or what it holds is not what was put there.
+        UserError: if the cache cannot be written, or a file in the folder is missing or damaged.
     """
     folder = root / f"{slug(kind)}-{digest(key, 12)}"
     while not folder.exists():
         if collectives.is_main():
-            _fill(folder, kind, key, make)
+            _fill(folder, key, make)
         else:
-            time.sleep(_POLL_SECONDS)  # not at a barrier: `make` may need other results, in one process alone
+            time.sleep(_POLL_SECONDS)  # no barrier: `make` may call `cached`, in the main process alone
     _verify(folder)
     return folder
 
 
-def _fill(folder: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> None:
-    with _turn(folder):
-        if folder.exists():  # another run made it meanwhile
+def _fill(folder: Path, key: Mapping[str, Any], make: Callable[[Path], None]) -> None:
+    with _locked(folder):
+        if folder.exists():  # another run has made it
             return
-        _drop_left_behind(folder)
+        _delete_abandoned(folder)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_MAKING}", dir=folder.parent))
         try:
             make(temporary)
             files.write_manifest(temporary, key=key)
-            temporary.chmod(0o700)  # as mkdtemp makes it, unless the umask takes more
+            temporary.chmod(0o700)  # mkdtemp's mode, whatever the umask is
             os.rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 def private_folder(path: Path) -> Path:
-    """The folder, made if it is missing, for its owner alone whatever the umask; one that is there stays as it is."""
+    """The folder. If it is missing, it is made with mode 0700, whatever the umask is."""
     if not path.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(exist_ok=True)
@@ -66,14 +66,16 @@ def private_folder(path: Path) -> Path:
 
 
 @contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Hold `folder`'s lock, which the system frees however the process ends."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system frees however the process ends."""
+
+    def on_wait() -> None:
+        note(f"Another run is making {folder.name}; waiting for it.")
+
     with ExitStack() as stack:
         try:
             private_folder(folder.parent)
-            stack.enter_context(
-                locks.held(_lock(folder), on_wait=lambda: note(f"Another run is making {folder.name}; waiting for it."))
-            )
+            stack.enter_context(locks.held(_lock(folder), on_wait))
         except OSError as error:
             raise UserError(
                 f"The cache folder {folder.parent} cannot be written ({error.strerror}).", "Set cache_dir=FOLDER."
@@ -85,15 +87,16 @@ def _lock(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.lock"
 
 
-def _drop_left_behind(mine: Path) -> None:
-    """Delete what makers that were killed had begun: of those whose lock is free or ours, none is at work."""
-    for path in mine.parent.glob(f".*{_MAKING}*"):
-        made = mine.parent / path.name.removeprefix(".").rpartition(_MAKING)[0]
-        if not path.is_symlink() and (made == mine or not locks.is_held(_lock(made))):
+def _delete_abandoned(locked: Path) -> None:
+    """Delete temporary folders of killed processes: those whose lock is free, or is the one that this process holds."""
+    for path in locked.parent.glob(f".*{_MAKING}*"):
+        folder = locked.parent / path.name.removeprefix(".").rpartition(_MAKING)[0]
+        if not path.is_symlink() and (folder == locked or not locks.is_held(_lock(folder))):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _verify(folder: Path) -> None:
+    """Check the folder's files against its manifest."""
     hint = f"Delete the folder {folder} and run the same command: it is made again."
     try:
         hashes = files.manifest(folder)

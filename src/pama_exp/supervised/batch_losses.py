@@ -1,4 +1,4 @@
-"""The losses of supervised training: of responses given their prompts, and of pairs given which is preferred."""
+"""The losses of SFT on demonstrations and of reward models on preference pairs, and their batches."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from pama_exp.policy.loading import max_positions
 from pama_exp.rewards.classifier import logits_of
 from pama_exp.supervised.fit import pad_right
 
-Example = tuple[int, list[int]]  # tokens of the prompt, then ids of prompt, response and end
+Example = tuple[int, list[int]]  # the prompt's number of tokens, and the ids of prompt, response and end token
 
 
 def encode(
     demonstrations: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> list[Example]:
-    """Token ids of (prompt, response) pairs; those longer than `max_length` are left out.
+    """The token ids of (prompt, response) pairs. Those of more than `max_length` tokens are left out.
 
     Raises:
-        UserError: if all are.
+        UserError: if all are longer.
     """
     pairs = [encode_pair(tokenizer, prompt, response) for prompt, response in demonstrations]
-    whole = [(len(p), [*p, *r, tokenizer.eos_token_id]) for p, r in pairs]
-    kept = [example for example in whole if len(example[1]) <= max_length]
-    if not kept:
-        shortest = min(len(ids) for _, ids in whole)
+    encoded = [(len(p), [*p, *r, tokenizer.eos_token_id]) for p, r in pairs]
+    examples = [example for example in encoded if len(example[1]) <= max_length]
+    if not examples:
+        shortest = min(len(ids) for _, ids in encoded)
         raise UserError(
             f"Every demonstration is longer than {max_length} tokens (the shortest has {shortest}).",
             "Set sft.max_length, or choose a model with more positions.",
         )
-    return kept
+    return examples
 
 
 def response_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Tensor:
-    """Mean cross-entropy of the responses' tokens, their ends included; prompts are given, not learned."""
+    """Mean cross-entropy of the tokens of the responses, end tokens included, in nats. Prompts have no loss."""
     ids, mask = pad_right([ids for _, ids in examples], tokenizer)
     starts = torch.tensor([start for start, _ in examples])[:, None]
     is_response = mask & (torch.arange(ids.shape[1]) >= starts)
@@ -52,7 +52,7 @@ def response_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ex
 def packed_response_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[Example]]
 ) -> Tensor:
-    """`response_loss` with several examples to a row: each attends to itself alone and counts its positions from 0."""
+    """`response_loss` of rows of several examples. An example attends only to itself; its positions start at 0."""
     ids, _ = pad_right([[token for _, ids in row for token in ids] for row in rows], tokenizer)
     labels, segments, positions = torch.full_like(ids, -100), torch.full_like(ids, -1), torch.zeros_like(ids)
     for r, row in enumerate(rows):
@@ -63,7 +63,7 @@ def packed_response_loss(
             labels[r, at + start : stop] = ids[r, at + start : stop]
             at = stop
     causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
-    # Padding is a segment of its own, so that every position attends to something.
+    # Padding is a separate segment, so that every position attends to at least one.
     is_allowed = causal & (segments[:, :, None] == segments[:, None, :])
     bias = torch.zeros(is_allowed.shape, dtype=model.dtype).masked_fill(~is_allowed, torch.finfo(model.dtype).min)
     logits = model(
@@ -77,7 +77,7 @@ def packed_response_loss(
 
 
 def pack(lengths: Sequence[int], max_length: int) -> list[list[int]]:
-    """Rows of at most `max_length` tokens, as indices of examples: each goes into the first row with room for it."""
+    """Rows of at most `max_length` tokens, as indices of examples. Each example goes into the first row that fits."""
     rows: list[list[int]] = []
     free: list[int] = []
     for index, length in enumerate(lengths):
@@ -91,7 +91,7 @@ def pack(lengths: Sequence[int], max_length: int) -> list[list[int]]:
 
 
 def pair_texts(pairs: Sequence[tuple[str, str, str]]) -> list[str]:
-    """The texts of all chosen responses, then of all rejected ones, as `ClassifierScorer` puts them by default."""
+    """Prompt and response of all chosen responses, then of all rejected ones, joined as `ClassifierScorer` does."""
     texts = [f"{prompt} {chosen}" for prompt, chosen, _ in pairs]
     return [text.strip() for text in [*texts, *(f"{prompt} {rejected}" for prompt, _, rejected in pairs)]]
 
@@ -99,7 +99,7 @@ def pair_texts(pairs: Sequence[tuple[str, str, str]]) -> list[str]:
 def pair_scores(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str, str]]
 ) -> tuple[Tensor, Tensor]:
-    """(B,) the classifier's rewards of the chosen responses, and of the rejected ones."""
+    """The classifier's rewards of the chosen responses (B,) and of the rejected ones (B,)."""
     rewards = logits_of(model, encode_whole(tokenizer, pair_texts(pairs)), tokenizer.pad_token_id)[:, 0]
     return rewards[: len(pairs)], rewards[len(pairs) :]
 
@@ -107,12 +107,12 @@ def pair_scores(
 def preference_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str, str]]
 ) -> Tensor:
-    """−log σ(r(x, y₊) − r(x, y₋)), the mean over pairs (Bradley & Terry 1952)."""
+    """The mean of −log σ(r(x, y₊) − r(x, y₋)) over the pairs (Bradley & Terry 1952)."""
     chosen, rejected = pair_scores(model, tokenizer, pairs)
     return -functional.logsigmoid(chosen - rejected).mean()
 
 
 def max_tokens(model: PreTrainedModel, max_length: int) -> int:
-    """Tokens of a text at most: what is asked for, within the model's positions."""
+    """The maximum number of tokens of a text: `max_length`, or the model's positions if they are fewer."""
     positions = max_positions(model)
     return max_length if positions is None else min(max_length, positions)

@@ -1,10 +1,10 @@
-"""Supervised training, the part that SFT and reward models share: AdamW, warm-up, cosine decay, a progress bar."""
+"""Supervised training of policies and reward models: warm-up, cosine decay, clipped gradients, a progress bar."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from typing import Protocol, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ B = TypeVar("B")
 
 
 class Schedule(Protocol):
-    """What supervised training is told of its length and its steps; a `FitConfig` is one."""
+    """The settings of supervised training, as in `FitConfig`. Warm-up is counted in steps."""
 
     steps: int
     batch_size: int
@@ -37,17 +37,17 @@ def fit(
     lengths: Sequence[int],
     loss_of: Callable[[Sequence[int]], Tensor],
 ) -> float:
-    """Minimise `loss_of(indices of examples)`; returns the mean loss of the last tenth.
+    """Minimise `loss_of(indices of examples)` with AdamW; returns the mean loss of the last tenth of the steps.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         config: steps, batch size and so on.
-        title: what the person watching reads.
-        lengths: tokens of each example; a batch holds examples of similar length, so that little of it is padding.
+        title: the name of the training in the progress bar and in errors.
+        lengths: tokens of each example. A batch holds examples of similar length, so that there is little padding.
         loss_of: the mean loss of a batch.
 
     Raises:
-        UserError: if nothing is trained, or the loss, the gradient or a weight is not finite.
+        UserError: if no parameter is trained, or the loss, the gradient or a weight is not finite.
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
@@ -65,20 +65,20 @@ def minimise(
     optimizer: torch.optim.Optimizer,
     journal: Journal | None = None,
 ) -> float:
-    """The steps of supervised training: a batch each, warm-up, cosine decay; returns the mean loss of the last tenth.
+    """Train for `config.steps` steps, one batch each; returns the mean loss of the last tenth of the steps.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         config: steps, learning rate and warm-up.
-        title: what the person watching reads.
-        batch_of: the batch of a step, a pure function of it.
-        losses_of: parts whose sum is the loss of a batch; each is differentiated before the next is made.
-        optimizer: of the model's trained parameters.
-        journal: where the training goes on from, and what it leaves; None: it begins, and leaves nothing.
+        title: the name of the training in the progress bar and in errors.
+        batch_of: the batch of a step. It depends on the step's number alone.
+        losses_of: parts whose sum is the loss of a batch. The gradient of each is computed before the next part.
+        optimizer: for the model's trained parameters.
+        journal: resumes the training, and writes metrics and checkpoints; None to start anew and write nothing.
 
     Raises:
-        UserError: if nothing is trained, or the loss, the gradient or a weight is not finite.
-        Interrupted: after a signal, where there is a journal.
+        UserError: if no parameter is trained, or the loss, the gradient or a weight is not finite.
+        Interrupted: after a signal, if there is a journal.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
@@ -105,22 +105,27 @@ def minimise(
             losses.append(loss.item())
             bar.advance({"loss": losses[-1]})
             if journal is not None:
-                journal.keep(losses, len(losses) == config.steps, model, optimizer, scheduler)
+                journal.log_step(losses, len(losses) == config.steps, model, optimizer, scheduler)
     model.eval()
     with torch.no_grad(), located(f"{title}, after step {config.steps}"):
         require_finite({"The norm of the weights": norm(trained)}, hint)
-        if losses and journal is None:  # the last update has not been seen by a loss yet
+        if losses and journal is None:  # no loss has been computed after the last update
             require_finite({"The loss": torch.stack(list(losses_of(batch))).sum()}, hint)
     tail = losses[-max(1, len(losses) // 10) :]
-    return sum(tail) / len(tail) if tail else float("nan")  # no steps: the model stays as it is
+    return sum(tail) / len(tail) if tail else float("nan")  # NaN after 0 steps
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context in which passes compute in bfloat16, if `trainer.precision` says bf16. Weights keep their type."""
+    return torch.autocast(device.type, torch.bfloat16) if "bf16" in precision else nullcontext()
 
 
 class Batches:
-    """Batches of examples as indices, a pure function of the step: every epoch holds each example once.
+    """The indices of the examples of each step's batch. Every epoch holds each example once.
 
     Args:
         lengths: tokens of each example.
-        batch_size: examples of a batch; the last of an epoch may be smaller.
+        batch_size: examples per batch; the last batch of an epoch may be smaller.
         state: the seed of the order.
     """
 
@@ -131,9 +136,9 @@ class Batches:
         self._order: list[list[int]] = []
 
     def __call__(self, step: int) -> list[int]:
-        """The examples of a step."""
+        """The indices of a step's examples."""
         epoch, place = divmod(step, -(-len(self._lengths) // self._batch_size))
-        if epoch < self._epoch:  # epochs are drawn one after the other
+        if epoch < self._epoch:  # epochs can only be drawn in order
             self._generator.manual_seed(self._state)
             self._epoch = -1
         while self._epoch < epoch:
@@ -143,7 +148,7 @@ class Batches:
 
 
 def _epoch(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
-    """Every example once, in batches of similar length, both shuffled: sorted within windows of eight batches."""
+    """Every example once, in shuffled batches of similar length: sorted within windows of eight batches."""
     order = torch.randperm(len(lengths), generator=generator).tolist()
     window = 8 * batch_size
     rows = [i for at in range(0, len(order), window) for i in sorted(order[at : at + window], key=lambda i: lengths[i])]

@@ -1,8 +1,7 @@
-"""What supervised training leaves in a run's folder so that it can go on: a row for each step, and checkpoints."""
+"""The record of supervised training: a row of metrics for each step, and checkpoints to resume from."""
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,47 +10,41 @@ from typing import Any
 import torch
 from torch import nn
 
-from pama_exp.errors import Interrupted
+from pama_exp.errors import Interrupted, on_signals
 from pama_exp.tracking import checkpoints
-from pama_exp.tracking.console import note
 from pama_exp.tracking.record import RunRecord
 
 
 class Journal:
-    """Rows and checkpoints of one training; a signal ends it after the step, with a checkpoint.
+    """Writes the metrics and checkpoints of one training. A signal ends it after the current step, with a checkpoint.
 
     Args:
-        record: the run's.
-        every: steps between checkpoints; 0: none but after the last step and a signal.
-        counts: what `counts` begins with.
+        record: of the run.
+        steps: the number of training steps.
+        every: steps between checkpoints. 0: only after the last step and after a signal.
+        counts: initial values of the attribute `counts`.
 
     Attributes:
-        row: what the coming step's row of metrics holds besides its loss; whoever computes the loss fills it.
-        counts: what is counted over all steps, such as passes and seconds; it goes on with the training.
+        first_step: the step that training resumes from; 0 without a checkpoint.
+        row: metrics of the current step besides its loss, which the computation of the loss adds.
+        counts: totals over all steps, such as passes and seconds. A checkpoint holds them.
     """
 
-    def __init__(self, record: RunRecord, every: int, counts: Mapping[str, float]) -> None:
+    def __init__(self, record: RunRecord, steps: int, every: int, counts: Mapping[str, float]) -> None:
         self.record, self.every = record, every
         self.row: dict[str, float] = {}
         self.counts = dict(counts)
         self._signum: int | None = None
         self._since = time.perf_counter()
-        self.resumed, passed_over = checkpoints.newest(record.checkpoints)
-        self.begun = 0 if self.resumed is None else self.resumed.step
-        record.truncate(self.begun, self.resumed.tables if self.resumed is not None else None)
-        record.write_status("running", self.begun)
-        why = f" ({'; '.join(passed_over)})" if passed_over else ""
-        if self.resumed is not None:
-            note(f"Resuming from step {self.begun}{why}.")
-        elif passed_over:
-            note(f"Starting from the beginning{why}.")
+        self._checkpoint = record.resume(steps)
+        self.first_step = 0 if self._checkpoint is None else self._checkpoint.step
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any) -> list[float]:
-        """Put everything back that the newest checkpoint holds; returns the losses of the steps that are done."""
-        if self.resumed is None:
+        """Restore the state from the newest checkpoint, if there is one; returns the losses of the finished steps."""
+        if self._checkpoint is None:
             return []
         with checkpoints.readable():
-            state = torch.load(self.resumed.path, map_location="cpu", weights_only=True)["fit"]
+            state = torch.load(self._checkpoint.path, map_location="cpu", weights_only=True)["fit"]
         with torch.no_grad():
             for name, parameter in _trained(model).items():
                 parameter.copy_(state["weights"][name])
@@ -65,27 +58,23 @@ class Journal:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """SIGTERM and SIGINT are remembered meanwhile: the step is finished first. A second one stops at once."""
+        """Within the block, the first SIGTERM or SIGINT stops after the current step, and the second at once."""
         self._since = time.perf_counter()
-        previous = {signum: signal.signal(signum, self._remember) for signum in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with on_signals(self._remember):
             yield
-        finally:
-            for signum, handler in previous.items():
-                signal.signal(signum, handler)
 
-    def keep(
+    def log_step(
         self, losses: list[float], is_last: bool, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any
     ) -> None:
-        """Write the row of a step that is done; and a checkpoint on the cadence, after the last step and a signal.
+        """Write the row of a finished step, and a checkpoint if one is due.
 
         Raises:
             Interrupted: after a signal.
         """
         step, now = len(losses), time.perf_counter()
-        taken, self._since = now - self._since, now
-        self.counts["seconds"] = self.counts.get("seconds", 0.0) + taken
-        row = {"train/step": step, "train/loss": losses[-1], "time/step": taken} | self.row
+        seconds, self._since = now - self._since, now
+        self.counts["seconds"] = self.counts.get("seconds", 0.0) + seconds
+        row = {"train/step": step, "train/loss": losses[-1], "time/step": seconds} | self.row
         self.record.log_metrics(step, row)
         self.row.clear()
         if is_last or self._signum is not None or (self.every > 0 and step % self.every == 0):
@@ -110,8 +99,6 @@ class Journal:
         temporary = folder / "unfinished.tmp"
         torch.save({"fit": content}, temporary)
         checkpoints.seal(temporary, folder, step)
-        for old in list(checkpoints.found_in(folder).values())[:-2]:
-            checkpoints.drop(old)
 
     def _remember(self, signum: int, _: Any) -> None:
         if self._signum is not None:

@@ -1,4 +1,4 @@
-"""A policy that learns from pairs of responses: the loss of a batch in parts, and how well held-out pairs are ranked.
+"""Learning from pairs of responses: the loss of a batch in parts, and the accuracy on held-out pairs.
 
 Legend: B pairs, P prompt tokens, T response tokens.
 """
@@ -17,14 +17,14 @@ from pama_exp.types import Rollout
 
 
 class PairLearner:
-    """The policy and its reference on rollouts of 2B rows: the chosen responses of B pairs, then the rejected ones.
+    """Computes the losses of rollouts of 2B rows: the chosen responses of B pairs, then the rejected ones.
 
     Args:
-        policy: what learns.
-        reference: its frozen copy; None: the policy without its adapter.
-        beta: of the implicit rewards.
-        label_smoothing: the share of labels taken to be swapped.
-        weight: of the objective that the pairs are of; 1 for DPO.
+        policy: the policy to train.
+        reference: its frozen copy; None if the policy without its adapter is the reference.
+        beta: β of the implicit rewards.
+        label_smoothing: the assumed share of swapped labels.
+        weight: the weight of the objective that the pairs are ranked by; 1 for DPO.
         token_budget: prompt and response tokens per forward pass.
     """
 
@@ -44,44 +44,41 @@ class PairLearner:
     def losses(
         self, rollout: Rollout, margin: Float[Tensor, " B"], row: dict[str, float] | None = None
     ) -> Iterator[Tensor]:
-        """Parts whose sum is the mean loss over the pairs; `row` gets what is worth knowing of the batch.
+        """Parts whose sum is the mean loss over the pairs.
 
         Args:
-            rollout: of the pairs.
-            margin: what other objectives make of each pair.
-            row: of metrics.
+            rollout: of the pairs, 2B rows.
+            margin: the other objectives' weighted reward difference of each pair.
+            row: a row of metrics, to which accuracy, margin and number of the pairs are added.
         """
         count = len(rollout) // 2
-        ranked, gap = 0.0, 0.0
-        for part in self._parts(rollout):
-            chosen, rejected = self._rewards(trim(select(rollout, torch.cat([part, part + count]))))
+        correct, difference = 0.0, 0.0
+        for part, chosen, rejected in self._rewards(rollout):
             logits = preference_logits(chosen, rejected, margin[part].to(chosen), self.weight)
-            ranked += float((chosen > rejected).sum())
-            gap += float((chosen - rejected).detach().sum())
+            correct += float((chosen > rejected).sum())
+            difference += float((chosen - rejected).detach().sum())
             yield pair_loss(logits, self.label_smoothing).sum() / count
         if row is not None:
-            row |= {"pairs/accuracy": ranked / count, "pairs/margin": gap / count, "pairs/learned": float(count)}
+            row["pairs/accuracy"], row["pairs/margin"] = correct / count, difference / count
+            row["pairs/learned"] = float(count)
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Rollout]) -> dict[str, float]:
-        """The loss without margins, and the share of pairs whose chosen response has the higher implicit reward."""
-        loss, ranked, pairs = 0.0, 0, 0
+        """{pairs, loss, accuracy}: the number of pairs, their mean loss without margins, and the share ranked right."""
+        loss, correct, pairs = 0.0, 0, 0
         for rollout in batches:
-            count = len(rollout) // 2
-            for part in self._parts(rollout):
-                chosen, rejected = self._rewards(trim(select(rollout, torch.cat([part, part + count]))))
+            for _, chosen, rejected in self._rewards(rollout):
                 loss += float(pair_loss(chosen - rejected).sum())
-                ranked += int((chosen > rejected).sum())
-            pairs += count
-        return {"pairs": pairs, "loss": loss / pairs, "accuracy": ranked / pairs}
+                correct += int((chosen > rejected).sum())
+            pairs += len(rollout) // 2
+        return {"pairs": pairs, "loss": loss / pairs, "accuracy": correct / pairs}
 
-    def _rewards(self, rollout: Rollout) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-        log_probs = self.policy.score_rollout(rollout).log_probs
-        rewards = implicit_rewards(log_probs, frozen_log_probs(self.policy, self.reference, rollout), self.beta)
-        half = len(rollout) // 2
-        return rewards[:half], rewards[half:]
-
-    def _parts(self, rollout: Rollout) -> list[Tensor]:
-        """Indices of pairs, those of similar length together, within the token budget."""
+    def _rewards(self, rollout: Rollout) -> Iterator[tuple[Tensor, Float[Tensor, " b"], Float[Tensor, " b"]]]:
+        """Indices of b pairs within the token budget, and the implicit rewards of their two responses."""
+        count = len(rollout) // 2
         lengths = rollout.response_mask.sum(-1).view(2, -1).amax(0)
-        return micro_batches(lengths, rollout.prompts.input_ids.shape[1], self.token_budget // 2)
+        for part in micro_batches(lengths, rollout.prompts.input_ids.shape[1], self.token_budget // 2):
+            rows = trim(select(rollout, torch.cat([part, part + count])))
+            log_probs = self.policy.score_rollout(rows).log_probs
+            rewards = implicit_rewards(log_probs, frozen_log_probs(self.policy, self.reference, rows), self.beta)
+            yield part, rewards[: len(part)], rewards[len(part) :]

@@ -1,4 +1,4 @@
-"""What a run's policy starts from: a folder, the Hub's folder, or an architecture with random weights."""
+"""The model that a run's policy starts from: a local folder, a cached one of the Hub, or random weights."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from pama_exp.policy.loading import (
     unadapted_folder,
 )
 
-BYTES = "bytes"  # model.tokenizer: one token per byte
+BYTES = "bytes"  # a value of model.tokenizer: one token per byte
 
 
 @dataclass(frozen=True)
 class StartModel:
-    """The model that a run starts from, and what is trained of it.
+    """The model that a run starts from, and its adapter.
 
     Attributes:
         model: the model's settings.
         adapter: the adapter's settings.
-        folder: of pretrained weights in Hugging Face format; None where weights start at random.
-        random_tokenizer: of random weights; None where the folder holds the tokenizer.
+        folder: pretrained weights in Hugging Face format; None for random weights.
+        random_tokenizer: the tokenizer for random weights; None if the folder holds the tokenizer.
     """
 
     model: ModelConfig
@@ -59,7 +59,7 @@ class StartModel:
 
     @cached_property
     def skeleton(self) -> PreTrainedModel:
-        """The model without memory for its weights (on the meta device)."""
+        """The model on the meta device, without memory for its weights."""
         with torch.device("meta"):
             if self.folder is not None:
                 return architecture_of(unadapted_folder(self.folder))
@@ -67,24 +67,24 @@ class StartModel:
 
     @property
     def description(self) -> str:
-        """What a model card says that the policy was before."""
+        """The start model as a model card names it."""
         is_random = self.model.path is None and self.model.weights == "random"
         return f"{self.model.name} with random weights" if is_random else str(self.model.path or self.model.id)
 
     @property
     def lora_targets(self) -> list[str] | None:
-        """The names of the layers to adapt: the adapter's own, else the model's; None for all linear ones."""
+        """The names of the layers to adapt; None for all linear ones."""
         return lora_targets(self.model, self.adapter)
 
     def check(self, is_here: bool = True) -> None:
-        """What can be known of the model before its weights are read.
+        """Check the model without reading its weights.
 
         Args:
-            is_here: whether it is to be loaded on this machine; otherwise quantisation is not asked of it.
+            is_here: whether it will be loaded on this machine; if not, support for quantisation is not checked.
 
         Raises:
-            UserError: for a folder without model or tokenizer, pickled weights, a vocabulary beyond the embedding,
-                adapter targets that match nothing, or bits that cannot be had here.
+            UserError: for a folder without model or tokenizer, pickled weights, a vocabulary larger than the embedding,
+                adapter targets that match no layer, or quantisation that this machine does not support.
         """
         if is_here and self.adapter.bits is not None:
             check_quantisation(self.adapter.bits)
@@ -96,7 +96,7 @@ class StartModel:
             check_targets(self.skeleton, self.lora_targets)
 
     def random_model(self) -> PreTrainedModel:
-        """The architecture untrained, in `model.dtype`."""
+        """The architecture with random weights, in `model.dtype`."""
         m = self.model
         built = build_model(str(m.architecture), m.config, self.tokenizer)
         check_vocabulary(built.get_input_embeddings().num_embeddings, self.tokenizer, f"model={m.name}")
@@ -105,12 +105,12 @@ class StartModel:
     def load_policy(
         self, folder: Path, seed: int, keep_adapter: bool = False
     ) -> tuple[PreTrainedModel, Adapter | None]:
-        """The model in `folder`, and the adapter that is trained of it where that is not the whole.
+        """The model in a folder, and its adapter, which alone is trained; None if the whole model is trained.
 
         Args:
             folder: of the policy.
-            seed: of a new adapter's start.
-            keep_adapter: go on with the adapter that the folder holds, where it holds one, in place of a new one.
+            seed: of a new adapter's weights.
+            keep_adapter: use the adapter that the folder holds, if it holds one, instead of a new one.
         """
         m, a = self.model, self.adapter
         if keep_adapter and (folder / "adapter_config.json").is_file():
@@ -121,25 +121,25 @@ class StartModel:
         if a.name == "none":
             return model, None
         if m.path is None and m.weights == "pretrained" and folder == self.folder:
-            model.name_or_path = str(m.id)  # what the saved adapter names as its base
+            model.name_or_path = str(m.id)  # the saved adapter names it as its base
         with torch.random.fork_rng():
             torch.manual_seed(random_state(seed, 0, "adapter-initialisation"))
             return model, Adapter(model, self.lora_targets, a.rank, a.alpha, a.dropout)
 
 
 def lora_targets(model: ModelConfig, adapter: AdapterConfig) -> list[str] | None:
-    """The names of the layers to adapt; None for all linear ones.
+    """The names of the layers to adapt: those of the adapter's settings, else the model's; None for all linear ones.
 
-    A local folder may hold any architecture, so the preset's names do not count there.
+    For `model.path` the model's are ignored: a local folder may hold any architecture.
     """
     return adapter.targets or (model.lora_targets if model.path is None else None)
 
 
 def base_folder(model: ModelConfig) -> Path | None:
-    """`model.path`, or the Hub's folder of `model.id`; None where the weights start at random.
+    """`model.path`, or the cached folder of `model.id`; None for random weights.
 
     Raises:
-        UserError: if the Hub's is neither cached nor to be had.
+        UserError: if the Hub's model is neither cached nor can be downloaded.
     """
     if model.path is not None:
         return Path(model.path)
@@ -150,10 +150,10 @@ def base_folder(model: ModelConfig) -> Path | None:
 
 
 def tokenizer_for_text(model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer of random weights on text: what `model.tokenizer` names.
+    """The tokenizer that `model.tokenizer` names, for random weights and text.
 
     Raises:
-        UserError: if it names none, or a folder that holds none.
+        UserError: if it names no tokenizer.
     """
     if model.tokenizer is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Models of the testbed, trained once and kept in the cache: the SFT policy, and a reward model for each program."""
+"""The testbed's SFT policy and its reward models, one per gold program, trained once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pama_exp.supervised.start_model import StartModel
 from pama_exp.tracking.console import note
 from pama_exp.world import FactWorld
 
-# A model made by other versions of what computes is made again.
+# Part of every key: models of other versions are trained again.
 _VERSIONS = {name: version(name) for name in ("pama-exp", "torch", "transformers")}
-_HELD_OUT = 512  # pairs that a reward model's accuracy is measured on
+_HELD_OUT = 512  # pairs on which a reward model's accuracy is measured
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Testbed:
     """FactWorld's SFT policy and reward models.
 
     Attributes:
-        world: whose demonstrations and preferences are learned.
-        start: what the SFT policy starts from.
+        world: provides demonstrations and preference pairs.
+        start: the model that the SFT policy starts from.
         sft: settings of the SFT policy's training.
         rewards: settings of the reward models' training.
-        cache: the folder in which what is trained is kept.
+        cache: the folder of trained models.
     """
 
     world: FactWorld
@@ -46,7 +46,7 @@ class Testbed:
     cache: Path
 
     def policy(self) -> Path:
-        """The SFT policy's folder in Hugging Face format: the start model's own where it is pretrained, else trained.
+        """The SFT policy's folder in Hugging Face format: that of a pretrained start model, else one that is trained.
 
         Raises:
             UserError: if the cache cannot be written or is damaged.
@@ -70,9 +70,9 @@ class Testbed:
         return cached(self.cache, f"sft-{self.start.model.name}", self._sft_key(), make)
 
     def reward_model(self, program: str) -> Path:
-        """The folder of the reward model that learns the gold program, in Hugging Face format, trained if missing.
+        """The folder of a gold program's reward model in Hugging Face format. It is trained if the cache has none.
 
-        The trunk starts from the SFT policy. Loss: −log σ(r(x, y₊) − r(x, y₋)) (Bradley & Terry 1952).
+        Training starts from the SFT policy. Loss: −log σ(r(x, y₊) − r(x, y₋)) (Bradley & Terry 1952).
 
         Raises:
             UserError: if the cache cannot be written or is damaged.
@@ -80,9 +80,8 @@ class Testbed:
         m, settings = self.start.model, self.rewards
 
         def make(folder: Path) -> None:
-            folder_of_policy = self.policy()
-            policy = load_model(folder_of_policy, allow_pickle=m.allow_pickle)
-            tokenizer = load_tokenizer(folder_of_policy)
+            policy_folder = self.policy()
+            policy, tokenizer = load_model(policy_folder, allow_pickle=m.allow_pickle), load_tokenizer(policy_folder)
             torch.manual_seed(random_state(settings.seed, 0, f"reward-initialisation-{program}"))
             model = build_classifier(policy, tokenizer)
             pairs = self.world.preference_pairs(
@@ -123,7 +122,7 @@ class Testbed:
 
 
 def random_weights(start: StartModel, cache: Path, seed: int) -> Path:
-    """The folder of a model of random weights that text is to be learned by, in the cache.
+    """The folder of a model with random weights, which training on text starts from, in the cache.
 
     Raises:
         UserError: if the cache cannot be written or is damaged.

@@ -1,14 +1,13 @@
-"""An SFT policy and a reward model learned from a table of text, saved as folders in Hugging Face format."""
+"""Training of an SFT policy or a reward model on a table of text, saved as a folder in Hugging Face format."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pama_exp.config.schema import FitConfig
@@ -17,7 +16,7 @@ from pama_exp.data.tokens import encode_whole
 from pama_exp.errors import UserError
 from pama_exp.policy.loading import build_classifier, load_model, load_tokenizer, save
 from pama_exp.supervised import batch_losses
-from pama_exp.supervised.fit import fit
+from pama_exp.supervised.fit import autocast, fit
 from pama_exp.supervised.start_model import StartModel
 from pama_exp.tracking.console import note
 
@@ -27,23 +26,19 @@ Pair = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Learner:
-    """What both kinds of training need.
+    """The model that is trained, and how it is computed.
 
     Attributes:
         start: the model's settings.
-        base: the folder of the model that is trained on.
-        device: where it is trained.
-        is_half: compute in bfloat16; weights stay in `model.dtype`.
+        base: the folder of the model that training starts from.
+        device: the device that it is trained on.
+        precision: `trainer.precision`, as `autocast` takes it.
     """
 
     start: StartModel
     base: Path
     device: torch.device
-    is_half: bool
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """The context in which passes are made."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.is_half else nullcontext()
+    precision: str
 
 
 def train_policy(
@@ -54,18 +49,18 @@ def train_policy(
     seed: int,
     folder: Path,
 ) -> tuple[dict[str, float], int, int]:
-    """Fine-tune on demonstrations and save the policy, an adapter merged into it.
+    """Fine-tune on demonstrations and save the policy. An adapter is merged into it.
 
     Args:
-        learner: model and device.
+        learner: the model and its device.
         demonstrations: (prompt, response) to learn from.
         held_out: (prompt, response) that the loss is measured on.
         settings: steps, batch size and so on.
-        seed: of an adapter's start.
+        seed: of a new adapter's weights.
         folder: where the policy is saved.
 
     Returns:
-        Nats per held-out token before and after, and the numbers of demonstrations learned and held out.
+        The held-out loss {before, after} in nats per token, and the numbers of training and held-out demonstrations.
 
     Raises:
         UserError: if all demonstrations are too long.
@@ -77,27 +72,20 @@ def train_policy(
     test = batch_losses.encode(held_out, tokenizer, limit)
     torch.manual_seed(random_state(settings.seed, 0, "sft"))  # of dropout
     lengths = [len(ids) for _, ids in train]
-    with learner.precision():
+    packs = batch_losses.pack(lengths, limit) if settings.packing else []
+
+    def loss_of(rows: Sequence[int]) -> Tensor:
+        return batch_losses.response_loss(model, tokenizer, [train[i] for i in rows])
+
+    def packed_loss_of(rows: Sequence[int]) -> Tensor:
+        return batch_losses.packed_response_loss(model, tokenizer, [[train[i] for i in packs[r]] for r in rows])
+
+    with autocast(learner.device, learner.precision):
         loss = {"before": _test_loss(model, tokenizer, test, settings.batch_size)}
         if settings.packing:
-            packs = batch_losses.pack(lengths, limit)
-            fit(
-                model,
-                settings,
-                "SFT",
-                [sum(lengths[i] for i in pack) for pack in packs],
-                lambda rows: batch_losses.packed_response_loss(
-                    model, tokenizer, [[train[i] for i in packs[r]] for r in rows]
-                ),
-            )
+            fit(model, settings, "SFT", [sum(lengths[i] for i in pack) for pack in packs], packed_loss_of)
         else:
-            fit(
-                model,
-                settings,
-                "SFT",
-                lengths,
-                lambda rows: batch_losses.response_loss(model, tokenizer, [train[i] for i in rows]),
-            )
+            fit(model, settings, "SFT", lengths, loss_of)
         loss["after"] = _test_loss(model, tokenizer, test, settings.batch_size)
     note(f"Loss on {len(test)} held-out demonstrations: {loss['before']:.3f} → {loss['after']:.3f} nats per token.")
     save(model if adapter is None else adapter.merge(), tokenizer, folder)
@@ -107,17 +95,17 @@ def train_policy(
 def train_reward_model(
     learner: Learner, pairs: Sequence[Pair], held_out: Sequence[Pair], settings: FitConfig, folder: Path
 ) -> tuple[float, int, int]:
-    """Train a classifier of one output on preference pairs and save it.
+    """Train a classifier with one output on preference pairs and save it.
 
     Args:
-        learner: model and device.
+        learner: the model and its device.
         pairs: (prompt, chosen, rejected) to learn from.
         held_out: (prompt, chosen, rejected) that the accuracy is measured on.
         settings: steps, batch size and so on.
         folder: where the classifier is saved.
 
     Returns:
-        The accuracy, the number of pairs learned, and of those it was measured on.
+        The held-out accuracy, and the numbers of training and held-out pairs.
 
     Raises:
         UserError: if all pairs are too long.
@@ -129,14 +117,12 @@ def train_reward_model(
     limit = batch_losses.max_tokens(model, settings.max_length)
     train, lengths = _short(pairs[: settings.examples], tokenizer, limit)
     test, _ = _short(held_out, tokenizer, limit)
-    with learner.precision():
-        fit(
-            model,
-            settings,
-            "Reward model",
-            lengths,
-            lambda rows: batch_losses.preference_loss(model, tokenizer, [train[i] for i in rows]),
-        )
+
+    def loss_of(rows: Sequence[int]) -> Tensor:
+        return batch_losses.preference_loss(model, tokenizer, [train[i] for i in rows])
+
+    with autocast(learner.device, learner.precision):
+        fit(model, settings, "Reward model", lengths, loss_of)
         accuracy = _accuracy(model, tokenizer, test, settings.batch_size)
     save(model, tokenizer, folder)
     return accuracy, len(train), len(test)
@@ -146,7 +132,7 @@ def train_reward_model(
 def _test_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[batch_losses.Example], size: int
 ) -> float:
-    """Nats per token of the responses."""
+    """The mean loss of the responses, in nats per token."""
     total, count = 0.0, 0
     for at in range(0, len(examples), size):
         batch = examples[at : at + size]
@@ -158,21 +144,22 @@ def _test_loss(
 
 @torch.no_grad()
 def _accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], size: int) -> float:
-    right = 0
+    """The share of pairs whose chosen response scores higher."""
+    correct = 0
     for at in range(0, len(pairs), size):
         chosen, rejected = batch_losses.pair_scores(model, tokenizer, pairs[at : at + size])
-        right += int((chosen > rejected).sum())
-    return right / len(pairs)
+        correct += int((chosen > rejected).sum())
+    return correct / len(pairs)
 
 
 def _short(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, limit: int) -> tuple[list[Pair], list[int]]:
-    """The pairs whose texts both have at most `limit` tokens, and the tokens of the longer of the two."""
+    """The pairs whose texts both have at most `limit` tokens, and the number of tokens of the longer text of each."""
     counts = [len(ids) for ids in encode_whole(tokenizer, batch_losses.pair_texts(pairs))]
-    longer = [max(both) for both in zip(counts[: len(pairs)], counts[len(pairs) :], strict=True)]
-    kept = [i for i, length in enumerate(longer) if length <= limit]
-    if not kept:
+    lengths = [max(both) for both in zip(counts[: len(pairs)], counts[len(pairs) :], strict=True)]
+    short = [i for i, length in enumerate(lengths) if length <= limit]
+    if not short:
         raise UserError(
-            f"Every preference pair is longer than {limit} tokens (the shortest has {min(longer)}).",
+            f"Every preference pair is longer than {limit} tokens (the shortest has {min(lengths)}).",
             "Set reward_model.max_length, or choose a model with more positions.",
         )
-    return [pairs[i] for i in kept], [longer[i] for i in kept]
+    return [pairs[i] for i in short], [lengths[i] for i in short]

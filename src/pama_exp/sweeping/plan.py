@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pama_exp.assembly.evaluated_run import with_run_settings
 from pama_exp.assembly.setup import resolve
 from pama_exp.config import schema
-from pama_exp.config.naming import VOLATILE, recorded
+from pama_exp.config.naming import recorded
 from pama_exp.errors import UserError, suggest
 from pama_exp.sweeping.jobs import Job, State, labels
 from pama_exp.tracking.folder import run_folder
@@ -70,8 +70,7 @@ class Plan:
             config = self.check(line)
             folder = run_folder(config.output)
             if not config.force:
-                plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
-                RunRecord(folder).refuse_another(recorded(plain), volatile=VOLATILE)
+                RunRecord(folder).refuse_another(recorded(asdict(config)))
         except UserError as error:
             raise UserError(f"Job {number} ({label}): {error.message}", error.hint) from None
         # Jobs of one sweep share a W&B group.

@@ -1,1 +1,1 @@
-"""What is kept and shown of a run: its record on disk, W&B, the console, pictures."""
+"""The record of a run on disk, loggers such as W&B, printing, and pictures."""

@@ -1,4 +1,4 @@
-"""Where metrics go besides the run's own record: W&B, CSV, TensorBoard, trackio, several of them, or none."""
+"""Loggers besides the run's record: W&B, CSV, TensorBoard, trackio. A failing logger does not end the run."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _NEEDED = {"tensorboard": ("tensorboard", "tensorboard"), "trackio": ("trackio",
 
 
 def check(kinds: Sequence[str]) -> None:
-    """Refuse what cannot be written to.
+    """Check that the loggers are known and their packages installed.
 
     Raises:
-        UserError: for an unknown logger, or one whose package is not installed.
+        UserError: for the first that is not.
     """
     for kind in kinds:
         if kind not in KINDS:
             raise UserError(f"logger.kinds={list(kinds)}: there is no logger '{kind}'.", suggest(kind, KINDS))
         module, extra = _NEEDED.get(kind, ("json", ""))
-        if importlib.util.find_spec(module) is None:  # not imported: trackio reads its folder when it is
+        if importlib.util.find_spec(module) is None:  # trackio reads $TRACKIO_DIR when it is imported
             raise UserError(
                 f"logger={kind} needs the package {module}, which is not installed.",
                 f"pip install 'pama-exp[{extra}]', or choose another logger.",
@@ -34,7 +34,7 @@ def check(kinds: Sequence[str]) -> None:
 
 
 class Trackio:
-    """A trackio run: the part of a W&B run's interface that Lightning's logger and this project use."""
+    """A trackio run, with the part of the interface of a W&B run that this project uses."""
 
     def __init__(
         self, project: str, name: str, group: str | None, config: Mapping[str, Any], folder: Path, resume: bool
@@ -55,33 +55,33 @@ class Trackio:
         self._finish = trackio.finish
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """One row."""
+        """Log one row of metrics."""
         self._run.log(dict(values), step=step)
 
     def finish(self) -> None:
-        """Write what is pending."""
+        """Write pending rows and close the run."""
         self._finish()
 
 
-_said: set[str] = set()  # what is known to have gone wrong
+_failed: set[str] = set()  # names of loggers whose failure has been printed
 
 
 def survive(name: str, call: Callable[[], Any]) -> bool:
-    """Whether the call went well; the first time that one of this name does not, a line says so.
+    """Call a logger; returns whether it succeeded. The first exception of a logger is printed in a line.
 
-    The run's own record has it all: nothing else that keeps its metrics may cost it.
+    No exception is raised: the run's record holds the metrics, so a failing logger must not end the run.
     """
     try:
         call()
     except Exception as error:
-        if name not in _said:
+        if name not in _failed:
             note(f"{name}: {first_line(error)}; the run's own record goes on.")
-        _said.add(name)
+        _failed.add(name)
         return False
     return True
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, in a few words and without secrets."""
+    """The first line of an error's message, shortened and without secrets; its type if the message is empty."""
     lines = [line.strip() for line in redact(str(error)).splitlines() if line.strip()]
     return lines[0].rstrip(".")[:160] if lines else type(error).__name__

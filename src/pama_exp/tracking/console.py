@@ -1,4 +1,4 @@
-"""What a person reads: notes, the summary, tables, and errors in two lines."""
+"""Printing: notes, the summary of a result, tables, and errors of two lines."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Progress", "note", "phase", "print_error", "progress", "summary", "t
 
 
 def note(text: str) -> None:
-    """One line."""
+    """Print a line."""
     Console(soft_wrap=True).print(escape(text), highlight=False)
 
 
 def summary(result: Mapping[str, Any]) -> None:
-    """The result of a run: before → after per objective, the share of the true front, the bill, where the record is."""
+    """Print a result: rewards before and after per objective, share of the true front, cost, and the run's folder."""
     console = Console(soft_wrap=True)
     objectives = result.get("objectives") or {}
     if objectives:
@@ -61,29 +61,29 @@ def summary(result: Mapping[str, Any]) -> None:
 
 
 def _kinds(objectives: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """{kind of reward: what it is called}: off the testbed there is one, and where it is mixed not all are learned."""
+    """{kind of reward: its heading}. Without any gold reward there is one kind, called reward."""
     known = [(means["after"] or means["before"] or {}).get("gold") is not None for means in objectives.values()]
     if not any(known):
         return {"proxy": "reward"}
     return {"gold": "gold", "proxy": "learned" if all(known) else "reward"}
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Any table, its numbers to the right."""
-    shown = Table(title=escape(title), title_justify="left")
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str] = ()) -> None:
+    """Print a table. The first column and those in `left` are aligned to the left, numbers to the right."""
+    grid = Table(title=escape(title), title_justify="left")
     for index, column in enumerate(header):
-        shown.add_column(escape(column), justify="left" if index == 0 else "right")
+        grid.add_column(escape(column), justify="left" if index == 0 or column in left else "right")
     for row in rows:
-        shown.add_row(*map(escape, row))
+        grid.add_row(*map(escape, row))
     console = Console()
-    if not console.is_terminal:  # a file has no edge to wrap at
-        console.width = max(console.width, console.measure(shown, options=console.options.update(width=1000)).maximum)
-    console.print(shown)
+    if not console.is_terminal:  # a file needs no wrapping
+        console.width = max(console.width, console.measure(grid, options=console.options.update(width=1000)).maximum)
+    console.print(grid)
 
 
 def print_error(error: UserError) -> None:
-    """Two lines on standard error."""
-    print(f"{error.message}\n{error.hint}", file=sys.stderr)  # noqa: T201
+    """Print the error's two lines on standard error."""
+    print(error, file=sys.stderr)  # noqa: T201
 
 
 def _number(value: float | None) -> str:

@@ -1,9 +1,10 @@
-"""Which folder a run may write to, and which files there are its own: no others are ever deleted.
+"""The folder of a run: whether a run may write to it, and which files belong to the run. No others are deleted.
 
-What a new run replaces goes through these states, each left by one renaming: a kill at any moment loses nothing.
+The files that a new run replaces pass through these subfolders. Each change of state is one renaming, so that a process
+that is killed at any moment loses nothing.
 
-    .replacing   the old files are being moved here, or back: those still beside it are old ones too
-    .replaced    all old files are here; those beside it are the new run's
+    .replacing   old files are being moved here, or back; files outside it are old too
+    .replaced    all old files are here; files outside it belong to the new run
     .discarded   the new run has begun; the old files are being deleted
 """
 
@@ -22,10 +23,10 @@ from pama_exp.errors import UserError
 
 CONFIG = "config.yaml"
 INPUTS = "inputs.json"
-HEADER = "# The configuration of a run of pama-exp\n"  # the first line of config.yaml, by which a run's folder is known
+HEADER = "# The configuration of a run of pama-exp\n"  # the first line of config.yaml, which identifies a run's folder
 LOCK = ".lock"
-# All that runs write at the top of their folder, whatever the stage; folders belong to the run with all they hold.
-OWN = (
+# The names of all files and folders that runs of any stage write. Such a folder belongs to the run with its content.
+RUN_FILES = (
     CONFIG,
     "environment.json",
     INPUTS,
@@ -52,17 +53,17 @@ OWN = (
     "gradients.png",
 )
 _REPLACING, _REPLACED, _DISCARDED = ".replacing", ".replaced", ".discarded"
-_TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, OWN))})\.\d+|\.probe-\d+")
-_UNFINISHED = ("unfinished.tmp", "unfinished.json")  # a checkpoint that is being written, and what is beside it
+_TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, RUN_FILES))})\.\d+|\.probe-\d+")
+_UNFINISHED = ("unfinished.tmp", "unfinished.json")  # a checkpoint that is being written, and the file beside it
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _HINT = "Give output=FOLDER, a folder that is new, empty, or a run's own."
 
 
 def run_folder(output: str) -> Path:
-    """The folder that `output` names, absolute; nothing is made or written.
+    """The absolute path of the folder that `output` names. Nothing is made or written.
 
     Raises:
-        UserError: unless a run may write there: it is missing, empty, or holds a run's own record.
+        UserError: unless a run may write there: the folder is missing, empty, or holds a run.
     """
     if not output.strip():
         raise UserError("output= names no folder.", _HINT)
@@ -81,7 +82,7 @@ def run_folder(output: str) -> Path:
 
 
 def _problem(folder: Path) -> str | None:
-    """Why no run may write to the folder; None where one may."""
+    """Why a run may not write to the folder; None if it may."""
     real = os.path.realpath(folder)
     if folder.is_symlink():
         return f"is a link, to {real}"
@@ -100,13 +101,13 @@ def _problem(folder: Path) -> str | None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether the folder holds the record of a run: a configuration that one wrote, in place or set aside."""
+    """Whether the folder holds a run: its configuration, also if the run is being replaced."""
     places = [folder, *(path for path in (folder / _REPLACED, folder / _REPLACING) if _is_real_folder(path))]
     return any(_is_configuration(place / CONFIG) for place in places)
 
 
 def _is_configuration(path: Path) -> bool:
-    """Known by its first line; one from before there was such a line, by what it holds and what is beside it."""
+    """Whether the file is a run's configuration: by its first line, or in earlier versions by its keys."""
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -123,18 +124,18 @@ def _is_configuration(path: Path) -> bool:
 
 
 def _is_trace(name: str) -> bool:
-    """Whether a run that was killed before it wrote its configuration leaves such a file."""
+    """Whether a run leaves a file of this name if it is killed before it writes its configuration."""
     return name == LOCK or _TEMPORARY.fullmatch(name) is not None
 
 
-# ---- what is replaced ---------------------------------------------------------------------------------------------
-# All that follows is for the process that holds the folder's lock.
+# ---- replacing a run ----------------------------------------------------------------------------------------------
+# Only the process that holds the folder's lock may call the following functions.
 
 
 def set_aside(folder: Path) -> None:
-    """Move the run's own files out of the way of a new run."""
+    """Move the run's files to .replaced, so that a new run can begin."""
     settle(folder)
-    if not own(folder):
+    if not run_files(folder):
         return
     (folder / _REPLACING).mkdir(exist_ok=True)
     _move(folder, folder / _REPLACING)
@@ -142,21 +143,21 @@ def set_aside(folder: Path) -> None:
 
 
 def settle(folder: Path) -> bool:
-    """Finish what a process, this one or one that was killed, left half done; delete temporary files.
+    """Finish a replacement that this process or a killed one has begun, and delete temporary files.
 
-    Files set aside are deleted if the new run has begun: it has a checkpoint to go on from, or its result. Otherwise
-    there is nothing in it to lose, and they are put back in its place.
+    If the new run has a checkpoint or a result, the old files are deleted. Otherwise they replace those of the new run.
 
     Returns:
-        Whether a run was put back.
+        Whether the old run was put back.
     """
     _remove(folder / _DISCARDED)
     replaced, replacing = folder / _REPLACED, folder / _REPLACING
-    if _is_real_folder(replaced) and _has_begun(folder):
+    has_begun = (folder / "result.json").exists() or has_checkpoint(folder)
+    if _is_real_folder(replaced) and has_begun:
         replaced.rename(folder / _DISCARDED)
         _remove(folder / _DISCARDED)
     elif _is_real_folder(replaced):
-        for path in own(folder):
+        for path in run_files(folder):
             _remove(path)
         replaced.rename(replacing)
     is_put_back = _is_real_folder(replacing)
@@ -168,20 +169,20 @@ def settle(folder: Path) -> bool:
     return is_put_back
 
 
-def own(folder: Path) -> list[Path]:
-    """The run's own files and folders, those that are there."""
-    return [folder / name for name in OWN if os.path.lexists(folder / name)]
+def run_files(folder: Path) -> list[Path]:
+    """The files and folders of the run that exist."""
+    return [folder / name for name in RUN_FILES if os.path.lexists(folder / name)]
 
 
 def refuse_links(folder: Path) -> None:
-    """Nothing that a run writes in its folder is a link: it would write to whatever the link points to.
+    """Check that no file of the run is a link: the run would write to the link's target.
 
-    W&B, which keeps links to its own newest files, sees to itself.
+    W&B's folder is left out, because W&B itself makes links there.
 
     Raises:
-        UserError: for the first that is one.
+        UserError: for the first link.
     """
-    for path in own(folder):
+    for path in run_files(folder):
         inner = path.rglob("*") if _is_real_folder(path) and path.name != "wandb" else ()
         linked = next((each for each in (path, *inner) if each.is_symlink()), None)
         if linked is not None:
@@ -192,13 +193,13 @@ def refuse_links(folder: Path) -> None:
 
 
 def refuse_folders(folder: Path) -> None:
-    """No folder stands where a run keeps a file.
+    """Check that no folder has the name of a file of the run.
 
     Raises:
-        UserError: for the first that does.
+        UserError: for the first that has.
     """
-    kept = [path for path in own(folder) if path.suffix]
-    for path in [*kept, *sorted((folder / "checkpoints").glob("*.*"))]:
+    paths = [path for path in run_files(folder) if path.suffix]
+    for path in [*paths, *sorted((folder / "checkpoints").glob("*.*"))]:
         if _is_real_folder(path):
             raise UserError(
                 f"{path} is a folder, where this run keeps a file.", "Remove it, or give another output=FOLDER."
@@ -206,23 +207,19 @@ def refuse_folders(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Delete the run's own files; the configuration, by which a run is known, goes last."""
-    for path in sorted(own(folder), key=lambda path: path.name == CONFIG):
+    """Delete the run's files, its configuration last, so that the folder is a run's until then."""
+    for path in sorted(run_files(folder), key=lambda path: path.name == CONFIG):
         _remove(path)
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run could go on from one."""
+    """Whether the folder has a checkpoint."""
     return any((folder / "checkpoints").glob("step-*.ckpt"))
 
 
-def _has_begun(folder: Path) -> bool:
-    return (folder / "result.json").exists() or has_checkpoint(folder)
-
-
 def _move(source: Path, target: Path) -> None:
-    """Rename the run's own files and folders, links as such; the configuration, by which a run is known, goes last."""
-    for path in sorted(own(source), key=lambda path: path.name == CONFIG):
+    """Move the run's files and folders, its configuration last. A link is moved, not its target."""
+    for path in sorted(run_files(source), key=lambda path: path.name == CONFIG):
         path.rename(target / path.name)
 
 
@@ -231,7 +228,7 @@ def _is_real_folder(path: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """A file, a link (never what it points to), or a folder with all it holds; nothing where there is none."""
+    """Delete a file, a link (not its target) or a folder with its content, if it exists."""
     if _is_real_folder(path):
         shutil.rmtree(path)
     else:
@@ -239,7 +236,7 @@ def _remove(path: Path) -> None:
 
 
 def _temporary(folder: Path) -> Iterator[Path]:
-    """Files that processes left which were killed while they wrote."""
+    """The temporary files of processes that were killed while writing."""
     yield from [folder / name for name in os.listdir(folder) if name != LOCK and _is_trace(name)]
     if not (folder / "checkpoints").is_symlink():
         yield from [folder / "checkpoints" / name for name in _UNFINISHED]

@@ -1,4 +1,4 @@
-"""The data files that a run reads, by their SHA-256: it goes on with the same data, or it is another run."""
+"""The hashes of the data files that a run reads, so that a run is not continued with other data."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pama_exp.tracking.record import RunRecord
 
 
 def refuse_changed(record: RunRecord, files: Mapping[str, str]) -> None:
-    """Nothing is gone on with, or called finished, whose data files now hold something else.
+    """Check that the data files of a finished or resumed run have not changed. A run without inputs.json passes.
 
     Args:
-        record: of the run; one from before this file was written is taken as it is.
-        files: {path: SHA-256} of what the configuration reads now.
+        record: of the run.
+        files: {path: SHA-256} of the data files now.
 
     Raises:
         UserError: naming a file that has changed.
@@ -25,7 +25,7 @@ def refuse_changed(record: RunRecord, files: Mapping[str, str]) -> None:
     if not path.exists() or not (record.is_complete or folders.has_checkpoint(record.folder)):
         return
     before = reading.read_json(path, reading.check_mapping)
-    if sorted(before.values()) == sorted(files.values()):  # wherever they lie now
+    if sorted(before.values()) == sorted(files.values()):  # the paths may differ
         return
     changed = [name for name, digest in files.items() if digest not in before.values()]
     raise UserError(
@@ -35,6 +35,6 @@ def refuse_changed(record: RunRecord, files: Mapping[str, str]) -> None:
 
 
 def keep(record: RunRecord, files: Mapping[str, str]) -> None:
-    """Write inputs.json; nothing where no file is read."""
+    """Write inputs.json if the run reads data files."""
     if files:
         (record.folder / folders.INPUTS).write_text(json.dumps(dict(files), indent=2) + "\n")

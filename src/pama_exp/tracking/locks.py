@@ -1,4 +1,4 @@
-"""Locks between processes: files that the system frees however their holder ends."""
+"""Locks between processes: files whose lock the system frees when the process ends."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_GLANCE = 1.0  # seconds in which somebody who only looks whether the lock is held has let go of it
+_SHORT_WAIT = 1.0  # seconds; `is_held` of another process holds the lock for less
 
 
 @contextmanager
 def held(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock. If another process has it, call `on_wait`, which may raise, and wait for it.
+    """Hold the lock. If another process holds it, call `on_wait`, which may raise, and then wait.
 
     Raises:
         OSError: if the lock's file cannot be written.
     """
     lock = FileLock(path, poll_interval=0.1)
     try:
-        lock.acquire(timeout=_GLANCE)
+        lock.acquire(timeout=_SHORT_WAIT)
     except Timeout:
         on_wait()
         lock.acquire()
@@ -33,9 +33,9 @@ def held(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock; False where there is no such file.
+    """Whether a process holds the lock; False if there is no such file.
 
-    The file is opened for reading alone: whoever reads somebody else's runs need not be able to write there.
+    The file is opened for reading only, so that no permission to write is needed. `filelock` cannot do this.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""Offline W&B runs on disk, found and uploaded."""
+"""Offline W&B runs on disk: listed and uploaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ _NAME = re.compile(r"offline-run-(\d{8})_(\d{6})-([\w.-]+)")
 
 @dataclass(frozen=True)
 class OfflineRun:
-    """One start of a run, as W&B wrote it: a resumed run has several with the same id."""
+    """An offline run in W&B's format. A run that was resumed has several, with the same id.
+
+    Attributes:
+        name: the name of the run's folder.
+        run_id: W&B's id.
+        written: day and time of its start.
+        log: W&B's file.
+    """
 
     name: str
     run_id: str
@@ -25,7 +32,7 @@ class OfflineRun:
 
     @property
     def is_uploaded(self) -> bool:
-        """Whether `wandb sync` has left its mark beside the log."""
+        """Whether `wandb sync` has written its marker file."""
         return self.log.with_name(self.log.name + ".synced").exists()
 
 
@@ -37,24 +44,24 @@ def offline_runs(root: Path) -> list[OfflineRun]:
     """
     if not root.is_dir():
         raise UserError(f"The folder {root} does not exist.", "Name the folder that holds the runs.")
-    found = []
+    runs = []
     for log in root.rglob("wandb/offline-run-*/*.wandb"):
-        named = _NAME.fullmatch(log.parent.name)
-        if named is None or not log.is_file():
-            continue  # nothing that W&B wrote
-        day, clock, run_id = named.groups()
+        match = _NAME.fullmatch(log.parent.name)
+        if match is None or not log.is_file():
+            continue  # not written by W&B
+        day, clock, run_id = match.groups()
         written = f"{day[:4]}-{day[4:6]}-{day[6:]} {clock[:2]}:{clock[2:4]}"
-        found.append(OfflineRun(shown(log.parents[2].name), run_id, written, log))
-    if not found:
+        runs.append(OfflineRun(shown(log.parents[2].name), run_id, written, log))
+    if not runs:
         raise UserError(f"No offline W&B run in {root}.", "Runs write one with logger=wandb and no verified key.")
-    return sorted(found, key=lambda run: (run.written, run.name))
+    return sorted(runs, key=lambda run: (run.written, run.name))
 
 
 def upload(run: OfflineRun) -> None:
-    """`wandb sync` of one run.
+    """Upload a run by `wandb sync`.
 
     Raises:
-        UserError: if it fails, with W&B's last line.
+        UserError: if it fails, with the last line of its output.
     """
     command = [sys.executable, "-m", "wandb", "sync", str(run.log.parent)]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)

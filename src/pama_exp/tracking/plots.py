@@ -1,4 +1,4 @@
-"""Pictures of a run: its operating point against the front, and its training curves."""
+"""Pictures of a run: its operating points with the true front, and its training curves."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-# Okabe and Ito's palette, told apart by colour-blind readers too.
+from pama_exp.config.naming import shortened
+
+# The palette of Okabe and Ito, whose colours colour-blind readers can distinguish.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_LONGEST = 60  # characters of a text in a picture; longer ones would push the axes out of it
+_LONGEST = 60  # characters of a text; a longer one would leave no room for the axes
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture whose texts are shown as they are written: a `$` is no mathematics, what has no glyph a box."""
+    """Write a picture at 150 dots per inch. A `$` in a text starts no mathematics; a missing glyph becomes a box."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        text.set_text(drawn(text.get_text()))
+        text.set_text(short_text(text.get_text()))
         text.set_parse_math(False)
     with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(path, dpi=150)
 
 
-def drawn(text: str) -> str:
-    """Text as a picture can show it: printable, and of a length that leaves room for the rest."""
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= _LONGEST else printable[: _LONGEST - 1] + "…"
+def short_text(text: str) -> str:
+    """The text of at most 60 characters, with a question mark for each unprintable one."""
+    return shortened(text, _LONGEST)
 
 
 def front_plot(
@@ -42,11 +43,18 @@ def front_plot(
     after: Sequence[float],
     names: Sequence[str],
     title: str,
-    asked: Sequence[Sequence[float]] = (),
+    conditioned: Sequence[Sequence[float]] = (),
 ) -> None:
-    """Two objectives: the true front, what it dominates, and the way from the SFT policy to the aligned one.
+    """Draw mean rewards of two objectives: the true front, what it dominates, the SFT policy and the aligned policy.
 
-    `asked` are a conditioned policy's points, in the order of its preferences.
+    Args:
+        path: of the picture.
+        front: points (M, 2) of the true front; None if it is not known.
+        before: rewards of the SFT policy.
+        after: rewards of the aligned policy.
+        names: of the two objectives.
+        title: of the picture.
+        conditioned: the points of a conditioned policy, in the order of its preferences.
     """
     figure = Figure(figsize=(6.4, 5), layout="constrained")
     axes = figure.subplots()
@@ -61,12 +69,12 @@ def front_plot(
         (before[0], before[1]),
         arrowprops={"arrowstyle": "->", "color": "0.4", "lw": 1.5, "shrinkA": 6, "shrinkB": 6},
     )
-    if asked:
-        axes.plot(*np.array(asked).T, "s-", ms=5, lw=1, color=_COLORS[1], alpha=0.6, label="by preference")
+    if conditioned:
+        axes.plot(*np.array(conditioned).T, "s-", ms=5, lw=1, color=_COLORS[1], alpha=0.6, label="by preference")
     axes.plot(*before, "o", ms=9, color="0.45", label="SFT policy")
     axes.plot(*after, "D", ms=9, color=_COLORS[1], label="aligned policy")
-    shown = [*before, *after, *(value for point in asked for value in point)]
-    high, low = max(1.0, *shown) * 1.03, min(0.0, *shown)
+    values = [*before, *after, *(value for point in conditioned for value in point)]
+    high, low = max(1.0, *values) * 1.03, min(0.0, *values)
     axes.set(xlabel=names[0], ylabel=names[1], xlim=(low, high), ylim=(low, high))
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.25)
@@ -75,7 +83,13 @@ def front_plot(
 
 
 def curves_plot(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """Rewards on training prompts, those on held-out ones (gold where there are any), and the KL, over steps."""
+    """Draw over steps: training rewards, rewards on held-out prompts (gold if known), and the KL in nats.
+
+    Args:
+        path: of the picture.
+        rows: of metrics.jsonl.
+        names: of the objectives.
+    """
     has_gold = any(row.get(f"eval/gold/{name}/mean") is not None for row in rows for name in names)
     held_out = "gold" if has_gold else "proxy"
     figure = Figure(figsize=(9, 3.4), layout="constrained")

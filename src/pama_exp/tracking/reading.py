@@ -1,6 +1,6 @@
-"""What is read of a run's folder is data, whoever wrote it: plain values of the kinds that readers rely on.
+"""Reading the files of a run's folder as plain data, and checking that they hold what later code relies on.
 
-Nothing is interpolated, built or waited for, and whatever is not as it should be is an error of two lines.
+No value is interpolated or built, and no read blocks. A file that is not as expected is an error of two lines.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pama_exp.errors import UserError
 from pama_exp.safety.secrets import redacted
 from pama_exp.storage import files
 
-Check = Callable[[Any, str], None]  # (value, where) → ValueError with the reason
+Check = Callable[[Any, str], None]  # (value, its place in the file); raises ValueError with the reason
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, ten times as quick, where it is there
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader, if installed, is ten times faster
 _LARGEST = 2**26  # bytes of a document
-_MOST_VALUES = 200_000  # of a document: aliases in yaml make many of few
-_DEEPEST = 50
+_MOST_VALUES = 200_000  # of a document; a short yaml with aliases may hold more
+_DEEPEST = 50  # levels of nesting
 _LARGEST_FLOAT = sys.float_info.max
 _HIGHEST = 3.5e38  # what a float32 can hold
 _BILL = ("prompts", "tokens", "reward_calls", "forwards", "backwards", "seconds", "peak_memory_bytes")
@@ -34,21 +34,21 @@ def read_json(path: Path, check: Check) -> dict[str, Any]:
     """A mapping from a file of JSON.
 
     Raises:
-        UserError: if it is missing, damaged, or not what `check` asks for.
+        UserError: if the file is missing or damaged, or `check` raises.
     """
     return _read(path, json.loads, check)
 
 
 def read_yaml(path: Path, check: Check) -> dict[str, Any]:
-    """Likewise of yaml, without tags of any language, without interpolation, and without secrets."""
+    """A mapping from a file of yaml, with secrets hidden. Tags are refused. Errors as `read_json`."""
     return dict(redacted(_read(path, lambda text: yaml.load(text, Loader=_LOADER), check)))
 
 
 def checked(path: Path, content: dict[str, Any], check: Check) -> dict[str, Any]:
-    """What was read from `path`, if it is what `check` asks for.
+    """The content that was read from `path`, checked.
 
     Raises:
-        UserError: if not.
+        UserError: if `check` raises.
     """
     try:
         check(content, "it")
@@ -58,7 +58,7 @@ def checked(path: Path, content: dict[str, Any], check: Check) -> dict[str, Any]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows of a table; none where there is no table. Half a line at the end is what a killed process leaves.
+    """The complete rows of a table; empty if there is no file. A killed process may leave a partial last line.
 
     Raises:
         UserError: for the first line that is no row.
@@ -84,35 +84,35 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def check_mapping(value: Any, where: str) -> None:
-    """Any mapping."""
+    """Check that the value is a mapping."""
     _mapping()(value, where)
 
 
 def check_status(value: Any, where: str) -> None:
-    """status.json."""
+    """Check the content of status.json."""
     _mapping(state=_text)(value, where)
     _mapping(step=_count, detail=_text, time=_number, optional=True)(value, where)
 
 
 def check_sweep(value: Any, where: str) -> None:
-    """sweep.json."""
+    """Check the content of sweep.json."""
     _mapping(jobs=_list(_mapping(number=_whole)))(value, where)
 
 
 def check_front(value: Any, where: str) -> None:
-    """front.json."""
+    """Check the content of front.json."""
     _mapping(trials=_list(_mapping(trial=_whole, folder=_maybe(_text))))(value, where)
 
 
 def check_environment(value: Any, where: str) -> None:
-    """environment.json."""
+    """Check the content of environment.json."""
     _mapping(command=_list(_text))(value, where)
     git = _maybe(_mapping(commit=_text, dirty=_any_of(bool)))
     _mapping(git=git, packages=_every(_maybe(_text)), optional=True)(value, where)
 
 
 def check_config(value: Any, where: str) -> None:
-    """config.yaml, as far as readers rely on it."""
+    """Check the parts of config.yaml that are read back."""
     scorers = _every(_maybe(_mapping(program=_text, optional=True)))
     objective = _mapping(weight=_number, direction=_text, description=_text, scorers=scorers, optional=True)
     _mapping(objectives=_every(objective), solver=_mapping(), seed=_whole)(value, where)
@@ -126,13 +126,13 @@ def check_config(value: Any, where: str) -> None:
     )(value, where)
     weights = _maybe(_list(_number))
     _mapping(name=_text, _target_=_text, weights=weights, optional=True)(value["solver"], "solver")
-    given = value["solver"].get("weights")
-    if given is not None and len(given) != len(value["objectives"]):
-        raise ValueError(f"solver.weights has {len(given)} values for {len(value['objectives'])} objectives")
+    listed, objectives = value["solver"].get("weights"), value["objectives"]
+    if listed is not None and len(listed) != len(objectives):
+        raise ValueError(f"solver.weights has {len(listed)} values for {len(objectives)} objectives")
 
 
 def check_result(value: Any, where: str) -> None:
-    """result.json of any stage, as far as readers rely on it."""
+    """Check the parts of any stage's result.json that are read back."""
     _mapping(
         status=_text,
         seed=_whole,
@@ -150,10 +150,10 @@ def check_result(value: Any, where: str) -> None:
 
 
 def check_point(result: Mapping[str, Any], names: Sequence[str]) -> None:
-    """The result of a run that ends at an operating point says where it stands in every objective.
+    """Check that a result with an operating point has values for every objective.
 
     Raises:
-        ValueError: with the reason.
+        ValueError: naming the first that is missing.
     """
     for name in names:
         if (result.get("objectives") or {}).get(name, {}).get("after") is None:
@@ -181,7 +181,7 @@ def _damaged(path: Path, reason: str) -> UserError:
 
 
 def _reason(error: Exception) -> str:
-    """One short line."""
+    """The reason in a short line."""
     if isinstance(error, json.JSONDecodeError):
         return f"it cannot be read, being no JSON from line {error.lineno} on"
     if isinstance(error, yaml.YAMLError):
@@ -195,7 +195,7 @@ def _reason(error: Exception) -> str:
 
 
 def _plain(content: Any) -> None:
-    """Text, numbers, booleans and nulls, in mappings and lists; neither too many nor too deep."""
+    """Check that the content is plain: text, numbers, booleans, nulls, mappings and lists, not too many or too deep."""
     left = _MOST_VALUES
     level = [content]
     for _ in range(_DEEPEST):
@@ -231,7 +231,7 @@ def _scalar(value: Any) -> None:
 
 
 def _row(row: Any) -> None:
-    """Of a table: numbers, null where one was not finite; of a generation also texts."""
+    """Check a row of a table: numbers, null for one that was not finite, and the texts of a generation."""
     if not isinstance(row, dict):
         raise ValueError("it is no mapping")
     _count(row.get("step"), "step")
@@ -246,7 +246,7 @@ def _row(row: Any) -> None:
 
 
 def _mapping(optional: bool = False, **checks: Check) -> Check:
-    """A mapping with these keys, or with those of them that it has; others are not looked at."""
+    """A check of a mapping's values at these keys; with `optional`, keys may be missing. Other keys are not checked."""
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, Mapping):
@@ -262,7 +262,7 @@ def _mapping(optional: bool = False, **checks: Check) -> Check:
 
 
 def _every(inner: Check) -> Check:
-    """A mapping with text for keys and these values."""
+    """A check of a mapping whose keys are texts and whose values pass `inner`."""
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, Mapping):
@@ -305,7 +305,7 @@ _text = _any_of(str)
 
 def _number(value: Any, where: str) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not abs(value) <= _HIGHEST:  # not of NaN either
+    if not is_number or not abs(value) <= _HIGHEST:  # also false for NaN
         raise ValueError(f"{where} is {str(value)[:40]!r}, not a finite number")
 
 
@@ -327,5 +327,5 @@ def _bill(value: Any, where: str) -> None:
 
 
 def _means(value: Any, where: str) -> None:
-    """Mean rewards: gold where it is defined, and the proxy's."""
+    """Check mean rewards: the gold one may be null."""
     _mapping(gold=_maybe(_number), proxy=_number)(value, where)

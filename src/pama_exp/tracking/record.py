@@ -1,4 +1,4 @@
-"""A run's folder: everything a later reader needs, whatever happens to the process that writes it."""
+"""The record of a run: the files in its folder, which can be read however the process that writes them ends."""
 
 from __future__ import annotations
 
@@ -7,42 +7,32 @@ import hashlib
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
+from pama_exp.config.naming import identity
 from pama_exp.errors import UserError
-from pama_exp.parallel.products import library
 from pama_exp.safety.secrets import redact, redacted
 from pama_exp.storage.csv_table import write_records
+from pama_exp.storage.files import replace_text
 from pama_exp.tracking import checkpoints, locks, reading, sums
 from pama_exp.tracking import folder as folders
-
-_PACKAGES = (
-    "pama-exp",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "lightning",
-    "hydra-core",
-    "omegaconf",
-    "numpy",
-    "torchjd",
-    "wandb",
-)
+from pama_exp.tracking.console import note
+from pama_exp.tracking.environment import environment
 
 
 class RunRecord:
-    """The files of one run; `result.json` is written last, so that its presence means the run is complete."""
+    """The files of one run. A run is complete if it has result.json, which is written last.
+
+    Args:
+        folder: of the run.
+        checkpoints: the folder of the checkpoints; None for the one in the run's folder.
+    """
 
     def __init__(self, folder: Path, checkpoints: Path | None = None) -> None:
         self.folder = folder
@@ -50,19 +40,15 @@ class RunRecord:
 
     @classmethod
     def open(cls, folder: Path, checkpoints: Path | None = None) -> RunRecord:
-        """The record in this folder, which is made if it is missing.
-
-        Args:
-            folder: of the record.
-            checkpoints: read and written there; None for the record's own.
+        """The record in a folder, which is made if it is missing. The arguments are those of the class.
 
         Raises:
-            UserError: if the folder cannot be written, or holds something else than a run.
+            UserError: if the folder cannot be written, or holds other files than a run's.
         """
         return cls(folders.run_folder(str(folder)), checkpoints).make()
 
     def make(self) -> RunRecord:
-        """Make the folder if it is missing; returns the record.
+        """Make the folder if it is missing; returns this record.
 
         Raises:
             UserError: if it cannot be written.
@@ -77,12 +63,12 @@ class RunRecord:
 
     @property
     def run_id(self) -> str:
-        """The same for every process that goes on with this run."""
+        """A hash of the folder's path, so the same when the run resumes."""
         return hashlib.sha256(str(self.folder.absolute()).encode()).hexdigest()[:12]
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while the run is worked on; freed by the system when the process ends, however it ends.
+        """Hold the run's lock. The system frees it when the process ends.
 
         Raises:
             UserError: if another process holds it, or its file cannot be written.
@@ -101,25 +87,24 @@ class RunRecord:
             yield
 
     def is_locked(self) -> bool:
-        """Whether a process is working on this run now."""
+        """Whether a process holds the run's lock."""
         return locks.is_held(self.folder / folders.LOCK)
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"The run folder {self.folder} cannot be written ({error.strerror}).", "Set output=FOLDER.")
 
-    # ---- what ran -------------------------------------------------------------------------------------------------
+    # ---- configuration and environment ----------------------------------------------------------------------------
 
-    def refuse_another(self, resolved: Mapping[str, Any], volatile: Sequence[str] = ()) -> None:
-        """Go on only if the folder holds no run, or the one of this configuration.
+    def refuse_another(self, config: Mapping[str, Any]) -> None:
+        """Check that the folder holds no run of another configuration. The keys in `VOLATILE` may differ.
 
         Args:
-            resolved: plain nested values.
-            volatile: top-level keys in which two configurations may differ and still be the same run.
+            config: plain nested values.
 
         Raises:
             UserError: naming the keys that differ.
         """
-        differing = self._differing(resolved, volatile)
+        differing = self._differing(config)
         if differing:
             more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
             raise UserError(
@@ -127,73 +112,55 @@ class RunRecord:
                 "Choose another output=FOLDER, or give force=true to run in this one afresh.",
             )
 
-    def take_over(self, resolved: Mapping[str, Any], volatile: Sequence[str] = ()) -> None:
-        """Delete a run of another configuration that ended before its first step, as one that its engine refused.
+    def take_over(self, config: Mapping[str, Any]) -> None:
+        """Delete a run of another configuration that ended before its first step.
 
-        It has nothing to lose: no result, model or checkpoint, and no row of a step. A damaged table may hold some.
+        Such a run has no result, model or checkpoint, and no row after step 0. A run with a damaged table stays.
         """
-        made = ("result.json", "policy", "reward_model")
-        if folders.has_checkpoint(self.folder) or any((self.folder / name).exists() for name in made):
+        results = ("result.json", "policy", "reward_model")
+        if folders.has_checkpoint(self.folder) or any((self.folder / name).exists() for name in results):
             return
         with suppress(UserError):
-            if self._differing(resolved, volatile) and all(row["step"] == 0 for row in self.read_metrics()):
+            if self._differing(config) and all(row["step"] == 0 for row in self.read_metrics()):
                 folders.clear(self.folder)
 
-    def _differing(self, resolved: Mapping[str, Any], volatile: Sequence[str]) -> list[str]:
-        """The keys in which the folder's configuration is another; none where there is none."""
+    def _differing(self, config: Mapping[str, Any]) -> list[str]:
+        """The keys that differ from those of the folder's configuration; empty if it has none."""
         if not (self.folder / folders.CONFIG).exists():
             return []
-        return _differences(_without(self.read_config(), volatile), _without(redacted(resolved), volatile))
+        return _differences(identity(self.read_config()), identity(redacted(config)))
 
-    def write_config(self, resolved: Mapping[str, Any], volatile: Sequence[str] = ()) -> None:
-        """config.yaml; a folder that holds another run's is refused, as `refuse_another` does."""
-        resolved = redacted(resolved)
-        self.refuse_another(resolved, volatile)
-        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True, width=120)
-        _write_atomically(self.folder / folders.CONFIG, folders.HEADER + text)
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write config.yaml, without secrets. Raises as `refuse_another`."""
+        self.refuse_another(config)
+        text = yaml.safe_dump(redacted(config), sort_keys=False, allow_unicode=True, width=120)
+        replace_text(self.folder / folders.CONFIG, folders.HEADER + text)
 
     def read_config(self) -> dict[str, Any]:
-        """What `write_config` wrote.
+        """The content of config.yaml.
 
         Raises:
-            UserError: if it is damaged.
+            UserError: if it is missing or damaged.
         """
-        return reading.read_yaml(self.folder / "config.yaml", reading.check_mapping)
+        return reading.read_yaml(self.folder / folders.CONFIG, reading.check_mapping)
 
     def write_environment(self, command: Sequence[str]) -> None:
-        """environment.json: versions, hardware, and the source's commit."""
-        _write_json(
-            self.folder / "environment.json",
-            {
-                "command": [redact(word) for word in command],
-                "packages": {name: _version(name) for name in _PACKAGES},
-                "python": sys.version.split()[0],
-                "platform": platform.platform(),
-                "processor": {
-                    "model": _processor(),
-                    "cores": os.cpu_count(),
-                    "threads": torch.get_num_threads(),
-                    "products": library(),
-                },
-                "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-                "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-                "git": _git(),
-            },
-        )
+        """Write environment.json: the command, versions, hardware, and the commit of the source."""
+        _write_json(self.folder / "environment.json", environment(command))
 
-    # ---- what happened --------------------------------------------------------------------------------------------
+    # ---- metrics and generations ----------------------------------------------------------------------------------
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """One row of metrics.jsonl; a value that is not finite becomes null."""
+        """Append a row to metrics.jsonl. A value that is not finite becomes null."""
         row = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
         self._append("metrics.jsonl", [{"step": step, **row}])
 
     def log_generations(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows of generations.jsonl."""
+        """Append rows to generations.jsonl."""
         self._append("generations.jsonl", [{"step": step, **row} for row in rows])
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Every whole row, in order.
+        """The complete rows of metrics.jsonl, in order.
 
         Raises:
             UserError: if the table is damaged.
@@ -201,17 +168,21 @@ class RunRecord:
         return reading.read_rows(self.folder / "metrics.jsonl")
 
     def read_generations(self) -> list[dict[str, Any]]:
-        """Likewise."""
+        """The complete rows of generations.jsonl, in order.
+
+        Raises:
+            UserError: if the table is damaged.
+        """
         return reading.read_rows(self.folder / "generations.jsonl")
 
     def truncate(self, step: int, known: Mapping[str, int] | None = None) -> None:
-        """Keep the rows up to `step`: what a checkpoint at that step knows of. Nothing is kept where there is none.
+        """Cut both tables back to their content at a checkpoint; to nothing at step 0.
 
-        Rows of a split are those of the policy at its end, which are written after the last checkpoint, and again.
+        Rows with a split are of the final evaluation. They are removed, because it is repeated.
 
         Args:
             step: of the checkpoint.
-            known: {table: bytes} where the checkpoint says exactly how much it knows of.
+            known: {table: bytes} at the checkpoint; None for a checkpoint of an earlier version.
         """
         for name in checkpoints.TABLES:
             path = self.folder / name
@@ -221,29 +192,48 @@ class RunRecord:
                 os.truncate(path, min(known[name], path.stat().st_size))
                 continue
             rows = reading.read_rows(path) if step > 0 else []
-            kept = [row for row in rows if row["step"] <= step and "split" not in row]
-            _write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+            remaining = [row for row in rows if row["step"] <= step and "split" not in row]
+            replace_text(path, "".join(json.dumps(row) + "\n" for row in remaining))
+
+    def resume(self, steps: int) -> checkpoints.Checkpoint | None:
+        """The newest good checkpoint, to which the tables are cut back; None if training starts from the beginning.
+
+        A line says where a run of `steps` steps resumes, and which damaged checkpoints are passed over.
+
+        Raises:
+            UserError: if no checkpoint is good, but one knows rows that the tables lack.
+        """
+        checkpoint, passed_over = checkpoints.newest(self.checkpoints)
+        step = checkpoint.step if checkpoint is not None else 0
+        self.truncate(step, checkpoint.tables if checkpoint is not None else None)
+        self.write_status("running", step)
+        why = f" ({'; '.join(passed_over)})" if passed_over else ""
+        if checkpoint is not None:
+            note(f"Resuming from step {step} of {steps}{why}.")
+        elif passed_over:
+            note(f"Starting from the beginning{why}.")
+        return checkpoint
 
     def last_step(self) -> int:
-        """The step of the newest metrics row; 0 where there is none, or none can be read."""
+        """The step of the newest row of metrics.jsonl; 0 if there is none, or the table is damaged."""
         try:
             return max((row["step"] for row in self.read_metrics()), default=0)
-        except UserError:  # whoever goes on with the run says so
+        except UserError:
             return 0
 
     def metrics_table(self, path: Path) -> None:
-        """All metrics as one CSV file with the union of their columns."""
+        """Write all metrics as a CSV file with the union of their columns."""
         write_records(path, self.read_metrics())
 
-    # ---- how it stands --------------------------------------------------------------------------------------------
+    # ---- status and result ----------------------------------------------------------------------------------------
 
     def write_status(self, state: str, step: int, detail: str = "") -> None:
-        """status.json: running, interrupted, failed or complete."""
-        shown = {"state": state, "step": step, "detail": redact(detail), "time": time.time()}
-        _write_json(self.folder / "status.json", shown)
+        """Write status.json. The state is running, interrupted, failed or complete."""
+        status = {"state": state, "step": step, "detail": redact(detail), "time": time.time()}
+        _write_json(self.folder / "status.json", status)
 
     def note_failure(self, state: str, detail: str) -> None:
-        """The same of a run that is failing; on a full disk over the old one, which takes no room, or not at all."""
+        """Write status.json of a failing run. On a full disk the old file is overwritten, if there is one."""
         with suppress(OSError, ValueError):
             step = 0
             with suppress(OSError, ValueError, KeyError, TypeError):
@@ -252,49 +242,47 @@ class RunRecord:
                 self.write_status(state, step, detail)
             except OSError:
                 content = {"state": state, "step": step, "detail": detail[:200], "time": time.time()}
-                own = os.open(self.folder / "status.json", os.O_RDWR | os.O_NOFOLLOW)
-                with open(own, "r+", encoding="utf-8") as file:
+                descriptor = os.open(self.folder / "status.json", os.O_RDWR | os.O_NOFOLLOW)
+                with open(descriptor, "r+", encoding="utf-8") as file:
                     file.write(json.dumps(content) + "\n")
                     file.truncate()
 
     def read_status(self) -> dict[str, Any]:
-        """What `write_status` wrote; its state as the result and the lock have it, wherever a kill came.
+        """The content of status.json. The state of a killed run is corrected by its lock and its result.
 
-        So it is complete with a result alone, running with a process alone, and dead where neither is there.
+        So a run is not complete without a result, and not running without a process; without both it is dead.
 
         Raises:
             UserError: if it is missing or damaged.
         """
-        written = dict(redacted(reading.read_json(self.folder / "status.json", reading.check_status)))
-        if written.get("state") not in ("running", "complete"):
-            return written
-        if written["state"] == "running" and self.is_locked():
-            return written
-        return written | {"state": "complete" if self.is_complete else "running" if self.is_locked() else "dead"}
+        status = dict(redacted(reading.read_json(self.folder / "status.json", reading.check_status)))
+        if status.get("state") not in ("running", "complete"):
+            return status
+        if status["state"] == "running" and self.is_locked():
+            return status
+        return status | {"state": "complete" if self.is_complete else "running" if self.is_locked() else "dead"}
 
     def mend_status(self) -> None:
-        """Have status.json say complete where there is a result, and a kill came before it could."""
-        try:
-            is_said = reading.read_json(self.folder / "status.json", reading.check_status)["state"] == "complete"
-        except UserError:
-            is_said = False
-        if not is_said:
-            self.write_status("complete", self.last_step())
+        """Write that a run with a result is complete, if the process was killed before it wrote it."""
+        with suppress(UserError):
+            if reading.read_json(self.folder / "status.json", reading.check_status)["state"] == "complete":
+                return
+        self.write_status("complete", self.last_step())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """result.json, last and atomically, with the sums of the files that it goes with."""
+        """Write result.json atomically, with the hashes of the run's other files."""
         _write_json(self.folder / "result.json", sums.summed(self.folder, result))
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run has its result."""
+        """Whether the run has a result."""
         return (self.folder / "result.json").is_file()
 
     def read_result(self) -> dict[str, Any]:
-        """What `write_result` was given.
+        """The result, checked against the hashes that `write_result` wrote.
 
         Raises:
-            UserError: if it or a file that it goes with is damaged.
+            UserError: if it or another file of the run is missing or damaged.
         """
         return sums.verified(self.folder, reading.read_json(self.folder / "result.json", reading.check_result))
 
@@ -304,20 +292,7 @@ class RunRecord:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    _write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _without(content: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key not in keys}
+    replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -325,31 +300,3 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
         keys = dict.fromkeys([*old, *new])
         return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     return [] if old == new else [path]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit and whether there are changes on top of it; None outside a checkout."""
-
-    def ask(*arguments: str) -> str:
-        where = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(where, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -1,4 +1,4 @@
-"""W&B: a run that never prompts, never hangs, and never takes the training down with it."""
+"""W&B runs. They never prompt, wait for seconds at most, and never end the training."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ _MODES = ("auto", "online", "offline", "disabled")
 _OLD_NAMES = {"": "auto", "run": "online", "dryrun": "offline"}  # of $WANDB_MODE
 _VERIFY_SECONDS = 6  # after W&B has been imported
 _START_SECONDS = 15  # of a run whose key was verified
-_FINISH_SECONDS = 60  # to upload what is pending; what is not uploaded is kept in the run's folder
-_FRONT_ROWS = 200
+_FINISH_SECONDS = 60  # to upload pending data; the run's folder keeps the rest
+_FRONT_ROWS = 200  # at most, of the true front in a table
 
 
 def resolve_mode(requested: str, folder: Path) -> tuple[str, str]:
-    """The mode to use, and a line for the person watching (empty where there is nothing to say).
+    """The mode to use, and a line for the user if the run is offline, else an empty text.
 
-    A run is online only with a key that the server accepts within seconds; $WANDB_MODE decides where `auto` leaves it
-    to. Nothing that is wrong with W&B or its environment is a reason not to run.
+    `auto` takes $WANDB_MODE, else online. A run is online only if the server accepts the key within seconds. Nothing
+    else that is wrong with W&B or its environment is an error.
+
+    Args:
+        requested: `logger.mode`.
+        folder: of the run.
 
     Raises:
         UserError: for an unknown mode in the configuration.
@@ -38,14 +42,14 @@ def resolve_mode(requested: str, folder: Path) -> tuple[str, str]:
         raise UserError(f"logger.mode={requested} is not one of its values.", suggest(requested, _MODES))
     mode, reason = requested, ""
     if mode == "auto":
-        asked = os.environ.get("WANDB_MODE", "").strip().lower()
-        mode = _OLD_NAMES.get(asked, asked)
+        variable = os.environ.get("WANDB_MODE", "").strip().lower()
+        mode = _OLD_NAMES.get(variable, variable)
         if mode not in _MODES:
-            mode, reason = "offline", f"WANDB_MODE={asked[:40]!r} is none of {', '.join(_MODES)}"
+            mode, reason = "offline", f"WANDB_MODE={variable[:40]!r} is none of {', '.join(_MODES)}"
     if mode in ("auto", "online"):
-        wrong = why_no_key()
-        reason = wrong if mode == "online" else ""
-        mode = "offline" if wrong else "online"
+        problem = why_no_key()
+        reason = problem if mode == "online" else ""
+        mode = "offline" if problem else "online"
     why = f" ({redact(reason)})" if reason else ""
     return mode, f"W&B is offline{why}; {_how_to_sync(folder)}" if mode == "offline" else ""
 
@@ -55,24 +59,19 @@ def _how_to_sync(folder: Path) -> str:
 
 
 def why_no_key() -> str:
-    """Why W&B's server does not take the key that is configured; empty where it does.
+    """Why W&B's server does not accept the configured key; empty if it does.
 
-    Without a key this is known at once; a server that does not answer is given up within seconds.
+    Without a key this takes no time. If the server does not answer, it takes seconds.
     """
-    # The mode is decided here: W&B's own reading of these would keep it from asking, or keep it waiting.
+    # With the user's values of these variables, W&B might not ask the server, or wait longer.
     with _environment(WANDB_MODE="online", WANDB_HTTP_TIMEOUT=str(_VERIFY_SECONDS)):
         try:
             import wandb
 
             accepted = wandb.login(prompt=False, verify=True, timeout=_VERIFY_SECONDS)
-        except Exception as error:  # whatever the reason, it is not a verified key
+        except Exception as error:  # of any type: the key is not verified
             return first_line(error)
     return "" if accepted else "no key is configured"
-
-
-def has_verified_key() -> bool:
-    """Whether W&B's server accepts the key that is configured; False without one, at once and with no question."""
-    return not why_no_key()
 
 
 @contextmanager
@@ -100,10 +99,10 @@ def start_run(
     config: Mapping[str, Any],
     finish_seconds: float = _FINISH_SECONDS,
 ) -> Any:
-    """A W&B run inside the run's folder; None if disabled, or if it cannot even be started offline.
+    """Start a W&B run in the run's folder; None if it is disabled, or cannot be started even offline.
 
-    The whole configuration is under one key: sweep parameters otherwise overwrite whole groups. A resumed run has
-    the same id; offline, that makes a second folder with the same id.
+    The configuration is stored under one key, because parameters of a W&B sweep would overwrite whole groups. A run
+    that resumes has the same id. Offline, it has a second folder with that id.
     """
     settings = {
         "project": project,
@@ -114,12 +113,12 @@ def start_run(
         "tags": list(dict.fromkeys(tag[:64] for tag in tags)),
         "config": {"experiment": redacted(config)},
     }
-    for tried in {"disabled": [], "online": ["online", "offline"]}.get(mode, ["offline"]):
+    for attempt in {"disabled": [], "online": ["online", "offline"]}.get(mode, ["offline"]):
         try:
-            return _start(folder, tried, finish_seconds, settings)
-        except Exception as error:  # whatever the reason, it is none to lose the run for
-            said = "W&B is offline; " + _how_to_sync(folder) if tried == "online" else "the run goes on without it."
-            note(f"W&B did not start ({first_line(error)}); {said}")
+            return _start(folder, attempt, finish_seconds, settings)
+        except Exception as error:  # of any type: W&B must not end the run
+            then = "W&B is offline; " + _how_to_sync(folder) if attempt == "online" else "the run goes on without it."
+            note(f"W&B did not start ({first_line(error)}); {then}")
     return None
 
 
@@ -147,7 +146,7 @@ def _start(folder: Path, mode: str, finish_seconds: float, settings: Mapping[str
 
 
 def log_generations(run: Any, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The generations of one evaluation as a table under `generations`."""
+    """Log the generations of one evaluation as a table under `generations`."""
     import wandb
 
     columns = list(rows[0])
@@ -158,37 +157,34 @@ def log_generations(run: Any, step: int, rows: Sequence[Mapping[str, Any]]) -> N
 def log_front(
     run: Any, names: Sequence[str], kind: str, before: Sequence[float], after: Sequence[float], front: Any | None
 ) -> None:
-    """The operating points, and the true front (M,N) where it is known, as a table under `front`."""
+    """Log the operating points and the true front (M, N), if it is known, as a table under `front`."""
     import wandb
 
     rows: list[list[Any]] = [["SFT policy", *before], ["aligned policy", *after]]
     if front is not None:
-        kept = front[:: max(1, len(front) // _FRONT_ROWS)]
-        rows += [["true front", *map(float, point)] for point in kept]
+        points = front[:: max(1, len(front) // _FRONT_ROWS)]
+        rows += [["true front", *map(float, point)] for point in points]
     columns = ["point", *(f"{kind}/{name}" for name in names)]
     _survive(lambda: run.log({"front": wandb.Table(columns=columns, data=rows)}))
 
 
 def log_artifacts(run: Any, folder: Path) -> None:
-    """The aligned policy and the newest checkpoint of a run's folder."""
+    """Log the policy and the newest checkpoint of a run's folder as artifacts."""
     import wandb
 
     def upload() -> None:
-        for name, found in (("policy", [folder / "policy"]), ("checkpoint", sorted(folder.glob("checkpoints/*.ckpt")))):
-            artifact = wandb.Artifact(f"{name}-{run.id}", type="model")
-            if found and found[-1].is_dir():
-                artifact.add_dir(str(found[-1]))
-            elif found and found[-1].is_file():
-                artifact.add_file(str(found[-1]))
-            else:
-                continue
-            run.log_artifact(artifact)
+        checkpoints = sorted(folder.glob("checkpoints/*.ckpt"))[-1:]
+        for name, path in (("policy", folder / "policy"), *(("checkpoint", path) for path in checkpoints)):
+            if path.exists():
+                artifact = wandb.Artifact(f"{name}-{run.id}", type="model")
+                (artifact.add_dir if path.is_dir() else artifact.add_file)(str(path))
+                run.log_artifact(artifact)
 
     _survive(upload)
 
 
 def log_report(page: Path, project: str) -> None:
-    """A run of job type `report` that holds the page and what lies beside it as an artifact."""
+    """Log the page and all other files in its folder as the artifact of a run of job type `report`."""
     import wandb
 
     folder = page.parent.absolute()
@@ -206,42 +202,42 @@ def log_report(page: Path, project: str) -> None:
 
 
 def finish(run: Any, summary: Mapping[str, Any]) -> None:
-    """Write the summary and close the run; nothing where there is none."""
+    """Write the summary and close the run, if there is one."""
     if run is not None:
         _survive(lambda: run.summary.update({"result": dict(summary)} if summary else {}))
         _survive(run.finish)
 
 
 def read_offline(folder: Path) -> dict[str, Any]:
-    """The newest offline run in a run's folder, as it would be uploaded.
+    """The content of the newest offline run in a run's folder.
 
     Returns:
-        {config, tags, group, job_type, history: rows, summary, tables: {name: {columns, data}}, artifacts}; of each
-        table the newest, of artifacts the names of models and reports.
+        {config, tags, group, job_type, history: rows, summary, tables: {name: {columns, data}}, artifacts}. Tables are
+        the newest of each name; artifacts are the names of models and reports.
     """
     log = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
-    read: dict[str, Any] = {"config": {}, "tags": [], "group": None, "job_type": None}
-    read |= {"history": [], "summary": {}, "tables": {}, "artifacts": []}
+    run: dict[str, Any] = {"config": {}, "tags": [], "group": None, "job_type": None}
+    run |= {"history": [], "summary": {}, "tables": {}, "artifacts": []}
     for record in map(json.loads, filter(None, lines)):
         content = record.get(record["type"], {})
         if record["type"] == "run":
-            read |= {"tags": content.get("tags", []), "group": content.get("run_group")}
-            read["job_type"] = content.get("job_type")
+            run |= {"tags": content.get("tags", []), "group": content.get("run_group")}
+            run["job_type"] = content.get("job_type")
         if record["type"] in ("run", "config"):
-            read["config"] |= content.get("config", content).get("update", {})
+            run["config"] |= content.get("config", content).get("update", {})
         elif record["type"] == "artifact" and content["type"] in ("model", "report"):
-            read["artifacts"].append(content["name"])
+            run["artifacts"].append(content["name"])
         elif record["type"] == "summary":
-            read["summary"] |= content.get("update", {})
+            run["summary"] |= content.get("update", {})
         elif record["type"] == "history":
             row = content["item"]
-            read["history"].append(row)
+            run["history"].append(row)
             for key in [key for key in row if key.endswith("._type") and row[key] == "table-file"]:
                 name = key.removesuffix("._type")
-                read["tables"][name] = json.loads((log.parent / "files" / row[f"{name}.path"]).read_text())
-    return read
+                run["tables"][name] = json.loads((log.parent / "files" / row[f"{name}.path"]).read_text())
+    return run
 
 
 def _survive(call: Callable[[], Any]) -> None:

@@ -1,7 +1,7 @@
-"""What a finished run's files were: their SHA-256, kept in its result, so that a changed number is noticed.
+"""The SHA-256 hashes of a finished run's files, in its result, by which changes are detected.
 
-result.json holds them under `sha256`, its own (of all the rest of it) among them. Results of earlier versions have none
-and are taken as they are.
+result.json holds them under `sha256`. Its own hash is of all its other content. Results of earlier versions have no
+hashes and are not checked.
 """
 
 from __future__ import annotations
@@ -19,49 +19,43 @@ from pama_exp.storage import files
 
 KEY = "sha256"
 _RESULT = "result.json"
-_SUMMED = ("config.yaml", "environment.json", "metrics.jsonl", "generations.jsonl")
-_MAY_GO = "generations.jsonl"  # texts take room, and that they are gone is seen
+_FILES = ("config.yaml", "environment.json", "metrics.jsonl", "generations.jsonl")
+_DELETABLE = "generations.jsonl"  # a large file; no number depends on it
 
 
 def summed(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result with the sums of the run's files as they are now.
+    """The result with the hashes of the run's files.
 
     Raises:
         OSError: if one of them cannot be read.
     """
     plain = {key: value for key, value in result.items() if key != KEY}
-    sums = {name: files.sha256(folder / name) for name in _SUMMED if (folder / name).exists()}
-    return {**plain, KEY: {_RESULT: _of_values(plain), **sums}}
+    hashes = {name: files.sha256(folder / name) for name in _FILES if (folder / name).exists()}
+    return {**plain, KEY: {_RESULT: _hash_of(plain), **hashes}}
 
 
 def verified(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result without the sums, and without secrets, whoever wrote it.
+    """The result without the hashes, and with secrets hidden.
 
     Raises:
-        UserError: for the first file that is not what it was, or is gone; generations may be.
+        UserError: for the first file that has changed or is missing. generations.jsonl may be missing.
     """
     plain = {key: value for key, value in result.items() if key != KEY}
-    sums = result.get(KEY, {})
-    if not isinstance(sums, Mapping):
+    hashes = result.get(KEY, {})
+    if not isinstance(hashes, Mapping):
         raise _changed(folder / _RESULT)
-    for name, expected in sums.items():
-        path = folder / name
-        if name == _RESULT:
-            is_same = _of_values(plain) == expected
-        elif name in _SUMMED:
-            is_same = _is_same(path, expected)
-        else:
-            is_same = False
-        if not is_same:
+    for name, expected in hashes.items():
+        is_result, path = name == _RESULT, folder / name
+        if not (_hash_of(plain) == expected if is_result else name in _FILES and _is_same(path, expected)):
             raise _changed(path)
     return dict(redacted(plain))
 
 
 def check(folder: Path, name: str) -> None:
-    """The file is as the run left it, as far as a result says what it was.
+    """Check a file of the run against its hash, if the run has a result with one.
 
     Raises:
-        UserError: if it is not.
+        UserError: if it has changed or is missing.
     """
     try:
         expected = json.loads(files.read_text(folder / _RESULT))[KEY][name]
@@ -72,7 +66,7 @@ def check(folder: Path, name: str) -> None:
 
 
 def _is_same(path: Path, expected: Any) -> bool:
-    if path.name == _MAY_GO and not path.exists() and not path.is_symlink():
+    if path.name == _DELETABLE and not path.exists() and not path.is_symlink():
         return True
     try:
         return bool(files.sha256(path) == expected)
@@ -80,8 +74,8 @@ def _is_same(path: Path, expected: Any) -> bool:
         return False
 
 
-def _of_values(plain: Mapping[str, Any]) -> str:
-    """Of the values, however they are laid out."""
+def _hash_of(plain: Mapping[str, Any]) -> str:
+    """The hash of the values, which does not depend on the layout of the file."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

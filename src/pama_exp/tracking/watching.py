@@ -1,6 +1,6 @@
-"""What a person watching sees of work that takes time: bars, and phases by name; never ten seconds without a word.
+"""Progress of long work: bars and named phases. At least one line is printed every ten seconds.
 
-On a terminal one live line; elsewhere plain lines, which a thread prints where the work itself says nothing.
+On a terminal it is one live line. Elsewhere it is plain lines; a thread prints them when the work prints none.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-_PATIENCE = 8.0  # seconds without a word, after which a line says what is being done
-_BRIEF = 1.0  # seconds; a phase that ends before is not named
-_TICK = 0.25
+_PATIENCE = 8.0  # seconds without a line, after which the thread prints one
+_BRIEF = 1.0  # seconds; shorter phases are not printed
+_TICK = 0.25  # seconds between the thread's checks
 
 
 @runtime_checkable
 class Progress(Protocol):
-    """Something that is told of each step."""
+    """Shows the progress of steps."""
 
     def advance(self, values: Mapping[str, float]) -> None:
-        """One more step is done; `values` are worth seeing."""
+        """Count one more finished step, and show the values."""
         ...
 
 
 @dataclass
 class Phase:
-    """A named part of the work, and how much of it is done where that is counted."""
+    """A named part of the work. If `total` is a number, `done` counts how much of it is finished."""
 
     name: str
     total: int | None = None
@@ -41,7 +41,7 @@ class Phase:
     started: float = field(default_factory=time.monotonic)
 
     def advance(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Count more as finished."""
         self.done += count
 
     def __str__(self) -> str:
@@ -59,17 +59,17 @@ class _Live:
     def advance(self, values: Mapping[str, float]) -> None:
         self.bar.update(self.task, advance=1, values=_show(values))
 
-    def doing(self, phase: Phase | None) -> None:
+    def show_phase(self, phase: Phase | None) -> None:
         self.bar.update(self.task, doing="" if phase is None else escape(str(phase)))
 
 
 class _Plain:
-    """A line every tenth of the way, and wherever nothing has been said for a while, where there is no terminal."""
+    """Plain lines: one every tenth of the steps, and one whenever none has been printed for a while."""
 
     def __init__(self, title: str, total: int, done: int) -> None:
         self.title, self.total, self.done = title, total, done
-        self._told = time.monotonic()  # of a step's values; that work goes on is said besides
-        self._first: tuple[int, float] | None = None  # when the first step was done, which is slower than the others
+        self._printed = time.monotonic()  # when the values of a step were last printed
+        self._first: tuple[int, float] | None = None  # (step, time) of the first step, which is slower than the others
 
     def advance(self, values: Mapping[str, float]) -> None:
         self.done += 1
@@ -77,12 +77,12 @@ class _Plain:
         if self._first is None:
             self._first = (self.done, now)
         is_tenth = self.done == self.total or self.done * 10 // self.total > (self.done - 1) * 10 // self.total
-        if is_tenth or now - self._told >= _PATIENCE:
-            self._told = now
-            _say(f"{self.title}: {self.done}/{self.total}  {_show(values)}{self._left(now)}")
+        if is_tenth or now - self._printed >= _PATIENCE:
+            self._printed = now
+            _print(f"{self.title}: {self.done}/{self.total}  {_show(values)}{self._left(now)}")
 
     def _left(self, now: float) -> str:
-        """The time that the steps to come will take, once two are done."""
+        """The time that the remaining steps will take; empty before the second step is finished."""
         if self._first is None or self.done == self._first[0]:
             return ""
         step, since = self._first
@@ -94,32 +94,37 @@ class _Plain:
 
 
 class _Watch:
-    """What is being done now, innermost last, and a thread that sees to it that somebody says so."""
+    """The current phases and bars, innermost last, and the thread that prints them."""
 
     def __init__(self) -> None:
-        self.said = time.monotonic()
+        self.printed = time.monotonic()  # when the last line was printed
         self.phases: list[Phase] = []
         self.bars: list[_Live | _Plain] = []
         self.named: set[str] = set()
-        self._end: threading.Event | None = None
+        self._end = threading.Event()
         self._status: Any = None
         self._depth = 0
 
-    def enter(self) -> None:
+    @contextmanager
+    def showing(self, shown: list[Any], item: Any) -> Iterator[None]:
+        """Add a phase or a bar to its list for the block. The outermost block starts and ends the thread."""
+        shown.append(item)
         self._depth += 1
-        if self._depth > 1:
-            return
-        self.said, self.named, self._end = time.monotonic(), set(), threading.Event()
-        threading.Thread(target=self._tell, args=(self._end,), daemon=True).start()
+        if self._depth == 1:
+            self.printed, self.named, self._end = time.monotonic(), set(), threading.Event()
+            threading.Thread(target=self._print_lines, args=(self._end,), daemon=True).start()
+        self._show_status(Console())
+        try:
+            yield
+        finally:
+            shown.remove(item)
+            self._depth -= 1
+            if self._depth == 0:
+                self._end.set()
+            self._show_status(Console())
 
-    def leave(self) -> None:
-        self._depth -= 1
-        if self._depth == 0 and self._end is not None:
-            self._end.set()
-        self.show_status(Console())
-
-    def show_status(self, console: Console) -> None:
-        """A line with a spinner on a terminal, where no bar has the place."""
+    def _show_status(self, console: Console) -> None:
+        """Show the current phase with a spinner, on a terminal without a bar."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -127,24 +132,24 @@ class _Watch:
             self._status = console.status(escape(str(self.phases[-1])))
             self._status.start()
 
-    def _tell(self, end: threading.Event) -> None:
+    def _print_lines(self, end: threading.Event) -> None:
         while not end.wait(_TICK):
             phase = self.phases[-1] if self.phases else None
             bar = self.bars[-1] if self.bars else None
             if isinstance(bar, _Live):
-                bar.doing(phase)
+                bar.show_phase(phase)
             elif (status := self._status) is not None and phase is not None:
                 status.update(escape(str(phase)))
             elif not Console().is_terminal and (phase is not None or bar is not None):
-                self._tell_plainly(phase, bar)
+                self._print_if_due(phase, bar)
 
-    def _tell_plainly(self, phase: Phase | None, bar: _Plain | None) -> None:
+    def _print_if_due(self, phase: Phase | None, bar: _Plain | None) -> None:
         now = time.monotonic()
         is_new = phase is not None and phase.name not in self.named and now - phase.started >= _BRIEF
-        if is_new or now - self.said >= _PATIENCE:
+        if is_new or now - self.printed >= _PATIENCE:
             if phase is not None:
                 self.named.add(phase.name)
-            _say("; ".join(str(each) for each in (bar, phase) if each is not None))
+            _print("; ".join(str(part) for part in (bar, phase) if part is not None))
 
 
 _watch = _Watch()
@@ -152,31 +157,26 @@ _watch = _Watch()
 
 @contextmanager
 def phase(name: str, total: int | None = None) -> Iterator[Phase]:
-    """Name what is being done for as long as the block lasts: with a spinner on a terminal, or beside its bar.
+    """Show the name of the work that the block does: with a spinner on a terminal, or beside the bar.
 
-    Off a terminal a line names it once it has lasted a second, and again where nothing else has been said for eight.
+    Without a terminal a line is printed after one second, and again whenever eight seconds pass without a line.
 
     Args:
-        name: in the words of the person watching, such as "Loading the model".
-        total: how many there are to do, counted by `Phase.advance`.
+        name: such as "Loading the model".
+        total: the number that `Phase.advance` counts to.
     """
-    this = Phase(name, total)
-    _watch.phases.append(this)
-    _watch.enter()
-    _watch.show_status(Console())
-    try:
-        yield this
-    finally:
-        _watch.phases.remove(this)
-        _watch.leave()
+    current = Phase(name, total)
+    with _watch.showing(_watch.phases, current):
+        yield current
 
 
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
-    """A live line with bar, steps, elapsed time, time left and a few values; plain lines off a terminal."""
+    """Show a live line with bar, steps, elapsed time, time left and a few values; without a terminal plain lines."""
     console = Console()
     if not console.is_terminal:
-        with _shown(_Plain(title, total, done)) as plain:
+        plain = _Plain(title, total, done)
+        with _watch.showing(_watch.bars, plain):
             yield plain
         return
     columns = (
@@ -191,24 +191,13 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
     )
     bar = RichProgress(*columns, console=console)
     task = bar.add_task(escape(title), total=total, completed=done, values="", doing="")
-    with _shown(_Live(bar, task)) as live, bar:
+    live = _Live(bar, task)
+    with _watch.showing(_watch.bars, live), bar:
         yield live
 
 
-@contextmanager
-def _shown(bar: _Live | _Plain) -> Iterator[Progress]:
-    _watch.bars.append(bar)
-    _watch.enter()
-    _watch.show_status(Console())  # which gives way to the bar
-    try:
-        yield bar
-    finally:
-        _watch.bars.remove(bar)
-        _watch.leave()
-
-
-def _say(line: str) -> None:
-    _watch.said = time.monotonic()
+def _print(line: str) -> None:
+    _watch.printed = time.monotonic()
     print(line, flush=True)  # noqa: T201
 
 
@@ -217,7 +206,7 @@ def _show(values: Mapping[str, float]) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """As a person says it: 12 s, 3 min, 2.5 h."""
+    """Such as 12 s, 3 min, 2.5 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -199,11 +199,8 @@ class Checkpoints(Callback):
         temporary = self.folder / "unfinished.tmp"
         with phase("Saving a checkpoint"):
             trainer.save_checkpoint(temporary)  # every process's part; the main one writes
-        if not collectives.is_main():
-            return
-        checkpoints.seal(temporary, self.folder, step)
-        for old in list(checkpoints.found_in(self.folder).values())[:-2]:
-            checkpoints.drop(old)
+        if collectives.is_main():
+            checkpoints.seal(temporary, self.folder, step)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restore the previous signal handlers."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pama_exp.config.schema import ConditioningConfig
 from pama_exp.data.preferences import shares
 from pama_exp.data.prompts import PromptStream
 from pama_exp.tracking.console import progress
@@ -31,20 +32,22 @@ def operating_point(preference: Mapping[str, float], means: Any, front: Any) -> 
 
 
 def conditioned_points(
-    record: RunRecord, module: Alignment, stream: PromptStream, front: Any, grid: int
+    conditioning: ConditioningConfig, record: RunRecord, module: Alignment, stream: PromptStream, front: Any
 ) -> list[dict[str, Any]]:
-    """Evaluate a conditioned policy at every preference of a grid.
+    """Evaluate a conditioned policy at every preference of a grid. Empty if the policy is not conditioned.
 
     Args:
+        conditioning: its shares of preferences are multiples of 1 / grid.
         record: the run's record, which keeps a few responses.
         module: the alignment that holds the policy.
         stream: the prompts to respond to.
         front: the front that points are compared with: a `TrueFront`, or `NoFront`.
-        grid: the preferences' shares are multiples of 1 / grid.
     """
+    if conditioning.name == "none":
+        return []
     names = module.names
-    points: list[dict[str, Any]] = []
-    preferences = list(shares(len(names), grid))
+    points = []
+    preferences = list(shares(len(names), conditioning.grid))
     with progress(f"Asking for {' + '.join(names)}", len(preferences)) as bar:
         for preference in preferences:
             evaluation = module.evaluate_policy(stream.with_preference(preference), EVALUATION_SEED)

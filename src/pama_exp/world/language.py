@@ -19,11 +19,6 @@ class Attribute:
     worth: float
     is_dangerous: bool = False
 
-    @property
-    def price(self) -> int:
-        """Number of tokens of the sentence that states it."""
-        return len(self.template)
-
 
 def _attribute(name: str, sentence: str, worth: float, is_dangerous: bool = False) -> Attribute:
     return Attribute(name, tuple(sentence.split()), worth, is_dangerous)
