@@ -26,6 +26,7 @@ from pama_exp.rl.kl import check_placement
 from pama_exp.rollout.engine import quantised
 from pama_exp.solvers.solver import Solver
 from pama_exp.tracking import backends
+from pama_exp.training.strategies import check_trainer
 
 
 def check_inputs(config: Config) -> None:
@@ -41,8 +42,13 @@ def check_inputs(config: Config) -> None:
         raise UserError(f"evaluate.run={config.evaluate.run} holds no policy/ folder.", "Name a finished run's folder.")
 
 
-def check_training(config: Config, estimator: Estimator) -> None:
-    """Check the batch sizes, the KL's placement, and the target of the Gramian.
+def check_training(config: Config, estimator: Estimator, is_here: bool = True) -> None:
+    """Check the batch sizes, the KL's placement, the devices, and the target of the Gramian.
+
+    Args:
+        config: of the run.
+        estimator: its advantage estimator.
+        is_here: whether the run will be on this machine; if not, its devices are not checked.
 
     Raises:
         UserError: for the first thing that is wrong.
@@ -61,6 +67,7 @@ def check_training(config: Config, estimator: Estimator) -> None:
     check_placement(t.kl.estimator, t.kl.placement)
     if t.importance_cap is not None and not t.importance_cap >= 1:
         raise UserError(f"training.importance_cap={t.importance_cap}.", "It is at least 1; 2 is usual, null is none.")
+    check_trainer(config, is_here)
     if t.gramian.target == "adapter" and config.adapter.name == "none":
         raise UserError("training.gramian.target=adapter: there is no adapter.", "Choose one with adapter=lora.")
 

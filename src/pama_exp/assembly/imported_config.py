@@ -53,9 +53,8 @@ def adopted(imported: Mapping[str, Any], command: Config, source: str, **nodes: 
     """
     check_config(imported, command, source)
     here = {key: value for key, value in asdict(command).items() if key in _FROM_COMMAND}
-    stage = {key: value for key, value in command.stage.items() if key != "uses_solver"}  # the policy is built with one
     model = {**imported.get("model", {}), "allow_pickle": command.model.allow_pickle}
-    return typed({**imported, "model": model, **nodes, **here, "stage": stage})
+    return typed({**imported, "model": model, **nodes, **here, "stage": command.stage})
 
 
 def check_plain(imported: Mapping[str, Any], source: str) -> None:

@@ -16,7 +16,7 @@ from pama_exp.assembly.assets import assets_of, check_named, states_of
 from pama_exp.assembly.checks import check_inputs
 from pama_exp.assembly.held_gradients import asks_for, held_gradients
 from pama_exp.assembly.objective_plans import check_sources
-from pama_exp.assembly.setup import Method, Setup, build_method, resolve
+from pama_exp.assembly.setup import Setup, build_method, resolve
 from pama_exp.config.domains import scorer_node
 from pama_exp.config.schema import Config
 from pama_exp.data.tokens import encode
@@ -123,8 +123,15 @@ def sizes_of(setup: Setup) -> Sizes:
     """The sizes of a run whose models are all there."""
     skeleton, sources = setup.start.skeleton, {plan.name: plan.source for plan in setup.objectives}
     prompt = max(len(ids) for ids in encode(setup.start.tokenizer, setup.task.longest()))
-    heads, target = _of_method(setup.method, len(setup.names))
-    return Sizes(skeleton, setup.start.lora_targets, heads, prompt, sources, setup.task.mean_length(), target)
+    return Sizes(
+        skeleton,
+        setup.start.lora_targets,
+        setup.solver.num_channels,
+        prompt,
+        sources,
+        setup.task.mean_length(),
+        asks_for(setup.solver, len(setup.names)),
+    )
 
 
 def known_sizes(config: Config, is_here: bool) -> Sizes | None:
@@ -135,7 +142,7 @@ def known_sizes(config: Config, is_here: bool) -> Sizes | None:
     """
     check_inputs(config)
     check_sources(config.objectives, config.data.domain)
-    heads, target = _of_method(build_method(config, is_here), len(config.objectives))
+    solver, _, _ = build_method(config, is_here)
     m = config.model
     cached = repositories.cached(m.id, m.revision) if m.weights == "pretrained" and m.id is not None else None
     folder = (Path(m.path) if _is_model(m.path) else None) if m.path is not None else cached
@@ -144,12 +151,8 @@ def known_sizes(config: Config, is_here: bool) -> Sizes | None:
     skeleton = StartModel(m, config.adapter, folder).skeleton
     sources = {name: scorer_node(node.scorers, config.data.domain) for name, node in config.objectives.items()}
     targets = lora_targets(m, config.adapter)
-    return Sizes(skeleton, targets, heads, _prompt_limit(config, skeleton), sources, gramian=target)
-
-
-def _of_method(method: Method | None, objectives: int) -> tuple[int, str | None]:
-    """The number of value heads, and the target of the Gramian that the solver asks for."""
-    return (0, None) if method is None else (method.solver.num_channels, asks_for(method.solver, objectives))
+    prompt, asked = _prompt_limit(config, skeleton), asks_for(solver, len(config.objectives))
+    return Sizes(skeleton, targets, solver.num_channels, prompt, sources, gramian=asked)
 
 
 def estimate_memory(config: Config, sizes: Sizes) -> Estimate:

@@ -23,20 +23,10 @@ from pama_exp.assembly.task import Task, build_task
 from pama_exp.comparison.reference import NoFront, TrueFront
 from pama_exp.config.domains import learns_rows_alone
 from pama_exp.config.schema import Config, ObjectiveConfig
-from pama_exp.errors import UserError
 from pama_exp.rl.estimators import Estimator
 from pama_exp.rollout.engine import Sampling
 from pama_exp.solvers.solver import Solver
 from pama_exp.supervised.start_model import StartModel
-from pama_exp.training.strategies import check_trainer
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a run combines its objectives: its solver and its advantage estimator."""
-
-    solver: Solver
-    estimator: Estimator
 
 
 @dataclass(frozen=True)
@@ -51,35 +41,18 @@ class Setup:
         task: prompts, start model, gold programs and true front.
         objectives: in the configuration's order, each with its scorer; empty for a stage that learns from the rows of a
             table and scores nothing.
+        solver: combines the objectives.
+        estimator: turns scores into advantages.
         sampling: how responses are sampled.
-        method: the solver and the advantage estimator; None for a stage whose yaml says `uses_solver: false`.
     """
 
     config: Config
     device: torch.device
     task: Task
     objectives: tuple[ObjectivePlan, ...]
+    solver: Solver
+    estimator: Estimator
     sampling: Sampling
-    method: Method | None
-
-    @property
-    def solver(self) -> Solver:
-        """Combines the objectives. A `UserError` if the stage's yaml says that it uses none."""
-        return self._method.solver
-
-    @property
-    def estimator(self) -> Estimator:
-        """Turns scores into advantages. A `UserError` if the stage's yaml says that it uses none."""
-        return self._method.estimator
-
-    @property
-    def _method(self) -> Method:
-        if self.method is None:
-            raise UserError(
-                f"stage={self.config.stage.get('name')} uses the solver, and its yaml says uses_solver: false.",
-                "Remove uses_solver from the stage's yaml.",
-            )
-        return self.method
 
     @property
     def start(self) -> StartModel:
@@ -115,40 +88,34 @@ def resolve(config: Config, is_here: bool = True) -> Setup:
     check_inputs(config)
     task = build_task(config)
     plans = plan_objectives(_scored(config, task), config.data.domain, config.reward, task)
-    method, s = build_method(config, is_here), config.rollout.sampling
-    sampling = Sampling(s.max_new_tokens, s.temperature, s.top_p, s.top_k).for_training()
-    if method is not None:
-        check_calibration(config, method.solver)
-        check_pairs(config, method.solver, plans, task.has_rows)
+    solver, estimator, sampling = build_method(config, is_here)
+    check_calibration(config, solver)
+    check_pairs(config, solver, plans, task.has_rows)
     check_start(config, task, is_here)
     return Setup(
         config=config,
         device=torch.device("cuda" if config.trainer.uses_gpu else "cpu"),
         task=task,
         objectives=plans,
+        solver=solver,
+        estimator=estimator,
         sampling=sampling,
-        method=method,
     )
 
 
-def build_method(config: Config, is_here: bool = True) -> Method | None:
-    """The solver and the advantage estimator, checked with the settings that need neither model nor data.
-
-    Returns:
-        None if the stage's yaml says `uses_solver: false`; then only the trainer and the engine are checked.
+def build_method(config: Config, is_here: bool = True) -> tuple[Solver, Estimator, Sampling]:
+    """The solver, the advantage estimator and the sampling of a run, which need neither model nor data.
 
     Raises:
         UserError: for the first thing that is wrong.
     """
-    method = None
-    if config.stage.get("uses_solver", True):
-        estimator = build_estimator(config.advantage)
-        method = Method(build_solver(config, estimator), estimator)
-        check_conditioning(config, method.solver)
-        check_training(config, estimator)
-    check_trainer(config, is_here)
+    estimator = build_estimator(config.advantage)
+    solver = build_solver(config, estimator)
+    check_conditioning(config, solver)
+    check_training(config, estimator, is_here)
     check_engine(config.rollout.engine, config.adapter.bits)
-    return method
+    s = config.rollout.sampling
+    return solver, estimator, Sampling(s.max_new_tokens, s.temperature, s.top_p, s.top_k).for_training()
 
 
 def _scored(config: Config, task: Task) -> Mapping[str, ObjectiveConfig]:

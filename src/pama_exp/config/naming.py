@@ -11,7 +11,7 @@ from typing import Any
 # Settings that do not change what a run computes: configurations that differ only in these are the same run.
 VOLATILE = ("output", "cache_dir", "force", "preflight", "logger", "trainer")
 # Keys of a stage's yaml that say how the stage is run.
-_OF_STAGES = ("learns_from_rows", "scores_run", "uses_solver")
+_OF_STAGES = ("learns_from_rows", "scores_run")
 # Sections that one stage reads, kept in its own runs alone: a run begun before there was the section is still the same.
 _OF_ONE_STAGE = ("dpo", "mod", "judge")
 

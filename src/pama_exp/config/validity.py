@@ -148,9 +148,9 @@ def check_stage(stage: Mapping[str, Any]) -> None:
         UserError: for the first of a wrong type.
     """
     check(stage.get("_target_"), str, "stage._target_")
-    for key in ("name", "shared", "fresh", "learns_from_rows", "scores_run", "uses_solver"):
+    for key, kind in (("name", str), *((flag, bool) for flag in ("shared", "fresh", "learns_from_rows", "scores_run"))):
         if key in stage:
-            check(stage[key], str if key == "name" else bool, f"stage.{key}")
+            check(stage[key], kind, f"stage.{key}")
 
 
 def check_architecture(settings: Mapping[str, Any]) -> None:
