@@ -4,6 +4,7 @@ import pytest
 
 from commands import FAST, run_command, run_config, run_here
 from pama_exp.cli.command_line import check_command_line
+from pama_exp.cli.compose import configure
 from pama_exp.errors import UserError
 
 MISTAKES = [
@@ -82,6 +83,54 @@ def test_a_mistake_is_named_before_any_work(overrides, said, tmp_path):
     for word in said:
         assert word in str(caught.value)
     assert not list(cache.glob("*")), "nothing may be trained before a mistake that can be known is named"
+
+
+UNREADABLE = [  # refused before anything is composed, or because it cannot be; some by Hydra in words of its own
+    (["solver=pama", "solver=linear"], ["solver is given twice", "solver=pama", "solver=linear"]),
+    (["training.steps=3", "seed=1", "training.steps=5"], ["training.steps=3", "training.steps=5"]),
+    (["training.steps=3", "++training.steps=3"], ["training.steps is given twice"]),
+    (["objectives=[helpful]", "objectives=[concise]"], ["objectives is given twice"]),
+    (["objectives.helpful.weight=1", "objectives.helpful={weight:2}"], ["objectives.helpful.weight is given twice"]),
+    (["solver.weights=[1,2]", "solver={weights:[1,3]}"], ["solver.weights is given twice"]),
+    (["hydra/launcher=ray", "hydra/launcher=processes"], ["hydra/launcher is given twice"]),
+    (["model.config={hidden_size:8,hidden_size:16}"], ["hidden_size twice"]),
+    (
+        ["model.config={hidden_size:8}", "model.config.ffn_dim=8", "model.config={ffn_dim:9}"],
+        ["model.config.ffn_dim is"],
+    ),
+    (["+training.steps=3"], ["there already", "training.steps=3"]),
+    (["+solver=linear"], ["there already", "Write solver=linear"]),
+    (["model.config={vocab_size:3}"], ["model.config.vocab_size", "ffn_dim"]),
+    (["data.world=[a,b]"], ["data.world=[a,b]", "group of settings"]),
+    (["~objectives=1"], ["objectives=1", "helpful"]),
+    (["~solver=[a]"], ["solver=[a]", "pama"]),
+    (["~training={a:1}"], ["~training", "another value"]),
+    (["~seed=5"], ["~seed=5", "another value"]),
+    (["solver@model=pama"], ["no group 'solver@model'"]),
+    (["hydra/nothing=a"], ["no group 'hydra/nothing'", "hydra/"]),
+    (["training.steps=1,2"], ["training.steps=1,2", "--multirun", "key=[a,b]"]),
+    (["solver.granularity=glob(*)"], ["glob(*)", "--multirun"]),
+    (["seed=range(0)"], ["range(0)"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), UNREADABLE, ids=[" ".join(m[0]) for m in UNREADABLE])
+def test_a_command_line_that_cannot_be_composed_is_explained(overrides, said):
+    with pytest.raises(UserError) as caught:
+        configure("model=micro", *overrides)
+    lines = [caught.value.message, caught.value.hint]
+    assert all(0 < len(line) <= 300 and "\n" not in line for line in lines)
+    for word in said:
+        assert word in str(caught.value)
+    for word in ("append", "merging", "Could not", "requires --multirun", "must be a string"):
+        assert word not in str(caught.value)
+
+
+def test_values_of_a_sweep_are_no_repetition_and_a_sweeps_key_given_twice_is_one():
+    check_command_line(["seed=0,1", "solver=pama,linear", "training.steps=3"], multirun=True)
+    check_command_line(["~objectives.helpful", "objectives=[helpful,concise]"])
+    with pytest.raises(UserError, match="seed is given twice: seed=0,1 and seed=2"):
+        check_command_line(["seed=0,1", "seed=2"], multirun=True)
 
 
 def test_a_folder_of_options_that_is_none_is_named():

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from pama_exp.config.comments import headline
+from pama_exp.config.own_options import check_folder, option, option_text
 from pama_exp.config.places import CONF
 from pama_exp.errors import UserError, suggest
+from pama_exp.safety.arguments import Parser, folder
 
 _WHERE = {"any": "everywhere", "factworld": "FactWorld", "text": "text"}
 
@@ -36,7 +35,7 @@ def models(arguments: list[str], prog: str) -> int:
         return _print(chosen)
     rows = {}
     for name, path in found.items():
-        settings = _read(path)
+        settings = option(path)
         size = settings.get("parameters")
         gated = ", gated" if settings.get("gated") else ""
         rows[name] = [_size(size), headline(path), f"{settings.get('licence', '')}{gated}"]
@@ -50,17 +49,20 @@ def objectives(arguments: list[str], prog: str) -> int:
         return _print(chosen)
     rows = {}
     for name, path in found.items():
-        scorers = _read(path).get(name, {}).get("scorers", {})
+        node = option(path).get(name)
+        scorers = (node.get("scorers") if isinstance(node, dict) else None) or {}
         rows[name] = [headline(path), ", ".join(_WHERE.get(where, where) for where in scorers)]
     return _list("objective", rows, ["is", "scored on"], prog)
 
 
 def _asked(group: str, arguments: list[str], prog: str) -> tuple[Path | None, dict[str, Path]]:
     """The option that is asked for, if one is, and all that there are."""
-    parser = argparse.ArgumentParser(prog, description=f"What {group}= may be, or what one of them is.")
+    parser = Parser(prog, description=f"What {group}= may be, or what one of them is.")
     parser.add_argument("name", nargs="?", metavar="NAME", help="one of them")
-    parser.add_argument("--config-dir", type=Path, metavar="FOLDER", help="with those of your own in this folder")
+    parser.add_argument("--config-dir", type=folder, metavar="FOLDER", help="with those of your own in this folder")
     given = parser.parse_args(arguments)
+    if given.config_dir is not None:
+        check_folder(given.config_dir)
     roots = [CONF, *([given.config_dir] if given.config_dir is not None else [])]
     found = {path.stem: path for root in roots for path in sorted((root / group).glob("*.yaml"))}
     if given.name is not None and given.name not in found:
@@ -84,13 +86,9 @@ def _list(kind: str, rows: dict[str, list[str]], columns: list[str], prog: str) 
 
 
 def _print(path: Path) -> int:
-    sys.stdout.write(path.read_text())
+    option(path)
+    sys.stdout.write(option_text(path))
     return 0
-
-
-def _read(path: Path) -> dict[str, Any]:
-    settings = yaml.safe_load(path.read_text())
-    return settings if isinstance(settings, dict) else {}
 
 
 def _size(parameters: int | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from pama_exp.config.ranges import shown
 from pama_exp.data.tokens import Typed, added
 from pama_exp.errors import UserError
 
@@ -28,7 +29,8 @@ def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
         UserError: for a message without role and content, or a conversation that the template refuses.
     """
     typed = Typed(tokenizer)
-    hidden = [{**message, "content": typed.hide(content_of(message))} for message in messages]
+    contents = [content_of(message) for message in messages]
+    hidden = [{**message, "content": typed.hide(text)} for message, text in zip(messages, contents, strict=True)]
     if tokenizer.chat_template is None or not by_template:
         return "".join(_turn(message["role"], message["content"]) for message in messages) + ASSISTANT
     try:
@@ -49,15 +51,17 @@ def content_of(message: Mapping[str, Any]) -> str:
     Raises:
         UserError: unless its role and content are texts.
     """
-    if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-        raise UserError(f"The message {str(dict(message))[:80]} has no role and content.", "Both are texts.")
+    whole = isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+    if not whole:
+        raise UserError(f"The message {shown(message)} has no role and content.", "Both are texts.")
     return str(message["content"])
 
 
 def split_conversation(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str | None]:
     """(messages before the last, content of the last) if the assistant speaks last, else (all messages, None)."""
-    if messages and messages[-1].get("role") == "assistant":
-        return list(messages[:-1]), content_of(messages[-1])
+    last = content_of(messages[-1]) if messages else ""
+    if messages and messages[-1]["role"] == "assistant":
+        return list(messages[:-1]), last
     return list(messages), None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from pama_exp.config.ranges import shown
 from pama_exp.config.schema import DataConfig
 from pama_exp.config.validity import check_field
 from pama_exp.data import chat
@@ -122,7 +123,11 @@ class TextData:
             responses = column(self.table, self.reading.completion, "data.completion")
         else:
             responses = self._completions
-        pairs = [(prompt, _content(responses[i])) for prompt, i in self._of(split, doubles=True) if responses[i]]
+        pairs = [
+            (prompt, _content(responses[i], f"data.completion={self.reading.completion}"))
+            for prompt, i in self._of(split, doubles=True)
+            if responses[i] not in (None, "", [])
+        ]
         if not pairs:
             raise UserError(
                 f"No row of the {split} split has a response to learn.", "Name its column: data.completion."
@@ -293,7 +298,7 @@ class TextData:
         """One of a pair's two responses, without the prompt."""
         if self.reading.format == "transcript":
             return chat.split_transcript(value)[1].strip()
-        return _content(value)
+        return _content(value, self._pair)
 
     def _answer(self, value: Any, prompt: str) -> str:
         """One of a pair's responses as the policy says it: with the space that begins a turn without a template."""
@@ -302,7 +307,11 @@ class TextData:
         if self.reading.format == "transcript":
             return chat.split_transcript(value)[1]
         is_turn = isinstance(value, list) and not isinstance(prompt, Marked)
-        return f" {_content(value)}" if is_turn else _content(value)
+        return f" {_content(value, self._pair)}" if is_turn else _content(value, self._pair)
+
+    @property
+    def _pair(self) -> str:
+        return f"data.chosen={self.reading.chosen} or data.rejected={self.reading.rejected}"
 
     def _text(self, value: Any) -> str | None:
         if value is None or isinstance(value, str):
@@ -325,9 +334,24 @@ _FORMATS: Mapping[str, Callable[[TextData], Iterator[tuple[str | None, str | Non
 }
 
 
-def _content(value: Any) -> str:
-    """A response as text: itself, or the last message of a conversation."""
-    return chat.content_of(value[-1]) if isinstance(value, list) else str(value)
+def _content(value: Any, where: str) -> str:
+    """A response as text: itself, or the last message of a conversation, which is the assistant's.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise UserError(f"{where} holds {shown(value, 40)} where text is wanted.", "Name another column.")
+    if not value:
+        return ""
+    content, role = chat.content_of(value[-1]), str(value[-1]["role"])
+    if role in ("user", "system", "human"):
+        raise UserError(
+            f"{where} holds a conversation that ends with a turn of '{role}'.", "A response is the assistant's turn."
+        )
+    return content
 
 
 def _place(prompt: str, seed: int) -> tuple[float, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from pama_exp.comparison import Run, load_runs, split_by_objectives
 from pama_exp.errors import UserError
 from pama_exp.report import workspace
+from pama_exp.safety.arguments import Parser, folder
 from pama_exp.storage import html_view
 from pama_exp.tracking.console import note, phase
 from pama_exp.tracking.run_wandb import read_offline
@@ -27,13 +27,13 @@ Logs = Mapping[str, Sequence[Mapping[str, Any]]]  # {solver: what W&B's record o
 
 def main(arguments: list[str], prog: str) -> int:
     """Save the dashboard of a W&B project, or write the same as a page."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog, description="Runs side by side as a dashboard, sorted by solver: at W&B, or as a page of offline records."
     )
     parser.add_argument("folders", nargs="*", default=["runs"], metavar="FOLDER", help="runs (default: runs)")
     parser.add_argument("--project", metavar="ENTITY/PROJECT", help="save it at W&B, where these runs have been sent")
     parser.add_argument(
-        "--output", type=Path, default=Path("dashboard"), help="else where to write (default: dashboard)"
+        "--output", type=folder, default=Path("dashboard"), help="else where to write (default: dashboard)"
     )
     given = parser.parse_args(arguments)
     parts = split_by_objectives(load_runs(given.folders))

@@ -75,7 +75,10 @@ def last_line(error: BaseException, stage: str, folder: Path | None) -> str:
 
 
 def guarded(command: Callable[[], int], name: str) -> NoReturn:
-    """Run a command that reads runs, and leave with its status; 2 if the disk is full, 1 if it fails unexpectedly."""
+    """Run a command that reads runs, and leave with its status.
+
+    That is 2 for the user's mistakes and a full disk, 1 if it fails unexpectedly.
+    """
     prepare_streams()
     try:
         status = command()
@@ -83,6 +86,9 @@ def guarded(command: Callable[[], int], name: str) -> NoReturn:
     except BrokenPipeError:  # `… | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        status = 2
     except Exception as error:
         leave(error, name, None)
     sys.exit(status)
