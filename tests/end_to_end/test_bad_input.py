@@ -3,6 +3,8 @@
 import pytest
 
 from commands import FAST, run_command, run_config, run_here
+from pama_exp.assembly.setup import resolve
+from pama_exp.cli import execute
 from pama_exp.cli.command_line import check_command_line
 from pama_exp.cli.compose import configure
 from pama_exp.errors import UserError
@@ -64,7 +66,14 @@ MISTAKES = [
     (["rollout=3"], ["rollout=3", "fast"]),
     (["logger=[]"], ["logger=[]", "wandb"]),
     (["stage._target_=builtins.eval"], ["builtins.eval", "(setup, record)"]),
+    (["stage._target_=json."], ["json.", "no attribute ''"]),
+    (["stage._target_=nothing.at_all"], ["No module named 'nothing'"]),
+    (["stage._target_=..a.b"], ["stage._target_=..a.b"]),
     (["stage._target_=pama_exp.cli.app.main"], ["pama_exp.cli.app.main", "(setup, record)"]),
+    (["~objectives.helpful", "~objectives.concise"], ["There is no objective", "objectives=[helpful,concise]"]),
+    (["objectives.helpful=null"], ["objectives.helpful=null"]),
+    (["objectives.helpful.scorers.text._target_=''"], ["objectives.helpful.scorers.text._target_=", "not blank"]),
+    (["objectives.helpful.scorers.text.path=' '"], ["objectives.helpful.scorers.text.path", "not blank"]),
     (["cache_dir=' '"], ["cache_dir", "not blank"]),
     (["stage=evaluate", f"evaluate.run='{'y' * 300}'"], ["evaluate.run=y", "policy/"]),
 ]
@@ -103,6 +112,8 @@ UNREADABLE = [  # refused before anything is composed, or because it cannot be; 
     (["model.config={vocab_size:3}"], ["model.config.vocab_size", "ffn_dim"]),
     (["data.world=[a,b]"], ["data.world=[a,b]", "group of settings"]),
     (["~objectives=1"], ["objectives=1", "helpful"]),
+    (["~objectives"], ["deletes no option that is chosen", "objectives=["]),
+    (["~solver=linear"], ["~solver=linear", "It is pama"]),
     (["~solver=[a]"], ["solver=[a]", "pama"]),
     (["~training={a:1}"], ["~training", "another value"]),
     (["~seed=5"], ["~seed=5", "another value"]),
@@ -172,6 +183,38 @@ def test_a_scorer_that_misbehaves_is_named_and_the_run_can_go_on(body, said, tmp
     with pytest.raises(UserError, match="concise") as caught:
         run_here("reward=gold", *custom, output=tmp_path / "run", cache=shared_cache)
     assert said.lower() in str(caught.value).lower()
+
+
+OWN_CODE = {  # at import, or where the object is made
+    "exits": ("import sys; sys.exit(0)", "raised SystemExit: 0|SystemExit: 0"),
+    "raises": ("raise KeyError('x' * 900)", "KeyError"),
+    "broken": ("def f(:", "SyntaxError"),
+    "made": ("class Thing:\n    def __init__(self, **settings): raise ValueError('no')", "ValueError: no"),
+    "left": ("class Thing:\n    def __init__(self, **settings): raise SystemExit", "SystemExit"),
+}
+
+
+@pytest.mark.parametrize("where", ["solver", "advantage", "stage", "objectives.concise.scorers.factworld"])
+@pytest.mark.parametrize("name", OWN_CODE)
+def test_own_code_that_raises_or_exits_is_told_whatever_it_is_for(name, where, tmp_path, monkeypatch):
+    body, said = OWN_CODE[name]
+    (tmp_path / f"own_{name}.py").write_text(body + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    target = f"{where}._target_=own_{name}.Thing"
+    words = [f"~{where}.program", f"+{target}"] if "." in where else [target]
+
+    def begin():
+        config = configure("model=micro", "reward=gold", "output=unused", "cache_dir=unused", *words)
+        execute.load_stage(config)
+        resolve(config).objectives[1].build()
+
+    with pytest.raises(UserError) as caught:
+        begin()
+    lines = [caught.value.message, caught.value.hint]
+    assert all(0 < len(line) <= 300 and "\n" not in line for line in lines)
+    assert where in caught.value.message
+    if where != "stage" or name in ("exits", "raises", "broken"):
+        assert any(each in caught.value.message for each in said.split("|"))
 
 
 def test_a_damaged_cache_is_named_with_what_to_do(tmp_path):

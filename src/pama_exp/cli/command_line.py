@@ -183,7 +183,11 @@ def _explain(error: Exception, overrides: Sequence[Override], search: Sequence[s
             f"'{syntax.short(str(several.input_line))}' gives several values.",
             "Several values are a sweep: add --multirun. One list is written key=[a,b], and text \"key='a,b'\".",
         )
-    choices = [str(o.input_line) for o in overrides if o.key_or_group in groups and not (o.is_add() or o.package)]
+    choices = [
+        str(o.input_line)
+        for o in overrides
+        if o.key_or_group in groups and not (o.is_add() or o.is_delete() or o.package)
+    ]
     plain = UserError(
         syntax.short(str(error).splitlines()[0], 200), "`python run.py --cfg job` shows every key that there is."
     )
@@ -206,6 +210,12 @@ def _fault(override: Override, whole: DictConfig, groups: Sequence[str]) -> User
     if key in groups and not override.is_delete():
         is_twice = override.is_add() and key in whole.hydra.runtime.choices and key != "objectives"
         return _there_already(text) if is_twice else None
+    if key in groups:
+        chosen, value = whole.hydra.runtime.choices.get(key), override.value()
+        if isinstance(chosen, str) and value in (None, chosen):
+            return None
+        hint = f"It is {chosen}." if isinstance(chosen, str) else f"Name those that are wanted: {key}=[NAME,NAME]."
+        return UserError(f"'{text}' deletes no option that is chosen.", hint)
     node: Any = whole
     parts = key.split(".")
     for depth, part in enumerate(parts):

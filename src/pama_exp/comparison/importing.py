@@ -21,7 +21,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from pama_exp.config.own_options import strictly
-from pama_exp.config.ranges import Range, admits, check, shown
+from pama_exp.config.ranges import Range, admits, check
 from pama_exp.errors import UserError, suggest
 from pama_exp.storage import files
 from pama_exp.tracking import folder as folders
@@ -46,7 +46,7 @@ class _Described:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def import_run(folder: Path, output: Path) -> RunRecord:
+def import_run(folder: Path, output: Path | str) -> RunRecord:
     """Make a finished run's record in `output` from what lies in `folder`.
 
     Raises:
@@ -62,7 +62,7 @@ def import_run(folder: Path, output: Path) -> RunRecord:
     _check(folder / "before.jsonl", before, names)
     if folders.own(folders.run_folder(str(output))):
         raise UserError(f"{output} holds a run already.", "Name another folder for the record.")
-    record = RunRecord.open(output)
+    record = RunRecord.open(Path(output))
     with record.lock():
         record.write_config(_config(described, names))
         record.write_environment(["python", "-m", "pama_exp.runs", "import", str(folder), str(output)])
@@ -137,7 +137,7 @@ def _check(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
             value = row.get(name)
             if not admits(value, float):
                 raise UserError(
-                    f"{path}, line {number}: the score '{name}' is {shown(value, 40)}.", "Give a finite number."
+                    f"{path}, line {number}: the score '{name}' is {json.dumps(value)[:40]}.", "Give a finite number."
                 )
 
 
@@ -156,7 +156,7 @@ def _config(described: _Described, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _result(
-    described: _Described, names: Sequence[str], before: Sequence[Row], after: Sequence[Row], output: Path
+    described: _Described, names: Sequence[str], before: Sequence[Row], after: Sequence[Row], output: Path | str
 ) -> dict[str, Any]:
     def means(rows: Sequence[Row], name: str) -> dict[str, Any] | None:
         return {"gold": None, "proxy": _mean(rows, name)} if rows else None

@@ -15,7 +15,7 @@ ASSISTANT = "\n\nAssistant:"  # ends a prompt of HH-RLHF (Bai et al. 2022)
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "human": "Human"}
 
 
-def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, by_template: bool = True) -> str:
+def render(messages: Sequence[Any], tokenizer: PreTrainedTokenizerBase, by_template: bool = True) -> str:
     """The conversation as text, up to the beginning of the assistant's next turn.
 
     Names of control tokens in the messages stay plain text; those of the template are control tokens.
@@ -45,7 +45,7 @@ def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
     return typed.show(text.removeprefix(tokenizer.bos_token) if adds else text, prefill, begins=adds)
 
 
-def content_of(message: Mapping[str, Any]) -> str:
+def content_of(message: Any) -> str:
     """The content of a message.
 
     Raises:
@@ -57,7 +57,7 @@ def content_of(message: Mapping[str, Any]) -> str:
     return str(message["content"])
 
 
-def split_conversation(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str | None]:
+def split_conversation(messages: Sequence[Any]) -> tuple[list[Mapping[str, Any]], str | None]:
     """(messages before the last, content of the last) if the assistant speaks last, else (all messages, None)."""
     last = content_of(messages[-1]) if messages else ""
     if messages and messages[-1]["role"] == "assistant":

@@ -25,6 +25,7 @@ from pama_exp.data.tables import Table, column
 from pama_exp.data.tokens import Marked, encode
 from pama_exp.errors import UserError, suggest
 
+_NOTHING: tuple[Any, ...] = (None, "", [])  # where a row has no response
 Rows = list[tuple[str, int]]  # (prompt, row of the table)
 
 
@@ -126,7 +127,7 @@ class TextData:
         pairs = [
             (prompt, _content(responses[i], f"data.completion={self.reading.completion}"))
             for prompt, i in self._of(split, doubles=True)
-            if responses[i] not in (None, "", [])
+            if responses[i] not in _NOTHING
         ]
         if not pairs:
             raise UserError(
@@ -144,7 +145,7 @@ class TextData:
         pairs = []
         for prompt, i in self._of(split, doubles=True):
             better, worse = rows[i] or ("", "")
-            if better and worse and better != worse:
+            if better not in _NOTHING and worse not in _NOTHING and better != worse:
                 text = "" if is_whole else self._plain.get(prompt, prompt)
                 pairs.append((text, self._response(better), self._response(worse)))
         if not pairs:

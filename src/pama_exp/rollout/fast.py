@@ -184,7 +184,7 @@ class _Output:
 
     def __init__(self, count: int, limit: int, device: torch.device) -> None:
         self.ids: Int[Tensor, "B T"] = torch.zeros(count, limit, dtype=torch.long, device=device)
-        self.log_probs: Float[Tensor, "B T"] = torch.zeros(count, limit, device=device)
+        self.log_probs: Float[Tensor, "B T"] = torch.zeros(count, limit, dtype=torch.float32, device=device)
         self.states: Float[Tensor, "B T H"] | None = None
         self.lengths: Int[Tensor, " B"] = torch.zeros(count, dtype=torch.long, device=device)
         self.finished: Bool[Tensor, " B"] = torch.zeros(count, dtype=torch.bool, device=device)

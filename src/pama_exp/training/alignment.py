@@ -103,6 +103,7 @@ class Alignment(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One step: rollout, rewards, advantages, combination and updates. `self.step` counts steps, not Lightning."""
         started = time.perf_counter()
+        torch.set_default_dtype(torch.float32)  # scores, advantages; in a step Lightning's is the weights' dtype
         self.policy.eval()  # no dropout: the ratio of the first update is 1
         self.metrics = {}
         with located(f"Step {self.step + 1}"):
