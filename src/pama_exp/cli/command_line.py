@@ -159,7 +159,7 @@ def _check_options(overrides: Sequence[Override], config_dir: str | None) -> Non
         if override.is_sweep_override() or is_named or all(isinstance(name, str) for name in names):
             continue
         options = {path.stem for folder in config_folders(config_dir) for path in (folder / group).glob("*.yaml")}
-        if options:
+        if options or group == "hydra" or "/" in group:
             text = str(override.input_line).partition("=")[2][:60]
             raise UserError(f"{group}={text} is no option's name.", suggest(text, sorted(options)))
 
