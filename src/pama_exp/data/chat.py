@@ -57,6 +57,30 @@ def content_of(message: Any) -> str:
     return str(message["content"])
 
 
+def response(value: Any, where: str) -> str:
+    """A response as text: itself, or the last message of a conversation, which is the assistant's.
+
+    Args:
+        value: what a table holds.
+        where: the setting that names its column, for messages.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise UserError(f"{where} holds {shown(value, 40)} where text is wanted.", "Name another column.")
+    if not value:
+        return ""
+    content, role = content_of(value[-1]), str(value[-1]["role"])
+    if role in ("user", "system", "human"):
+        raise UserError(
+            f"{where} holds a conversation that ends with a turn of '{role}'.", "A response is the assistant's turn."
+        )
+    return content
+
+
 def split_conversation(messages: Sequence[Any]) -> tuple[list[Mapping[str, Any]], str | None]:
     """(messages before the last, content of the last) if the assistant speaks last, else (all messages, None)."""
     last = content_of(messages[-1]) if messages else ""

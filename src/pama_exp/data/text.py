@@ -15,7 +15,6 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from pama_exp.config.ranges import shown
 from pama_exp.config.schema import DataConfig
 from pama_exp.config.validity import check_field
 from pama_exp.data import chat
@@ -125,7 +124,7 @@ class TextData:
         else:
             responses = self._completions
         pairs = [
-            (prompt, _content(responses[i], f"data.completion={self.reading.completion}"))
+            (prompt, chat.response(responses[i], f"data.completion={self.reading.completion}"))
             for prompt, i in self._of(split, doubles=True)
             if responses[i] not in _NOTHING
         ]
@@ -299,7 +298,7 @@ class TextData:
         """One of a pair's two responses, without the prompt."""
         if self.reading.format == "transcript":
             return chat.split_transcript(value)[1].strip()
-        return _content(value, self._pair)
+        return chat.response(value, self._pair)
 
     def _answer(self, value: Any, prompt: str) -> str:
         """One of a pair's responses as the policy says it: with the space that begins a turn without a template."""
@@ -308,7 +307,7 @@ class TextData:
         if self.reading.format == "transcript":
             return chat.split_transcript(value)[1]
         is_turn = isinstance(value, list) and not isinstance(prompt, Marked)
-        return f" {_content(value, self._pair)}" if is_turn else _content(value, self._pair)
+        return f" {chat.response(value, self._pair)}" if is_turn else chat.response(value, self._pair)
 
     @property
     def _pair(self) -> str:
@@ -333,26 +332,6 @@ _FORMATS: Mapping[str, Callable[[TextData], Iterator[tuple[str | None, str | Non
     "transcript": TextData.read_transcripts,
     "prefix": TextData.read_prefixes,
 }
-
-
-def _content(value: Any, where: str) -> str:
-    """A response as text: itself, or the last message of a conversation, which is the assistant's.
-
-    Raises:
-        UserError: for anything else.
-    """
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise UserError(f"{where} holds {shown(value, 40)} where text is wanted.", "Name another column.")
-    if not value:
-        return ""
-    content, role = chat.content_of(value[-1]), str(value[-1]["role"])
-    if role in ("user", "system", "human"):
-        raise UserError(
-            f"{where} holds a conversation that ends with a turn of '{role}'.", "A response is the assistant's turn."
-        )
-    return content
 
 
 def _place(prompt: str, seed: int) -> tuple[float, str]:
