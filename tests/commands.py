@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -18,10 +19,17 @@ ROOT = Path(__file__).parents[1]
 FAST = ["debug=fast", "model=micro"]
 
 
+def the_last(words: Sequence[str]) -> list[str]:
+    """Of words that set one key, or one group, the last: tests say a basis, and then what is other about them."""
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
+    return [word for place, word in enumerate(words) if "=" not in word or keys[place] not in keys[place + 1 :]]
+
+
 def composed(*overrides: str, hydra: bool = False):
     resolvers.register()
     search_path.register()
-    read = as_hydra_reads(overrides, overrides, imply_mode=False)
+    words = the_last(overrides)
+    read = as_hydra_reads(words, words, imply_mode=False)
     check_command_line(read)
     with initialize_config_dir(str(schema.CONF), version_base="1.3"):
         return compose("config", read, return_hydra_config=hydra)
@@ -38,7 +46,7 @@ def run_here(*overrides: str, output: Path, cache: Path) -> RunRecord:
 
 
 def command(*overrides: str) -> list[str]:
-    return [sys.executable, str(ROOT / "run.py"), *overrides]
+    return [sys.executable, str(ROOT / "run.py"), *the_last(overrides)]
 
 
 def environment(**extra: str) -> dict[str, str]:

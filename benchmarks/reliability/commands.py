@@ -40,7 +40,9 @@ def _language() -> Any:
 def _given(workshop: Workshop, bad: Bad, name: str) -> Verdict:
     place = workshop.place(name)
     place.empty()
+    own = {word.lstrip("+~").partition("=")[0] for word in bad.words}
     before = [*SMALL, "reward=gold", f"cache_dir={place.cache}", f"output={place.run}"]
+    before = [word for word in before if word.partition("=")[0] not in own]
     flags = [word for word in bad.words if word.startswith("-")] if bad.words[-1:] != bad.words[:1] else []
     words = [*before, *bad.words] if not flags else [*bad.words, *before]
     ended = forks.run(

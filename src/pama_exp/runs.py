@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pama_exp.comparison.load import damaged, flatten
 from pama_exp.config.naming import VOLATILE, shown
 from pama_exp.errors import UserError
 from pama_exp.report.gather import newest_step, reproduce
+from pama_exp.safety.arguments import Parser
 from pama_exp.safety.failing import guarded
 from pama_exp.tracking.console import note, print_error, summary
 
@@ -33,7 +33,7 @@ _HELP = """%(prog)s [ROOT]      every run under ROOT (default: runs)
 
 def main(arguments: list[str] | None = None) -> int:
     """Print what is asked for; 2 for the user's mistakes."""
-    parser = argparse.ArgumentParser("python -m pama_exp.runs", usage=_HELP)
+    parser = Parser("python -m pama_exp.runs", usage=_HELP)
     parser.add_argument("words", nargs="*", metavar="WORD", help="ROOT, or show RUN, diff A B, import FOLDER RUN")
     words = parser.parse_args(arguments).words or ["runs"]
     counts = {"show": 2, "diff": 3, "import": 3, "export": 4}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pama_exp.errors import UserError
+from pama_exp.safety.arguments import Parser, folder
 from pama_exp.safety.failing import guarded
 from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.offline import offline_runs, upload
@@ -17,8 +17,8 @@ from pama_exp.tracking.offline import offline_runs, upload
 
 def main(arguments: list[str] | None = None, prog: str = "python -m pama_exp.sync") -> int:
     """List the offline runs; with --upload, send those that have not been sent. 2 for the user's mistakes."""
-    parser = argparse.ArgumentParser(prog, description="Offline W&B runs: listed or uploaded.")
-    parser.add_argument("root", nargs="?", type=Path, default=Path("runs"), help="where runs are (default: runs)")
+    parser = Parser(prog, description="Offline W&B runs: listed or uploaded.")
+    parser.add_argument("root", nargs="?", type=folder, default=Path("runs"), help="where runs are (default: runs)")
     parser.add_argument("--upload", action="store_true", help="upload those that have not been uploaded")
     given = parser.parse_args(arguments)
     try:

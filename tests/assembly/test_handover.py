@@ -5,6 +5,7 @@ import runpy
 import subprocess
 
 import pytest
+import yaml
 
 from commands import environment
 from pama_exp.assembly.handover import reward_function
@@ -74,6 +75,42 @@ def test_an_export_writes_over_nothing(tmp_path, capsys):
     out = exported(tmp_path, "verl")
     assert main(["export", "verl", str(tmp_path / "run"), str(out)]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_no_link_is_followed(tmp_path, capsys):
+    run = write_run(tmp_path / "run", "solver=pama", *ON_TEXT, *SHORT, after=None, state="interrupted")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "train.sh").symlink_to(tmp_path / "elsewhere")
+    for folder, says in (("file", "cannot be written"), ("file/in", "cannot be written"), ("out", "there already")):
+        assert main(["export", "verl", str(run.folder), str(tmp_path / folder)]) == 2
+        err = capsys.readouterr().err
+        assert says in err
+        assert len(err.splitlines()) == 2
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training", None),
+        ("training", {"steps": 3}),
+        ("training", [1]),
+        ("rollout", None),
+        ("model", 3),
+        ("advantage", [None]),
+        ("advantage", {"group_size": "four"}),
+        ("objectives", {"length": {"scorers": 3}, "readability": {}}),
+    ],
+)
+def test_a_record_that_lacks_what_a_script_says_is_told(key, value, tmp_path, capsys):
+    run = write_run(tmp_path / "run", "solver=pama", *ON_TEXT, *SHORT, after=None, state="interrupted")
+    path = run.folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    path.write_text(path.read_text().splitlines()[0] + "\n" + yaml.safe_dump(config | {key: value}))
+    assert main(["export", "verl", str(run.folder), str(tmp_path / "out")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_record_of_others_cannot_put_words_into_a_script(tmp_path):

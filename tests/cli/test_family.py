@@ -1,6 +1,7 @@
 """`pama-exp COMMAND`: one family with help, quick to answer, in the project's own words."""
 
 import re
+import shlex
 import subprocess
 import sys
 
@@ -141,6 +142,80 @@ def test_without_arguments_it_says_what_it_does_and_does_it(tmp_path, monkeypatc
         assert word in said
     _, said, _ = run_family(monkeypatch, capsys, "seed=1")
     assert (len(ran), said) == (2, "")
+
+
+REFUSED = [
+    ("compare a --baseline pama --baseline linear", "--baseline is given twice: pama and linear"),
+    ("report a --output b --output=b", "--output is given twice: b and b"),
+    ("export --to trl --to verl run folder", "--to is given twice: trl and verl"),
+    ("export --to nothing run folder", "'trl', 'verl'"),
+    ("export run folder", "required: --to"),
+    ("export --to trl run ''", "names no folder"),
+    ("import folder ''", "names no folder"),
+    ("report a --output ''", "names no folder"),
+    ("dashboard a --output ' '", "names no folder"),
+    ("dashboard --nothing", "unrecognized arguments: --nothing"),
+    ("runs ''", "names no folder"),
+    ("runs a b", "unrecognized arguments: b"),
+    ("show", "required: RUN"),
+    ("sync --nothing", "unrecognized"),
+    ("settings a b", "unrecognized"),
+    ("completion fish", "'bash', 'zsh'"),
+    ("completion bash --config-dir /nowhere/at/all", "--config-dir=/nowhere/at/all is no folder"),
+    ("solvers pama --config-dir /nowhere/at/all", "--config-dir=/nowhere/at/all is no folder"),
+    ("--help --config-dir /nowhere/at/all", "--config-dir=/nowhere/at/all is no folder"),
+    ("--help solver=pama solver=linear", "solver is given twice: solver=pama and solver=linear"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED, ids=[each[0] for each in REFUSED])
+def test_what_a_command_does_not_take_is_told_in_two_lines_on_a_narrow_terminal(words, said, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    status, out, err = run_family(monkeypatch, capsys, *shlex.split(words))
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 2, err
+    assert said in err
+
+
+MALFORMED = {
+    "torn": (b"a: [", "line 1"),
+    "twice": (b"_target_: a.b\nx: 1\n_target_: a.c\n", "line 3: '_target_' is there twice"),
+    "listed": (b"- a\n", "holds ['a']"),
+    "number": (b"3\n", "holds 3"),
+    "binary": (b"\xff\xfe\x00", "it is no text"),
+    "deep": (b"[" * 20000, "cannot be read"),
+}
+
+
+READERS = [  # the list of solvers reads no more of a file than its first line
+    *(("run", group) for group in ("solver", "model", "objectives")),
+    *(("show one", group) for group in ("solver", "model", "objectives")),
+    ("list", "model"),
+    ("list", "objectives"),
+    ("help", "solver"),
+]
+
+
+@pytest.mark.parametrize(("command", "group"), READERS)
+@pytest.mark.parametrize(("content", "said"), MALFORMED.values(), ids=MALFORMED)
+def test_an_option_file_that_is_malformed_is_named_by_every_command(
+    content, said, group, command, tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / group / "mine.yaml"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    own, listing = ("--config-dir", tmp_path), group if group == "objectives" else f"{group}s"
+    words = {
+        "run": (*own, f"{group}=mine", "output=nowhere"),
+        "help": ("--help", *own, f"{group}=mine"),
+        "show one": (listing, "mine", *own),
+        "list": (listing, *own),
+    }[command]
+    status, _, err = run_family(monkeypatch, capsys, *words)
+    assert status == 2, err
+    assert len(err.splitlines()) == 2, err
+    assert str(path) in err
+    assert said in err
 
 
 COMPLETED = [

@@ -8,6 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pama_exp.cli import syntax
+from pama_exp.cli.command_line import check_package
 from pama_exp.errors import UserError
 
 WRONG = [
@@ -59,6 +60,38 @@ def test_flags_between_overrides_are_told_to_come_first(words, monkeypatch):
         syntax.arguments()
     assert "\n" not in caught.value.message
     assert words[1] in caught.value.message
+
+
+FLAGS = [
+    (["--config-dir", "a", "--config-dir=b", "seed=1"], "--config-dir is given 2 times"),
+    (["--cfg", "job", "-c", "all"], "--cfg is given 2 times"),
+    (["--run", "--multirun", "seed=1"], "--run and --multirun"),
+    (["--cfg", "job", "--info"], "--cfg and --info"),
+    (["--package", "seed=1"], "--package belongs to --cfg"),
+    (["--resolve", "seed=1"], "--resolve belongs to --cfg"),
+    (["--shell-completion", "seed=1"], "pama-exp completion"),
+    (["--experimental-rerun", "config.pickle"], "would load a pickle"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), FLAGS, ids=[" ".join(each[0]) for each in FLAGS])
+def test_flags_that_mean_nothing_together_or_are_hydras_alone_are_refused(words, said, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run.py", *words])
+    with pytest.raises(UserError, match=said):
+        syntax.arguments()
+
+
+@pytest.mark.parametrize("words", [["--cfg", "job", "--package", "solver", "--resolve"], ["--multirun", "seed=1,2"]])
+def test_flags_that_belong_together_are_read(words, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run.py", *words])
+    assert syntax.arguments().config_dir is None
+
+
+def test_a_part_of_the_configuration_that_is_none_is_named():
+    with pytest.raises(UserError, match="--package=solvr") as caught:
+        check_package("solvr", ["seed=1"], None)
+    assert "Did you mean 'solver'?" in caught.value.hint
+    check_package("training.kl", ["seed=1"], None)
 
 
 def test_an_unknown_flag_is_refused_in_two_lines(monkeypatch):

@@ -66,7 +66,7 @@ def test_the_command_says_where_the_record_is_and_refuses_a_second_time(tmp_path
     assert main(words) == 0
     assert str(tmp_path / "run") in capsys.readouterr().out
     assert main(words) == 2
-    assert "holds a finished run" in capsys.readouterr().err
+    assert "holds a run already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,48 @@ def test_the_command_says_where_the_record_is_and_refuses_a_second_time(tmp_path
         ("solver: a", {"helpful": [1.0, float("nan")]}, "line 2: the score 'helpful' is NaN"),
         ("solver: a", {"helpful": ["good", "bad"]}, "the score 'helpful' is"),
         ("[", None, "cannot be read"),
+        ("[" * 20000, None, "cannot be read"),
+        ("solver: a\nseed: 1\nsolver: b", None, "'solver' is there twice"),
+        ("solver: a\nobjectives: [helpful]", None, "objectives=.*helpful"),
+        ("solver: a\nobjectives: 3", None, "objectives=3"),
+        ("solver: a\nobjectives: null", None, "objectives=null"),
+        ("solver: a\nobjectives: {helpful: true}", None, "objectives="),
+        ("solver: a\nsettings: 3", None, "settings=3"),
+        ("solver: 3", None, "solver=3"),
+        ("solver: a\nsteps: 1e30", None, "steps=1e"),
+        ("solver: a", {"helpful": [1.0, 10**400]}, "line 2: the score 'helpful' is 1000"),
+        ("solver: a", {"helpful": [1.0, True]}, "line 2: the score 'helpful' is true"),
     ],
 )
 def test_what_makes_no_sense_is_told_with_its_line(tmp_path, described, after, says):
     with pytest.raises(UserError, match=says):
         import_run(foreign(tmp_path / "from", described, after, before=None), tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "3", "null", '{"prompt": "a", "prompt": '])
+def test_a_line_that_is_no_row_is_told_with_its_number(tmp_path, line):
+    folder = foreign(tmp_path / "from")
+    with (folder / "generations.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match="line 3 is no JSON mapping"):
+        import_run(folder, tmp_path / "run")
+
+
+def test_a_record_is_made_in_no_folder_of_the_users_own(tmp_path, monkeypatch):
+    thesis = tmp_path / "thesis"
+    (thesis / "work").mkdir(parents=True)
+    (thesis / "work" / "chapter.tex").write_text("x")
+    (thesis / "link").symlink_to(thesis / "work")
+    (thesis / "file").write_text("x")
+    monkeypatch.setenv("HOME", str(thesis))
+    monkeypatch.chdir(thesis / "work")
+    folder = foreign(tmp_path / "from")
+    write_run(tmp_path / "begun", after=None, state="interrupted")
+    for output in (thesis, thesis / "work", thesis / "link", thesis / "file", "", ".", "~", tmp_path / "begun"):
+        with pytest.raises(UserError):
+            import_run(folder, output)
+    assert sorted(path.name for path in thesis.rglob("*")) == ["chapter.tex", "file", "link", "work"]
 
 
 def test_a_folder_without_generations_says_what_is_wanted(tmp_path):

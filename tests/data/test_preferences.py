@@ -82,6 +82,8 @@ def test_preferences_are_rounded_to_the_nearest_that_can_be_written():
         ({"item": "{name}"}, "conditioning.item"),
         ({"item": "{nom}: {share}"}, "conditioning.item"),
         ({"item": "{name}: {share} {}"}, "conditioning.item"),
+        ({"item": "{name}: {share:>99999999999}"}, "conditioning.item"),
+        ({"item": "{name!r}: {share}"}, "conditioning.item"),
         ({"levels": 0}, "conditioning.levels=0"),
     ],
 )

@@ -112,6 +112,10 @@ def test_what_cannot_be_found_is_named(tmp_path):
         ("t.jsonl", b"", "holds no rows"),
         ("t.csv", b"prompt\n", "holds no rows"),
         ("t.docx", b"x", "no table"),
+        ("t.csv", b"prompt,chosen,chosen\nq,a,b\n", "two columns 'chosen'"),
+        ("t.tsv", b"a\tb\ta\n1\t2\t3\n", "two columns 'a'"),
+        ("t.jsonl", b'{"prompt": "a", "prompt": "b"}\n', "read as jsonl"),
+        ("t.jsonl", b"[" * 100_000 + b"\n", "line 1: it is nested too deeply"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(name, content, said, tmp_path):

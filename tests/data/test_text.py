@@ -125,7 +125,7 @@ def test_a_template_that_writes_the_beginning_token_does_not_double_it():
     assert tokenizer(text)["input_ids"].count(tokenizer.bos_token_id) == 1
 
 
-@pytest.mark.parametrize("message", [{"content": "hi"}, {"role": "user", "content": None}])
+@pytest.mark.parametrize("message", [{"content": "hi"}, {"role": "user", "content": None}, "hi", 3])
 def test_a_message_without_role_and_content_is_shown(message):
     with pytest.raises(UserError, match="no role and content"):
         chat.render([message], byte_tokenizer())
@@ -226,3 +226,24 @@ def test_what_does_not_fit_is_named(table, settings, said):
 def test_what_is_learned_from_needs_its_columns(ask, said):
     with pytest.raises(UserError, match=said):
         ask(text_data(QUESTIONS))
+
+
+NO_TEXT = [  # a response that is neither text nor a conversation that the assistant ends
+    (3, "holds 3 where text is wanted"),
+    (0, "holds 0 where text is wanted"),
+    (1.5, "holds 1.5 where"),
+    (True, "holds true where"),
+    ({"a": 1}, "holds {'a': 1} where"),
+    (["a", "b"], "no role and content"),
+    ([{"role": "user", "content": "x"}], "ends with a turn of 'user'"),
+    ([{"role": "assistant", "content": "x"}, {"role": "system", "content": "y"}], "ends with a turn of 'system'"),
+]
+
+
+@pytest.mark.parametrize(("value", "said"), NO_TEXT, ids=[str(value) for value, _ in NO_TEXT])
+@pytest.mark.parametrize("learned", ["demonstrations", "preference_pairs", "policy_pairs"])
+def test_a_response_that_is_no_text_is_named(learned, value, said):
+    table = QUESTIONS | {"completion": [value] * 200, "chosen": [value] * 200, "rejected": ["no"] * 200}
+    with pytest.raises(UserError) as caught:
+        getattr(text_data(table), learned)("train")
+    assert said in caught.value.message

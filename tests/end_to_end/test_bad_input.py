@@ -3,7 +3,10 @@
 import pytest
 
 from commands import FAST, run_command, run_config, run_here
+from pama_exp.assembly.setup import resolve
+from pama_exp.cli import execute
 from pama_exp.cli.command_line import check_command_line
+from pama_exp.cli.compose import configure
 from pama_exp.errors import UserError
 
 MISTAKES = [
@@ -38,6 +41,8 @@ MISTAKES = [
     (["rollout.sampling.temperature=0"], ["temperature"]),
     (["data.world.size=3"], ["size"]),
     (["model.config.hidden=3"], ["hidden"]),
+    (["model.config.word_embed_proj_dim=''"], ["model.config.word_embed_proj_dim= is of another kind than opt takes"]),
+    (["model.config.ffn_dim=[1]"], ["model.config.ffn_dim=[1] is of another kind"]),
     (["model.architecture=optt"], ["optt", "opt"]),
     (["model.path=/nowhere/at/all"], ["/nowhere/at/all"]),
     (["stage=evaluate", "evaluate.run=/nowhere"], ["/nowhere"]),
@@ -63,7 +68,14 @@ MISTAKES = [
     (["rollout=3"], ["rollout=3", "fast"]),
     (["logger=[]"], ["logger=[]", "wandb"]),
     (["stage._target_=builtins.eval"], ["builtins.eval", "(setup, record)"]),
+    (["stage._target_=json."], ["json.", "no attribute ''"]),
+    (["stage._target_=nothing.at_all"], ["No module named 'nothing'"]),
+    (["stage._target_=..a.b"], ["stage._target_=..a.b"]),
     (["stage._target_=pama_exp.cli.app.main"], ["pama_exp.cli.app.main", "(setup, record)"]),
+    (["~objectives.helpful", "~objectives.concise"], ["There is no objective", "objectives=[helpful,concise]"]),
+    (["objectives.helpful=null"], ["objectives.helpful=null"]),
+    (["objectives.helpful.scorers.text._target_=''"], ["objectives.helpful.scorers.text._target_=", "not blank"]),
+    (["objectives.helpful.scorers.text.path=' '"], ["objectives.helpful.scorers.text.path", "not blank"]),
     (["cache_dir=' '"], ["cache_dir", "not blank"]),
     (["stage=evaluate", f"evaluate.run='{'y' * 300}'"], ["evaluate.run=y", "policy/"]),
 ]
@@ -82,6 +94,59 @@ def test_a_mistake_is_named_before_any_work(overrides, said, tmp_path):
     for word in said:
         assert word in str(caught.value)
     assert not list(cache.glob("*")), "nothing may be trained before a mistake that can be known is named"
+
+
+UNREADABLE = [  # refused before anything is composed, or because it cannot be; some by Hydra in words of its own
+    (["solver=pama", "solver=linear"], ["solver is given twice", "solver=pama", "solver=linear"]),
+    (["training.steps=3", "seed=1", "training.steps=5"], ["training.steps=3", "training.steps=5"]),
+    (["training.steps=3", "++training.steps=3"], ["training.steps is given twice"]),
+    (["objectives=[helpful]", "objectives=[concise]"], ["objectives is given twice"]),
+    (["objectives.helpful.weight=1", "objectives.helpful={weight:2}"], ["objectives.helpful.weight is given twice"]),
+    (["solver.weights=[1,2]", "solver={weights:[1,3]}"], ["solver.weights is given twice"]),
+    (["hydra/launcher=ray", "hydra/launcher=processes"], ["hydra/launcher is given twice"]),
+    (["model.config={hidden_size:8,hidden_size:16}"], ["hidden_size twice"]),
+    (
+        ["model.config={hidden_size:8}", "model.config.ffn_dim=8", "model.config={ffn_dim:9}"],
+        ["model.config.ffn_dim is"],
+    ),
+    (["+training.steps=3"], ["there already", "training.steps=3"]),
+    (["+solver=linear"], ["there already", "Write solver=linear"]),
+    (["model.config={vocab_size:3}"], ["model.config.vocab_size", "ffn_dim"]),
+    (["data.world=[a,b]"], ["data.world=[a,b]", "group of settings"]),
+    (["~objectives=1"], ["objectives=1", "helpful"]),
+    (["hydra=null"], ["hydra=null is no option's name"]),
+    (["hydra/launcher=null"], ["hydra/launcher=null is no option's name"]),
+    (["hydra/launcher=[ray]"], ["hydra/launcher=[ray] is no option's name"]),
+    (["~objectives"], ["deletes no option that is chosen", "objectives=["]),
+    (["~solver=linear"], ["~solver=linear", "It is pama"]),
+    (["~solver=[a]"], ["solver=[a]", "pama"]),
+    (["~training={a:1}"], ["~training", "another value"]),
+    (["~seed=5"], ["~seed=5", "another value"]),
+    (["solver@model=pama"], ["no group 'solver@model'"]),
+    (["hydra/nothing=a"], ["no group 'hydra/nothing'", "hydra/"]),
+    (["training.steps=1,2"], ["training.steps=1,2", "--multirun", "key=[a,b]"]),
+    (["solver.granularity=glob(*)"], ["glob(*)", "--multirun"]),
+    (["seed=range(0)"], ["range(0)"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), UNREADABLE, ids=[" ".join(m[0]) for m in UNREADABLE])
+def test_a_command_line_that_cannot_be_composed_is_explained(overrides, said):
+    with pytest.raises(UserError) as caught:
+        configure("model=micro", *overrides)
+    lines = [caught.value.message, caught.value.hint]
+    assert all(0 < len(line) <= 300 and "\n" not in line for line in lines)
+    for word in said:
+        assert word in str(caught.value)
+    for word in ("append", "merging", "Could not", "requires --multirun", "must be a string"):
+        assert word not in str(caught.value)
+
+
+def test_values_of_a_sweep_are_no_repetition_and_a_sweeps_key_given_twice_is_one():
+    check_command_line(["seed=0,1", "solver=pama,linear", "training.steps=3"], multirun=True)
+    check_command_line(["~objectives.helpful", "objectives=[helpful,concise]"])
+    with pytest.raises(UserError, match="seed is given twice: seed=0,1 and seed=2"):
+        check_command_line(["seed=0,1", "seed=2"], multirun=True)
 
 
 def test_a_folder_of_options_that_is_none_is_named():
@@ -123,6 +188,38 @@ def test_a_scorer_that_misbehaves_is_named_and_the_run_can_go_on(body, said, tmp
     with pytest.raises(UserError, match="concise") as caught:
         run_here("reward=gold", *custom, output=tmp_path / "run", cache=shared_cache)
     assert said.lower() in str(caught.value).lower()
+
+
+OWN_CODE = {  # at import, or where the object is made
+    "exits": ("import sys; sys.exit(0)", "raised SystemExit: 0|SystemExit: 0"),
+    "raises": ("raise KeyError('x' * 900)", "KeyError"),
+    "broken": ("def f(:", "SyntaxError"),
+    "made": ("class Thing:\n    def __init__(self, **settings): raise ValueError('no')", "ValueError: no"),
+    "left": ("class Thing:\n    def __init__(self, **settings): raise SystemExit", "SystemExit"),
+}
+
+
+@pytest.mark.parametrize("where", ["solver", "advantage", "stage", "objectives.concise.scorers.factworld"])
+@pytest.mark.parametrize("name", OWN_CODE)
+def test_own_code_that_raises_or_exits_is_told_whatever_it_is_for(name, where, tmp_path, monkeypatch):
+    body, said = OWN_CODE[name]
+    (tmp_path / f"own_{name}.py").write_text(body + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    target = f"{where}._target_=own_{name}.Thing"
+    words = [f"~{where}.program", f"+{target}"] if "." in where else [target]
+
+    def begin():
+        config = configure("model=micro", "reward=gold", "output=unused", "cache_dir=unused", *words)
+        execute.load_stage(config)
+        resolve(config).objectives[1].build()
+
+    with pytest.raises(UserError) as caught:
+        begin()
+    lines = [caught.value.message, caught.value.hint]
+    assert all(0 < len(line) <= 300 and "\n" not in line for line in lines)
+    assert where in caught.value.message
+    if where != "stage" or name in ("exits", "raises", "broken"):
+        assert any(each in caught.value.message for each in said.split("|"))
 
 
 def test_a_damaged_cache_is_named_with_what_to_do(tmp_path):

@@ -72,6 +72,22 @@ def test_runs_and_leaves_a_record(overrides, tmp_path, shared_cache):
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "bf16-mixed"])
+def test_a_policy_of_half_precision_learns_and_is_measured_in_full(precision, tmp_path, shared_cache):
+    words = [
+        f"trainer.precision={precision}",
+        "training.steps=1",
+        "reward=gold",
+        "objectives.helpful.normaliser=running",
+    ]
+    record = run_here(*words, output=tmp_path / "run", cache=shared_cache)
+    assert record.is_complete
+    rows = [row for row in record.read_generations() if row.get("split") == "test"]
+    for name, means in record.read_result()["objectives"].items():
+        exact = np.mean([row[f"gold/{name}"] for row in rows])
+        assert means["after"]["gold"] == pytest.approx(exact, abs=1e-6)
+
+
 def test_objectives_keep_the_order_given(tmp_path, shared_cache):
     record = run_here("objectives=[concise,helpful]", "reward=gold", output=tmp_path / "run", cache=shared_cache)
     assert list(record.read_result()["objectives"]) == ["concise", "helpful"]

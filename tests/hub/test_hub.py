@@ -102,10 +102,11 @@ def test_a_hub_that_does_not_answer_is_given_up_within_seconds(cache, monkeypatc
         silent.set()
 
 
-@pytest.mark.parametrize("name", ["", "a/b/c", "a b/c", "../x/y"])
+@pytest.mark.parametrize("name", ["", "a/b/c", "a b/c", "../x/y", "../x", "-x/y", "a/.b", "a/é", "a/b\n"])
 def test_what_cannot_be_an_id_is_refused(name):
     with pytest.raises(UserError, match="no Hub id"):
         repositories.resolve(name)
+    assert "no Hub id" in repositories.missing(name).message  # as preflight and the check of assets say it
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -53,6 +53,22 @@ def test_runs_of_other_objectives_are_not_mixed(tmp_path):
         dashboard.main([str(tmp_path)], "pama-exp dashboard")
 
 
+def test_it_is_written_over_an_earlier_one_and_over_nothing_else(tmp_path, monkeypatch):
+    write_run(tmp_path / "runs" / "one", after={"helpful": 0.5, "concise": 0.5})
+    monkeypatch.setattr(dashboard, "read_logs", lambda runs: {})
+    monkeypatch.setattr(dashboard, "_ends", lambda names, logs: [])
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "index.html").write_text("<title>My thesis</title>")
+    (tmp_path / "file").write_text("x")
+    words = [str(tmp_path / "runs"), "--output"]
+    for name, said in (("thesis", r"such as index\.html"), ("file", "cannot be written"), ("file/in", "cannot be")):
+        with pytest.raises(UserError, match=said):
+            dashboard.main([*words, str(tmp_path / name)], "pama-exp dashboard")
+    assert (tmp_path / "thesis" / "index.html").read_text() == "<title>My thesis</title>"
+    for _ in range(2):
+        assert dashboard.main([*words, str(tmp_path / "new")], "pama-exp dashboard") == 0
+
+
 def test_at_wandb_the_objectives_are_the_runs_own(tmp_path, monkeypatch):
     write_run(tmp_path / "run", after={"helpful": 0.5, "concise": 0.5})
     saved = []

@@ -44,7 +44,7 @@ def test_any_sequence_of_numbers_will_do(my_rewards, value):
     assert FunctionScorer("my_rewards:reward").score(tiny.prompts(), RESPONSES).tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
-@pytest.mark.parametrize("value", [None, [None] * 4, ["a", "b", "c", "d"], [[1.0], [1.0, 2.0]]])
+@pytest.mark.parametrize("value", [None, [None] * 4, ["a", "b", "c", "d"], [[1.0], [1.0, 2.0]], object(), iter([1.0])])
 def test_anything_but_numbers_names_the_function(my_rewards, value):
     my_rewards.reward = returning(value)
     with pytest.raises(UserError, match="my_rewards:reward"):

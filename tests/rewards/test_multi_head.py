@@ -56,6 +56,10 @@ def test_a_head_is_chosen_by_name_by_place_or_by_the_models_own_label(folder):
         ({"head": "verbostiy", "heads": HEADS}, "Did you mean 'verbosity'"),
         ({"head": 3}, "has no head 3"),
         ({"head": "a", "heads": ["a"]}, "has 3 heads, and 1 are named"),
+        ({"head": 0, "heads": ["a", "b", "a"]}, "holds 'a' twice"),
+        ({"head": 0, "sign": 0}, "sign=0"),
+        ({}, "has no head null"),
+        ({"head": 0, "template": "{prompt} {response:>100000000000}"}, "does not place the response"),
     ],
 )
 def test_a_head_that_is_not_there_is_named(folder, settings, says):

@@ -30,12 +30,14 @@ from pama_exp.training.strategies import check_trainer
 
 
 def check_inputs(config: Config) -> None:
-    """Check that the loggers are installed and the folders exist that the configuration names.
+    """Check that there is an objective, the loggers are installed, and the folders exist that the configuration names.
 
     Raises:
         UserError: for the first that is missing.
     """
     backends.check(config.logger.kinds)
+    if not config.objectives:
+        raise UserError("There is no objective.", "Give one or more: 'objectives=[helpful,concise]'.")
     if config.evaluate.run is None and config.model.path is not None and not os.path.isdir(config.model.path):
         raise UserError(f"model.path={config.model.path} is not a folder.", "Give a folder in Hugging Face format.")
     if config.evaluate.run is not None and not os.path.isdir(Path(config.evaluate.run) / "policy"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pprint
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,8 @@ from pama_exp.assembly.objective_plans import make_scorer
 from pama_exp.comparison.load import Run
 from pama_exp.config.domains import scorer_key, scorer_node
 from pama_exp.config.naming import slug
-from pama_exp.errors import UserError, suggest
+from pama_exp.config.ranges import shown
+from pama_exp.errors import UserError, described, suggest
 from pama_exp.integrations.combining import refuse_gradients
 from pama_exp.integrations.named_solvers import named_solver, names
 from pama_exp.rewards.scorer import checked_score
@@ -53,27 +55,41 @@ def write_scripts(run: Run, kind: str, folder: Path) -> list[Path]:
     """Scripts that go on with the run's solver, objectives and settings: train.py for TRL, train.sh and rewards.py.
 
     Raises:
-        UserError: for another kind, a run of the testbed, a solver that needs gradients, or a file that is there.
+        UserError: for another kind, a run of the testbed, a solver that needs gradients, a record that lacks what a
+            script says, a file that is there, or a folder that cannot be written.
     """
     if kind not in KINDS:
         raise UserError(f"There is no export to '{kind}'.", suggest(kind, KINDS))
     if run.solver not in names():
         raise UserError(f"{run.name}: '{run.solver}' is no solver of this project.", suggest(run.solver, names()))
+    try:
+        written = _scripts(run, kind)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # of an imported run, or another's record
+        raise UserError(
+            f"{run.name}: its record lacks what a script says ({shown(described(error))}).",
+            "Export a run of stage=align.",
+        ) from None
+    for name in written:
+        if os.path.lexists(folder / name):
+            raise UserError(f"{folder / name} is there already.", "Name a new folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in written.items():
+            (folder / name).write_text(text)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}).", "Name another folder.") from None
+    return [folder / name for name in written]
+
+
+def _scripts(run: Run, kind: str) -> dict[str, str]:
+    """{name: text} of the scripts."""
     group = int(run.config.get("advantage", {}).get("group_size", _GROUP))
     solver = _solver_settings(run)
     refuse_gradients(named_solver(run.solver, list(run.preference.values()), group, solver), kind)
     objectives = _objectives(run)
     if kind == "trl":
-        written = {"train.py": _trl(run, objectives, solver, group)}
-    else:
-        written = {"rewards.py": _rewards(run, objectives), "train.sh": _verl(run, solver, group)}
-    for name in written:
-        if (folder / name).exists():
-            raise UserError(f"{folder / name} is there already.", "Name a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in written.items():
-        (folder / name).write_text(text)
-    return [folder / name for name in written]
+        return {"train.py": _trl(run, objectives, solver, group)}
+    return {"rewards.py": _rewards(run, objectives), "train.sh": _verl(run, solver, group)}
 
 
 def _objectives(run: Run) -> str:

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pama_exp.cli import execute, syntax
+from pama_exp.cli import command_line, execute, syntax
 from pama_exp.cli.command_line import as_hydra_reads, check_command_line
 from pama_exp.cli.compose import prepare
 from pama_exp.cli.family import called
@@ -50,6 +50,8 @@ def _main() -> None:
     args = syntax.arguments()
     if args.cfg or not composing_only:
         check_command_line(args.overrides, args.config_dir, args.multirun)
+        if args.package:
+            command_line.check_package(args.package, args.overrides, args.config_dir)
     try:
         hydra.main(config_path=str(schema.CONF), config_name="config", version_base="1.3")(_guarded)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -75,10 +77,11 @@ def explain_solver(overrides: Sequence[str], config_dir: str | None = None) -> N
     """Print the entry of the solver that an override names.
 
     Raises:
-        UserError: if there is no such solver.
+        UserError: if there is no such solver, or two are named.
     """
     from pama_exp.cli.listing import solvers
 
+    command_line.refuse_repeated(syntax.parse(overrides))
     name = next(override.partition("=")[2] for override in overrides if override.startswith("solver="))
     solvers([name, *(["--config-dir", config_dir] if config_dir is not None else [])], called())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -11,6 +10,8 @@ from typing import get_type_hints
 
 from pama_exp.cli.family import COMMANDS
 from pama_exp.cli.help_text import groups
+from pama_exp.config.own_options import check_folder
+from pama_exp.safety.arguments import Parser, folder
 
 _FLAGS = ("--help", "--version", "--multirun", "--cfg", "--config-dir", "--hydra-help")
 # Bash breaks words at =, so the part before = is removed from the replies.
@@ -43,14 +44,16 @@ compdef _pama_exp pama-exp
 
 def main(arguments: list[str], prog: str) -> int:
     """Print the script for a shell."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog,
         description="Print a script that completes commands, groups, options and keys. "
         "Try it with: source <(pama-exp completion bash)",
     )
     parser.add_argument("shell", choices=("bash", "zsh"))
-    parser.add_argument("--config-dir", type=Path, metavar="FOLDER", help="with options of your own in this folder")
+    parser.add_argument("--config-dir", type=folder, metavar="FOLDER", help="with options of your own in this folder")
     args = parser.parse_args(arguments)
+    if args.config_dir is not None:
+        check_folder(args.config_dir)
     template = _BASH if args.shell == "bash" else _ZSH
     listed = words([args.config_dir] if args.config_dir is not None else [])
     complete, unfinished = ([word for word in listed if word.endswith("=") == is_key] for is_key in (False, True))

@@ -18,7 +18,8 @@ from pama_exp.assembly.assets import check_assets
 from pama_exp.assembly.evaluated_run import with_run_settings
 from pama_exp.config import schema
 from pama_exp.config.naming import recorded
-from pama_exp.errors import Interrupted, UserError
+from pama_exp.config.ranges import shown
+from pama_exp.errors import Interrupted, UserError, described
 from pama_exp.safety import failing, import_path
 from pama_exp.tracking import folder as folders
 
@@ -200,8 +201,10 @@ def _stage(config: schema.Config) -> Stage:
     hint = "Name a function (setup, record) -> result."
     try:
         stage = getattr(import_path.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"stage._target_={module}.{name}: {error}.", hint) from None
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # a module may raise anything
+        raise UserError(f"stage._target_={shown(f'{module}.{name}')}: {shown(described(error))}.", hint) from None
     if not inspect.isfunction(stage) or len(inspect.signature(stage).parameters) != 2:
         raise UserError(f"stage._target_={module}.{name} is no function of a setup and a record.", hint)
     return cast(Stage, stage)

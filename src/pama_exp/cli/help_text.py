@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 from pama_exp.cli.family import COMMANDS, called
+from pama_exp.config.own_options import check_folder
 from pama_exp.config.places import CONF, options
 
 _LISTED = {"solver": "solvers", "model": "models", "objectives": "objectives"}  # {group: the command that lists it}
@@ -35,6 +36,8 @@ def main(words: list[str]) -> int:
     """Print the help."""
     folders = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
     folders += [after for word, after in itertools.pairwise(words) if word == "--config-dir"]
+    for folder in folders:
+        check_folder(folder)
     sys.stdout.write(text(called(), [Path(folder) for folder in folders], shutil.get_terminal_size((110, 24)).columns))
     return 0
 

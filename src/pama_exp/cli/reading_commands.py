@@ -5,15 +5,16 @@ The modules that read runs import torch. They are imported after the arguments h
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+
+from pama_exp.safety.arguments import Parser, folder
 
 
 def runs(arguments: list[str], prog: str) -> int:
     """Print a line for every run under a folder."""
-    parser = argparse.ArgumentParser(prog, description="Every run under ROOT, finished or not, a line each.")
-    parser.add_argument("root", nargs="?", type=Path, default=Path("runs"), metavar="ROOT", help="default: runs")
+    parser = Parser(prog, description="Every run under ROOT, finished or not, a line each.")
+    parser.add_argument("root", nargs="?", type=folder, default=Path("runs"), metavar="ROOT", help="default: runs")
     args = parser.parse_args(arguments)
     from pama_exp.comparison import load_runs
     from pama_exp.runs import listing
@@ -24,7 +25,7 @@ def runs(arguments: list[str], prog: str) -> int:
 
 def show(arguments: list[str], prog: str) -> int:
     """Print the state, the result and the command of one run."""
-    parser = argparse.ArgumentParser(prog, description="One run: its state, its result, the command that made it.")
+    parser = Parser(prog, description="One run: its state, its result, the command that made it.")
     parser.add_argument("run", metavar="RUN", help="a run's folder")
     args = parser.parse_args(arguments)
     return _read("show", args.run)
@@ -32,7 +33,7 @@ def show(arguments: list[str], prog: str) -> int:
 
 def diff(arguments: list[str], prog: str) -> int:
     """Print the differences of two runs."""
-    parser = argparse.ArgumentParser(prog, description="What two runs' configurations and results differ in.")
+    parser = Parser(prog, description="What two runs' configurations and results differ in.")
     parser.add_argument("first", metavar="A", help="a run's folder")
     parser.add_argument("second", metavar="B", help="another's")
     args = parser.parse_args(arguments)
@@ -41,28 +42,26 @@ def diff(arguments: list[str], prog: str) -> int:
 
 def import_folder(arguments: list[str], prog: str) -> int:
     """Write the record of a policy that was trained elsewhere."""
-    parser = argparse.ArgumentParser(
-        prog, description="A run's record made of a policy, its generations and scores from elsewhere."
-    )
-    parser.add_argument("folder", metavar="FOLDER", help="what was made elsewhere: docs/integrations.md")
-    parser.add_argument("run", metavar="RUN", help="the new run's folder")
+    parser = Parser(prog, description="A run's record made of a policy, its generations and scores from elsewhere.")
+    parser.add_argument("folder", type=folder, metavar="FOLDER", help="what was made elsewhere: docs/integrations.md")
+    parser.add_argument("run", type=folder, metavar="RUN", help="the new run's folder")
     args = parser.parse_args(arguments)
     return _read("import", args.folder, args.run)
 
 
 def export(arguments: list[str], prog: str) -> int:
     """Write scripts that continue a run in another library."""
-    parser = argparse.ArgumentParser(prog, description="Scripts that go on with a run in TRL or verl.")
+    parser = Parser(prog, description="Scripts that go on with a run in TRL or verl.")
     parser.add_argument("--to", choices=("trl", "verl"), required=True, help="which library the scripts are for")
     parser.add_argument("run", metavar="RUN", help="a run's folder")
-    parser.add_argument("folder", metavar="FOLDER", help="where the scripts are written")
+    parser.add_argument("folder", type=folder, metavar="FOLDER", help="where the scripts are written")
     args = parser.parse_args(arguments)
     return _read("export", args.to, args.run, args.folder)
 
 
 def compare(arguments: list[str], prog: str) -> int:
     """Run `stage=compare`: tables, intervals, paired tests, fronts and pictures."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog, description="Runs side by side, seed by seed: tables, intervals, paired tests, fronts and pictures."
     )
     parser.add_argument(

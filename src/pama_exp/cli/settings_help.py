@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import inspect
 import os
@@ -22,6 +21,7 @@ from pama_exp.config.comments import Commented, commented, headline
 from pama_exp.config.places import CONF, options
 from pama_exp.config.ranges import described, with_rule
 from pama_exp.errors import UserError, suggest
+from pama_exp.safety.arguments import Parser
 
 INTRODUCTION = """\
 # Configuration reference
@@ -97,7 +97,7 @@ class Setting:
 
 def main(arguments: list[str], prog: str) -> int:
     """`pama-exp settings [WORD]`: print the keys that hold the word."""
-    parser = argparse.ArgumentParser(prog, description="What the keys that hold WORD may be and mean; without it, all.")
+    parser = Parser(prog, description="What the keys that hold WORD may be and mean; without it, all.")
     parser.add_argument("word", nargs="?", default="", metavar="WORD", help="such as training.clip, or kl")
     word = parser.parse_args(arguments).word
     everything = list(settings())

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import itertools
 import re
@@ -15,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from pama_exp.config.comments import headline
+from pama_exp.config.instantiate import locate
+from pama_exp.config.own_options import option
 
 FIELDS = ("Rule", "Cost", "State", "Scale", "Weights", "Stays", "Advantage", "Source", "Use")
 INTRODUCTION = """\
@@ -102,11 +105,14 @@ class Entry:
 
 
 def entry(path: Path) -> Entry:
-    """The entry of a solver's yaml."""
-    source = path.read_text()
-    settings = yaml.safe_load(source)
-    module, _, name = settings.pop("_target_").rpartition(".")
-    documented = inspect.unwrap(getattr(importlib.import_module(module), name))
+    """The entry of a solver's yaml.
+
+    Raises:
+        UserError: if it cannot be read, or names no solver.
+    """
+    settings = option(path)
+    documented = inspect.unwrap(locate(settings, str(path)))
+    settings.pop("_target_")
     lines = (inspect.getdoc(documented) or "").splitlines()
     blocks = _blocks(lines, r"(\w+): ?(.*)")
     documented_settings = lines[lines.index("Args:") + 1 :] if "Args:" in lines else []
@@ -115,7 +121,7 @@ def entry(path: Path) -> Entry:
     shown = {key: value for key, value in settings.items() if key != "name"}
     return Entry(
         path.stem,
-        source.splitlines()[0].removeprefix("# "),
+        headline(path),
         shown,
         " ".join(lines[: lines.index("")]) if "" in lines else " ".join(lines),
         {key: blocks[key] for key in FIELDS if key in blocks},

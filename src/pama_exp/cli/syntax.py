@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from itertools import takewhile
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -25,7 +26,7 @@ def arguments() -> Namespace:
     """The command line as Hydra's parser reads it.
 
     Raises:
-        UserError: if it cannot be read, such as a flag between two overrides.
+        UserError: if it cannot be read, such as for a flag between two overrides, or asks for what cannot be had.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -35,17 +36,50 @@ def arguments() -> Namespace:
         unread = message.partition("unrecognized arguments: ")[2]
         if later and unread and not unread.startswith("-"):
             raise UserError(
-                f"Flags come first: {later[0]} stands after the override {_short(words[first])}.",
+                f"Flags come first: {later[0]} stands after the override {short(words[first])}.",
                 f"Write {shlex.join([*later[:1], words[first]])} …, with every flag before the first override.",
             )
-        raise UserError(f"The command line: {_short(message)}.", "`python run.py --hydra-help` lists the flags.")
+        raise UserError(f"The command line: {short(message)}.", "`python run.py --hydra-help` lists the flags.")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     for action in parser._actions:
         if "--version" in action.option_strings:  # otherwise Hydra's version
             vars(action)["version"] = f"pama-exp {version('pama-exp')}"
-    return parser.parse_args()
+    given = parser.parse_args()
+    _check_flags(given, parser)
+    return given
+
+
+def _check_flags(given: Namespace, parser: ArgumentParser) -> None:
+    """Flags that mean nothing together, or that Hydra alone knows.
+
+    Raises:
+        UserError: for the first.
+    """
+    words = list(takewhile(lambda word: word.startswith("-") or "=" not in word, sys.argv[1:]))
+    for action in parser._actions:
+        count = sum(word.partition("=")[0] in action.option_strings for word in words)
+        if count > 1 and action.nargs is None:
+            raise UserError(f"{action.option_strings[0]} is given {count} times.", "Give it once.")
+    modes = [flag for flag in ("run", "multirun", "cfg", "info") if getattr(given, flag)]
+    if len(modes) > 1:
+        raise UserError(f"--{modes[0]} and --{modes[1]} ask for two things.", "Give one of them.")
+    if given.shell_completion:
+        raise UserError(
+            "--shell-completion is Hydra's.", "`pama-exp completion bash` and zsh print what a shell needs."
+        )
+    if given.experimental_rerun is not None:
+        raise UserError(
+            "--experimental-rerun would load a pickle, which can run any code.",
+            "`pama-exp show RUN` says the command that made a run.",
+        )
+    for flag in ("package", "resolve"):
+        if getattr(given, flag) and not (given.cfg or given.help):
+            raise UserError(
+                f"--{flag} belongs to --cfg.",
+                f"For example --cfg job --{flag}{' solver' if flag == 'package' else ''}.",
+            )
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -60,12 +94,15 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             parsed.append(OverridesParser.create().parse_override(override))
         except (HydraException, RecursionError) as error:
             raise UserError(_problem(override, error), _correction(override)) from None
+        repeated = _twice_in_braces(override)
+        if repeated is not None:
+            raise UserError(f"'{short(override)}' gives {short(repeated)} twice.", "Leave one of them out.")
     return parsed
 
 
 def _problem(override: str, error: Exception) -> str:
     """What is wrong with the override, and at which character."""
-    shown = _short(override)
+    shown = short(override)
     if "=" not in override and not override.startswith("~"):
         return f"'{shown}' is no override: it has no =."
     open_ones = _open_brackets(override)
@@ -79,7 +116,7 @@ def _problem(override: str, error: Exception) -> str:
         place = override.rfind(unexpected[1]) if unexpected is not None else 0
     if place >= len(override):
         return f"'{shown}' cannot be read: something is missing at its end."
-    return f"'{shown}' cannot be read from character {place + 1} on: {_short(override[place:], 20)}"
+    return f"'{shown}' cannot be read from character {place + 1} on: {short(override[place:], 20)}"
 
 
 def _correction(override: str) -> str:
@@ -89,7 +126,7 @@ def _correction(override: str) -> str:
             OverridesParser.create().parse_override(corrected)
         except (HydraException, RecursionError):
             continue
-        return f"Write {_quoted(_short(corrected, 120))}."
+        return f"Write {_quoted(short(corrected, 120))}."
     return "Overrides read key=value; quote values with special characters: \"key='value'\"."
 
 
@@ -126,5 +163,30 @@ def _open_brackets(override: str) -> list[int]:
     return positions
 
 
-def _short(text: str, longest: int = 80) -> str:
+def _twice_in_braces(override: str) -> str | None:
+    """The first key that a mapping in the override holds twice, of which the parser takes the last; None if none is."""
+    levels: list[set[str]] = []
+    quote, word = "", ""
+    for character in override.partition("=")[2]:
+        if quote or character in "'\"":
+            quote = character if not quote else "" if character == quote else quote
+        elif character in _CLOSERS:
+            levels.append(set())
+            word = ""
+        elif character in _CLOSERS.values() and levels:
+            levels.pop()
+        elif character == ",":
+            word = ""
+        elif character == ":" and levels and word:
+            key, word = word.strip(), ""
+            if key in levels[-1]:
+                return key
+            levels[-1].add(key)
+        else:
+            word += character
+    return None
+
+
+def short(text: str, longest: int = 80) -> str:
+    """The text of at most `longest` characters, all of them printable."""
     return shortened(text, longest)

@@ -12,18 +12,19 @@ What is read, in one folder:
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
-from pama_exp.config.ranges import Range, check
+from pama_exp.config.own_options import strictly
+from pama_exp.config.ranges import Range, admits, check
 from pama_exp.errors import UserError, suggest
 from pama_exp.storage import files
+from pama_exp.tracking import folder as folders
 from pama_exp.tracking.record import RunRecord
 
 STAGE = "imported"
@@ -45,7 +46,7 @@ class _Described:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def import_run(folder: Path, output: Path) -> RunRecord:
+def import_run(folder: Path, output: Path | str) -> RunRecord:
     """Make a finished run's record in `output` from what lies in `folder`.
 
     Raises:
@@ -59,10 +60,10 @@ def import_run(folder: Path, output: Path) -> RunRecord:
     _check(folder / "generations.jsonl", after, names)
     before = _rows(folder / "before.jsonl") if (folder / "before.jsonl").exists() else []
     _check(folder / "before.jsonl", before, names)
-    record = RunRecord.open(output)
+    if folders.run_files(folders.run_folder(str(output))):
+        raise UserError(f"{output} holds a run already.", "Name another folder for the record.")
+    record = RunRecord.open(Path(output))
     with record.lock():
-        if record.is_complete:
-            raise UserError(f"{output} holds a finished run.", "Name another folder for the record.")
         record.write_config(_config(described, names))
         record.write_environment(["python", "-m", "pama_exp.runs", "import", str(folder), str(output)])
         for step, values in _curves(folder / "trainer_state.json", names):
@@ -85,8 +86,8 @@ def import_run(folder: Path, output: Path) -> RunRecord:
 
 def _described(path: Path) -> _Described:
     try:
-        given = yaml.safe_load(files.read_text(path))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        given = strictly(files.read_text(path))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:100]
         raise UserError(
             f"{path} cannot be read ({reason}).", "It says at least solver: NAME; docs/integrations.md has one."
@@ -98,11 +99,8 @@ def _described(path: Path) -> _Described:
         if key not in known:
             raise UserError(f"{path} has an unknown key '{key}'.", suggest(str(key), sorted(known)))
     described = _Described(**given)
-    kinds: dict[str, Any] = {"solver": str, "trainer": str, "policy": str | None, "seed": int, "steps": int}
-    for key, kind in kinds.items():
+    for key, kind in get_type_hints(_Described).items():
         check(getattr(described, key), kind, f"{path}: {key}")
-    check(dict(described.objectives), Mapping[str, float], f"{path}: objectives")
-    check(dict(described.settings), Mapping, f"{path}: settings")
     if described.steps < 0 or described.seed < 0 or not all(map(_WEIGHT.admits, described.objectives.values())):
         raise UserError(f"{path}: seed, steps and weights are not negative.", "Give numbers of at least 0.")
     return described
@@ -120,7 +118,7 @@ def _rows(path: Path) -> list[Row]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number} is no JSON mapping.", "Write a mapping per line.")
@@ -137,7 +135,7 @@ def _check(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
                 raise UserError(f"{path}, line {number} has no text '{key}'.", "Give each row prompt and response.")
         for name in names:
             value = row.get(name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if not admits(value, float):
                 raise UserError(
                     f"{path}, line {number}: the score '{name}' is {json.dumps(value)[:40]}.", "Give a finite number."
                 )
@@ -158,7 +156,7 @@ def _config(described: _Described, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _result(
-    described: _Described, names: Sequence[str], before: Sequence[Row], after: Sequence[Row], output: Path
+    described: _Described, names: Sequence[str], before: Sequence[Row], after: Sequence[Row], output: Path | str
 ) -> dict[str, Any]:
     def means(rows: Sequence[Row], name: str) -> dict[str, Any] | None:
         return {"gold": None, "proxy": _mean(rows, name)} if rows else None
@@ -187,9 +185,9 @@ def _curves(path: Path, names: Sequence[str]) -> list[tuple[int, dict[str, float
         rows = [
             (int(row["step"]), {f"reward/{n}/mean": row.get(f"rewards/{n}/mean") for n in names}) for row in history
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} is no trainer's log.", "Copy it from the checkpoint, or leave it out.") from None
-    found = [(step, {key: float(v) for key, v in row.items() if isinstance(v, int | float)}) for step, row in rows]
+    found = [(step, {key: float(v) for key, v in row.items() if admits(v, float)}) for step, row in rows]
     return [(step, row) for step, row in found if row]
 
 

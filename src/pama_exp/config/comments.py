@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from pama_exp.config.own_options import option_text
+
 
 @dataclass(frozen=True)
 class Commented:
@@ -22,13 +24,13 @@ class Commented:
 
 def commented(path: Path) -> list[Commented]:
     """Every key of the yaml, those within others as dotted ones, in the file's order."""
-    text = path.read_text()
+    text = option_text(path)
     return list(_walk(yaml.compose(text), text.splitlines(), ""))
 
 
 def headline(path: Path) -> str:
     """The yaml's first comment, which says what the option is; empty where there is none."""
-    lines = [line.removeprefix("#").strip() for line in path.read_text().splitlines() if line.startswith("#")]
+    lines = [line.removeprefix("#").strip() for line in option_text(path).splitlines() if line.startswith("#")]
     return next((line for line in lines if not line.startswith("@package")), "")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pama_exp.config.ranges import check, shown
-from pama_exp.errors import UserError, described, suggest
+from pama_exp.errors import UserError, described, suggest, users_code
 from pama_exp.safety.import_path import import_module
 
 
@@ -20,11 +20,16 @@ def build(node: Mapping[str, Any], where: str, **arguments: Any) -> Any:
         arguments: keyword arguments that the configuration does not set.
 
     Raises:
-        UserError: if the target cannot be imported or called, or for an unknown, missing or invalid setting.
+        UserError: if the target cannot be imported or called, if one that is not of this package raises anything, or
+            for an unknown, missing or invalid setting.
     """
     check_settings(node, where, *arguments)
     settings = {key: value for key, value in node.items() if key != "_target_"}
-    return locate(node, where)(**{**settings, **arguments})
+    factory = locate(node, where)
+    if str(node["_target_"]).startswith(f"{__package__.partition('.')[0]}."):
+        return factory(**{**settings, **arguments})
+    with users_code(f"{where}: {shown(node['_target_'])}", "Correct its code, or its settings."):
+        return factory(**{**settings, **arguments})
 
 
 def locate(node: Mapping[str, Any], where: str) -> Any:

@@ -256,8 +256,19 @@ def _ruled(function: Callable[..., Any]) -> dict[str, Any]:
     return {name: p.annotation for name, p in parameters.items() if rules_of(p.annotation)}
 
 
+def _typed(value: Any) -> str:
+    """Null, true and false as yaml and commands have them; an object, which no one typed, by its class."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_typed(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_typed, value)) + "]"
+    text = repr(value)
+    return f"an object of {type(value).__name__}" if text.startswith("<") and " at 0x" in text else text
+
+
 def shown(value: Any, longest: int = 80) -> str:
-    """A value for a message: on one line, cut to `longest` characters."""
-    plain = list(value) if isinstance(value, tuple) else value  # as it is typed
-    text = " ".join((plain if isinstance(plain, str) else repr(plain)).split())
+    """A value for a message: as it is typed, on one line, cut to `longest` characters."""
+    text = " ".join((value if isinstance(value, str) else _typed(value)).split())
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -11,9 +11,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from pama_exp.config.ranges import Range, Rule, check, shown, with_rule
+from pama_exp.config.ranges import Filled, Range, Rule, check, shown, with_rule
 from pama_exp.errors import UserError, suggest
 
 _MISSING = "???"
@@ -47,6 +47,8 @@ def merged(composed: DictConfig, schema: type) -> Any:
             values[key] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
             _check_node({key: values[key]}, schema, "")
         result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values)))
+    except MissingMandatoryValue as error:
+        raise UserError(f"{shown(error.full_key)} has no value.", f"Give {error.full_key}=VALUE.") from None
     except OmegaConfBaseException as error:
         reason = shown(str(error.msg or error).splitlines()[0])
         raise UserError(
@@ -207,13 +209,13 @@ def check_scorer(where: str, node: Any) -> None:
     if len(forms) > 1:
         raise UserError(f"{where} holds {' and '.join(forms)}.", f"Keep one of them: delete one with ~{where}.KEY.")
     (form,) = forms
-    check(node[form], str | None if form == "function" else str, f"{where}.{form}")
+    check(node[form], str | None if form == "function" else Annotated[str, Filled()], f"{where}.{form}")
     unknown = [] if form == "_target_" else [str(other) for other in node if other != form]
     if unknown:
         raise UserError(f"{where} has no setting '{shown(unknown[0])}'.", f"A {form} has none besides its name.")
     for name in ("id", "revision", "path"):  # by which a scorer's weights are looked for, on the Hub and here
         if name in node:
-            check(node[name], str | None, f"{where}.{name}")
+            check(node[name], Annotated[str, Filled()] | None, f"{where}.{name}")
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from pama_exp.config.ranges import shown
 from pama_exp.data.tokens import Typed, added
 from pama_exp.errors import UserError
 
@@ -14,7 +15,7 @@ ASSISTANT = "\n\nAssistant:"  # ends a prompt of HH-RLHF (Bai et al. 2022)
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "human": "Human"}
 
 
-def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, by_template: bool = True) -> str:
+def render(messages: Sequence[Any], tokenizer: PreTrainedTokenizerBase, by_template: bool = True) -> str:
     """The conversation as text, up to the beginning of the assistant's next turn.
 
     Names of control tokens in the messages stay plain text; those of the template are control tokens.
@@ -28,7 +29,8 @@ def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
         UserError: for a message without role and content, or a conversation that the template refuses.
     """
     typed = Typed(tokenizer)
-    hidden = [{**message, "content": typed.hide(content_of(message))} for message in messages]
+    contents = [content_of(message) for message in messages]
+    hidden = [{**message, "content": typed.hide(text)} for message, text in zip(messages, contents, strict=True)]
     if tokenizer.chat_template is None or not by_template:
         return "".join(_turn(message["role"], message["content"]) for message in messages) + ASSISTANT
     try:
@@ -43,21 +45,47 @@ def render(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
     return typed.show(text.removeprefix(tokenizer.bos_token) if adds else text, prefill, begins=adds)
 
 
-def content_of(message: Mapping[str, Any]) -> str:
+def content_of(message: Any) -> str:
     """The content of a message.
 
     Raises:
         UserError: unless its role and content are texts.
     """
-    if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-        raise UserError(f"The message {str(dict(message))[:80]} has no role and content.", "Both are texts.")
+    whole = isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+    if not whole:
+        raise UserError(f"The message {shown(message)} has no role and content.", "Both are texts.")
     return str(message["content"])
 
 
-def split_conversation(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str | None]:
+def response(value: Any, where: str) -> str:
+    """A response as text: itself, or the last message of a conversation, which is the assistant's.
+
+    Args:
+        value: what a table holds.
+        where: the setting that names its column, for messages.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise UserError(f"{where} holds {shown(value, 40)} where text is wanted.", "Name another column.")
+    if not value:
+        return ""
+    content, role = content_of(value[-1]), str(value[-1]["role"])
+    if role in ("user", "system", "human"):
+        raise UserError(
+            f"{where} holds a conversation that ends with a turn of '{role}'.", "A response is the assistant's turn."
+        )
+    return content
+
+
+def split_conversation(messages: Sequence[Any]) -> tuple[list[Mapping[str, Any]], str | None]:
     """(messages before the last, content of the last) if the assistant speaks last, else (all messages, None)."""
-    if messages and messages[-1].get("role") == "assistant":
-        return list(messages[:-1]), content_of(messages[-1])
+    last = content_of(messages[-1]) if messages else ""
+    if messages and messages[-1]["role"] == "assistant":
+        return list(messages[:-1]), last
     return list(messages), None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from string import Formatter
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -86,7 +87,9 @@ class Writer:
 
     def __post_init__(self) -> None:
         try:
-            written = {self.item.format(name=name, share=share) for name in "ab" for share in (0, 1)}
+            is_plain = not any(spec or conversion for *_, spec, conversion in Formatter().parse(self.item))
+            pairs = [(name, share) for name in "ab" for share in (0, 1) if is_plain]
+            written = {self.item.format(name=name, share=share) for name, share in pairs}
         except (KeyError, IndexError, ValueError):
             written = set()
         if len(written) < 4:

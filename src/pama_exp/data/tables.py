@@ -124,12 +124,16 @@ def _separated(files: Sequence[Path]) -> Table:
     import pandas  # type: ignore[import-untyped]
 
     try:
+        for file in files:
+            _refuse_columns_twice(file)
         parts = [
             pandas.read_csv(file, sep="\t" if _suffix(file) == ".tsv" else ",", dtype=str, keep_default_na=False)
             for file in files
         ]
     except pandas.errors.EmptyDataError:
         parts = []
+    except UserError:
+        raise
     except Exception as error:  # of encodings, compression, lines of other lengths
         reason = _in_lines(str(error).splitlines()[0], files)
         raise UserError(f"{_some(files)} cannot be read as csv ({reason}).", "Is each file whole?") from None
@@ -141,6 +145,18 @@ def _separated(files: Sequence[Path]) -> Table:
     if not any(table.values()):
         raise UserError(f"{_some(files)} holds no rows.", "Give a file with at least one row.")
     return table
+
+
+def _refuse_columns_twice(file: Path) -> None:
+    """Of two columns of one name, pandas would rename the second."""
+    import pandas
+
+    separator = "\t" if _suffix(file) == ".tsv" else ","
+    first = pandas.read_csv(file, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
+    names = list(first.iloc[0])
+    twice = [name for place, name in enumerate(names) if name and name in names[:place]]
+    if twice:
+        raise UserError(f"{file} has two columns '{twice[0][:80]}'.", "Give each column a name of its own.")
 
 
 def _cells(cells: Sequence[str]) -> list[Any]:
@@ -187,6 +203,8 @@ def _bad_line(file: Path) -> tuple[int, str] | None:
                         return number, "it is no JSON object"
                 except ValueError as error:
                     return number, str(error).partition(":")[0]
+                except RecursionError:
+                    return number, "it is nested too deeply"
     except (OSError, UnicodeDecodeError, EOFError, lzma.LZMAError):
         return None
     return None

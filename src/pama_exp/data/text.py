@@ -24,6 +24,7 @@ from pama_exp.data.tables import Table, column
 from pama_exp.data.tokens import Marked, encode
 from pama_exp.errors import UserError, suggest
 
+_NOTHING: tuple[Any, ...] = (None, "", [])  # where a row has no response
 Rows = list[tuple[str, int]]  # (prompt, row of the table)
 
 
@@ -122,7 +123,11 @@ class TextData:
             responses = column(self.table, self.reading.completion, "data.completion")
         else:
             responses = self._completions
-        pairs = [(prompt, _content(responses[i])) for prompt, i in self._of(split, doubles=True) if responses[i]]
+        pairs = [
+            (prompt, chat.response(responses[i], f"data.completion={self.reading.completion}"))
+            for prompt, i in self._of(split, doubles=True)
+            if responses[i] not in _NOTHING
+        ]
         if not pairs:
             raise UserError(
                 f"No row of the {split} split has a response to learn.", "Name its column: data.completion."
@@ -139,7 +144,7 @@ class TextData:
         pairs = []
         for prompt, i in self._of(split, doubles=True):
             better, worse = rows[i] or ("", "")
-            if better and worse and better != worse:
+            if better not in _NOTHING and worse not in _NOTHING and better != worse:
                 text = "" if is_whole else self._plain.get(prompt, prompt)
                 pairs.append((text, self._response(better), self._response(worse)))
         if not pairs:
@@ -293,7 +298,7 @@ class TextData:
         """One of a pair's two responses, without the prompt."""
         if self.reading.format == "transcript":
             return chat.split_transcript(value)[1].strip()
-        return _content(value)
+        return chat.response(value, self._pair)
 
     def _answer(self, value: Any, prompt: str) -> str:
         """One of a pair's responses as the policy says it: with the space that begins a turn without a template."""
@@ -302,7 +307,11 @@ class TextData:
         if self.reading.format == "transcript":
             return chat.split_transcript(value)[1]
         is_turn = isinstance(value, list) and not isinstance(prompt, Marked)
-        return f" {_content(value)}" if is_turn else _content(value)
+        return f" {chat.response(value, self._pair)}" if is_turn else chat.response(value, self._pair)
+
+    @property
+    def _pair(self) -> str:
+        return f"data.chosen={self.reading.chosen} or data.rejected={self.reading.rejected}"
 
     def _text(self, value: Any) -> str | None:
         if value is None or isinstance(value, str):
@@ -323,11 +332,6 @@ _FORMATS: Mapping[str, Callable[[TextData], Iterator[tuple[str | None, str | Non
     "transcript": TextData.read_transcripts,
     "prefix": TextData.read_prefixes,
 }
-
-
-def _content(value: Any) -> str:
-    """A response as text: itself, or the last message of a conversation."""
-    return chat.content_of(value[-1]) if isinstance(value, list) else str(value)
 
 
 def _place(prompt: str, seed: int) -> tuple[float, str]:

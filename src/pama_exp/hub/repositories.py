@@ -25,7 +25,7 @@ _PICKLED = tuple(f"*{suffix}" for suffix in _PICKLES)
 # In the order in which transformers, and for adapters PEFT, look for them.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
-_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _TIMEOUT = 3.0  # seconds
 _MAX_TEXT_BYTES = 2**28  # of a configuration or a tokenizer
 
@@ -56,7 +56,7 @@ def resolve(repo_id: str, revision: str | None = None, kind: Kind = "model", ref
             is no such repository or revision, or if it holds refused pickles only.
     """
     if not _ID.fullmatch(repo_id):
-        raise UserError(f"'{repo_id}' is no Hub id.", "Write owner/name, or give a local folder.")
+        raise missing(repo_id, revision, kind)
     folder = cached(repo_id, revision, kind)
     if folder is not None:
         return folder
@@ -74,7 +74,9 @@ def pickled(source: str, setting: str) -> UserError:
 
 
 def missing(repo_id: str, revision: str | None = None, kind: Kind = "model") -> UserError:
-    """The error for a repository that is not in the cache while the Hub does not answer."""
+    """The error for a repository that is not in the cache while the Hub does not answer, or that can be nowhere."""
+    if not _ID.fullmatch(repo_id):
+        return UserError(f"'{repo_id}' is no Hub id.", "Write owner/name, or give a local folder.")
     noun = "data set" if kind == "dataset" else "model"
     at = f" (revision {revision})" if revision is not None else ""
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ def build_model(
     try:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **settings))
     except Exception as error:  # each architecture refuses values in its own way
+        named = re.search(r"[Ff]ield '(\w+)'", str(error))
+        if named is not None and named[1] in config:
+            where = f"model.config.{named[1]}={shown(config[named[1]])}"
+            raise UserError(f"{where} is of another kind than {architecture} takes.", "Correct that value.") from None
         reason = shown(str(error), 200)
         raise UserError(f"model.config is not valid for {architecture}: {reason}", "Correct that value.") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -12,11 +11,14 @@ from typing import Any
 from pama_exp.comparison import Run, load_runs, split_by_objectives
 from pama_exp.errors import UserError
 from pama_exp.report import workspace
+from pama_exp.report.page import refuse_foreign
+from pama_exp.safety.arguments import Parser, folder
 from pama_exp.storage import html_view
 from pama_exp.tracking.console import note, phase
 from pama_exp.tracking.run_wandb import read_offline
 
 _COSTS = ("seconds", "prompts", "tokens", "reward_calls", "forwards", "backwards")
+_TITLE = "<title>Solvers compared: "  # by which an earlier dashboard is known
 _TEXTS = 3  # answers shown of each solver
 _STYLE = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:72rem;padding:1rem}
@@ -27,13 +29,13 @@ Logs = Mapping[str, Sequence[Mapping[str, Any]]]  # {solver: what W&B's record o
 
 def main(arguments: list[str], prog: str) -> int:
     """Save the dashboard of a W&B project, or write the same as a page."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog, description="Runs side by side as a dashboard, sorted by solver: at W&B, or as a page of offline records."
     )
     parser.add_argument("folders", nargs="*", default=["runs"], metavar="FOLDER", help="runs (default: runs)")
     parser.add_argument("--project", metavar="ENTITY/PROJECT", help="save it at W&B, where these runs have been sent")
     parser.add_argument(
-        "--output", type=Path, default=Path("dashboard"), help="else where to write (default: dashboard)"
+        "--output", type=folder, default=Path("dashboard"), help="else where to write (default: dashboard)"
     )
     given = parser.parse_args(arguments)
     parts = split_by_objectives(load_runs(given.folders))
@@ -45,9 +47,16 @@ def main(arguments: list[str], prog: str) -> int:
     if given.project is not None:
         workspace.save(given.project, parts[0][0].objectives)
         return 0
-    given.output.mkdir(parents=True, exist_ok=True)
     path = given.output / "index.html"
-    path.write_text(page(parts[0][0].objectives, read_logs(parts[0])), encoding="utf-8", errors="replace")
+    try:
+        refuse_foreign(given.output, _TITLE.encode())
+        text = page(parts[0][0].objectives, read_logs(parts[0]))
+        given.output.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(
+            f"{given.output} cannot be written ({error.strerror}).", "Give another --output FOLDER."
+        ) from None
     note(f"Dashboard: {path}")
     return 0
 
@@ -88,7 +97,7 @@ def page(names: Sequence[str], logs: Logs) -> str:
         f"<h2>{escape(title)}</h2><section>{''.join(f'<div>{panel}</div>' for panel in panels if panel)}</section>"
         for title, panels in sections.items()
     )
-    title = f"Solvers compared: {' and '.join(names)}"
+    title = f"Solvers compared: {' and '.join(names)}"  # as _TITLE begins
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>"
         f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head>"

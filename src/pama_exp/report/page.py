@@ -29,7 +29,7 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
             other files than a report's.
     """
     try:
-        _refuse_foreign(output)
+        refuse_foreign(output, _TITLE)
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error.strerror}).", "Give another --output FOLDER.") from None
     data, comparisons = gather(folders)
@@ -47,14 +47,19 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
     return page
 
 
-def _refuse_foreign(output: Path) -> None:
+def refuse_foreign(output: Path, title: bytes) -> None:
+    """A page is written into a folder that is missing, empty, or holds an earlier page, known by its title.
+
+    Raises:
+        UserError: if it holds other files.
+    """
     names = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
     page = output / "index.html"
-    if not names or (page.is_file() and not page.is_symlink() and _TITLE in page.read_bytes()[:4096]):
+    if not names or (page.is_file() and not page.is_symlink() and title in page.read_bytes()[:4096]):
         return
     raise UserError(
-        f"--output {output} holds other files than a report's, such as {names[0]}.",
-        "Give another --output FOLDER, one that is new, empty, or a report's.",
+        f"--output {output} holds other files than such a page's, such as {names[0]}.",
+        "Give another --output FOLDER, one that is new, empty, or an earlier page's.",
     )
 
 

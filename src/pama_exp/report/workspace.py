@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
 from pama_exp.errors import UserError
+from pama_exp.safety.arguments import Parser
 from pama_exp.safety.failing import guarded
 from pama_exp.tracking.console import note, print_error
 from pama_exp.tracking.run_wandb import why_no_key
@@ -72,7 +72,7 @@ def build_workspace(entity: str, project: str, objectives: Sequence[str]) -> Any
 
 def main(arguments: list[str] | None = None) -> int:
     """Save the workspace; returns the exit status, 2 for a user's mistake or without a W&B account."""
-    parser = argparse.ArgumentParser("python -m pama_exp.report.workspace", description="A W&B comparison dashboard.")
+    parser = Parser("python -m pama_exp.report.workspace", description="A W&B comparison dashboard.")
     parser.add_argument("project", metavar="ENTITY/PROJECT")
     parser.add_argument("objectives", nargs="+", metavar="OBJECTIVE")
     args = parser.parse_args(arguments)

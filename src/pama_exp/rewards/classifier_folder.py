@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import torch
@@ -169,13 +170,14 @@ def checked_label(label_index: int | None, labels: int, source: str) -> int:
 
 
 def checked_template(template: str) -> str:
-    """The template, checked: it has the field {response}, and no fields but {prompt} and {response}.
+    """The template, checked: it has the field {response}, and no fields but {prompt} and {response}, as they are.
 
     Raises:
         UserError: if it is not so.
     """
     try:
-        places_response = "response" in template.format(prompt="", response="response")
+        is_plain = not any(spec or conversion for *_, spec, conversion in Formatter().parse(template))
+        places_response = is_plain and "response" in template.format(prompt="", response="response")
     except (KeyError, IndexError, ValueError):
         places_response = False
     if not places_response:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pama_exp.config.ranges import shown
 from pama_exp.errors import UserError, described, users_code
 from pama_exp.rewards.scorer import FIX_IT
 from pama_exp.safety.import_path import import_module
@@ -42,7 +43,7 @@ class FunctionScorer:
                 "Write module:function, importable from here; correct a module that raises.",
             ) from None
         if not callable(self.function):
-            raise UserError(f"'{source}' is {self.function!r}, not a function.", "Write module:function.")
+            raise UserError(f"'{source}' is {shown(self.function)}, not a function.", "Write module:function.")
 
     def score(self, prompts: PromptBatch, responses: Sequence[str]) -> Float[Tensor, ...]:
         """(B,) the function's scores; `checked_score` refuses a wrong number of them.
@@ -60,9 +61,8 @@ class FunctionScorer:
         try:
             return torch.as_tensor(scores, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError, OverflowError):
-            shown = " ".join(str(scores).split())[:80]
             raise UserError(
-                f"The reward function '{self.source}' returned {shown}.", "Return one float per response."
+                f"The reward function '{self.source}' returned {shown(scores)}.", "Return one float per response."
             ) from None
 
     def _arguments(self, available: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pama_exp.config.ranges import OneOf, Range
+from pama_exp.config.ranges import OneOf, Range, shown
 from pama_exp.errors import UserError, suggest
 from pama_exp.hub import repositories
 from pama_exp.rewards.classifier import ClassifierScorer
@@ -82,7 +82,9 @@ class MultiHead:
         allow_pickle: bool = False,
         device: str | None = None,
     ) -> None:
-        if path is None and id is None:
+        if sign == 0:
+            raise UserError("sign=0 makes every score 0.", "1 where a higher score is better, -1 where it is worse.")
+        if not path and id is None:
             raise UserError(
                 "A model with heads has neither id nor path.", "Give id: owner/name on the Hub, or path: FOLDER."
             )
@@ -127,8 +129,11 @@ def _place(head: str | int | None, heads: list[str], config: Any, source: str) -
     names = heads or [str(config.id2label.get(i, i)) for i in range(config.num_labels)]
     if len(names) != config.num_labels:
         raise UserError(f"{source} has {config.num_labels} heads, and {len(names)} are named.", "Name every one.")
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise UserError(f"heads={shown(names)} holds '{twice[0]}' twice.", "Name each head once.")
     if isinstance(head, int) and 0 <= head < len(names):
         return head
     if head not in names:
-        raise UserError(f"{source} has no head {head!r}.", suggest(str(head), names))
+        raise UserError(f"{source} has no head {shown(head)}.", suggest(str(head), names))
     return names.index(str(head))

@@ -74,7 +74,8 @@ class Plan:
         except UserError as error:
             raise UserError(f"Job {number} ({label}): {error.message}", error.hint) from None
         # Jobs of one sweep share a W&B group.
-        group = [f"logger.group={self.folder.name}"] if config.logger.group is None else []
+        is_set = config.logger.group is not None or any(word.lstrip("+").startswith("logger.group=") for word in line)
+        group = [] if is_set else [f"logger.group={self.folder.name}"]
         overrides = [*filter_overrides(line), *group]
         job = Job(
             number=number,
