@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -128,16 +129,19 @@ def _source(name: str, node: ObjectiveConfig, domain: str) -> dict[str, Any]:
 
 
 def _check_other_domains(objective: ObjectiveConfig, where: str, domain: str) -> None:
-    """Check the settings of the scorers for other domains too, if their targets can be imported."""
+    """Check the targets of the scorers for other domains too, and their settings; none is built."""
     for key, node in objective.scorers.items():
         if key == domain or "_target_" not in node:
             continue
-        try:
-            factory = locate(node, where)
-        except UserError:
-            continue
+        place = f"{where}.scorers.{key}"
+        factory = locate(node, place)
         check_target = check_published_settings if factory is published else check_settings
-        check_target(node, f"{where}.scorers.{key}")
+        check_target(node, place)
+        if inspect.isclass(factory) and not hasattr(factory, "score"):
+            raise UserError(
+                f"{place}._target_={node['_target_']} is no scorer: it has no 'score'.",
+                "Name a class whose instances have score.",
+            )
 
 
 def _plan_scorer(source: Mapping[str, Any], where: str) -> Callable[[], Scorer]:
