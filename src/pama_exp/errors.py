@@ -46,8 +46,7 @@ def _fitting(line: str) -> str:
 
     Whoever typed the words knows the rest.
     """
-    for longest in (220, 120, 60):
-        head, tail = longest * 3 // 4, longest // 4 - 1
+    for longest, head, tail in ((220, 120, 40), (120, 80, 30), (80, 40, 20)):
         if longest == 220 or len(line) > _MAX_LINE:
             line = re.sub(rf"(\S{{{head}}})\S{{{longest - head - tail},}}(\S{{{tail}}})", r"\1…\2", line)
     return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 1]}…"

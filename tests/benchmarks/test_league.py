@@ -196,9 +196,9 @@ def test_the_ten_lines_of_advice_hold_in_the_table():
         if len(means) < 2 or not fit:
             assert named is None, line
             continue
-        best = max(fit, key=lambda entry: fit[entry][choice.column])
         assert named is not None, line
-        assert named[1] == best
+        best = named[1]
+        assert fit[best][choice.column] == max(m[choice.column] for m in fit.values())  # there may be several
         digits, factor = (1, 100) if choice.column == "share" else (2, 1)
         assert float(named[2]) == pytest.approx(factor * fit[best][choice.column], abs=10**-digits)
 

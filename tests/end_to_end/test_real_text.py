@@ -252,7 +252,7 @@ def test_scorers_and_people_read_prompts_without_the_policys_template(tmp_path, 
         f"    with open({str(seen)!r}, 'a') as file:\n        file.write('|'.join([*prompts, '']))\n"
         f"    return [0.0] * len(prompts)\n"
     )
-    listening = "objectives.concise.scorers.any.function='text_listens:listen'"
+    listening = "+objectives.concise.scorers={any: {function: 'text_listens:listen'}}"
     chosen = ["model=hf", "model.chat_template=tokenizer", *scores, listening, "training.steps=1"]
     path = questions(tmp_path / "questions.jsonl")
     record = run_here(*on_file(path, templated, *chosen), output=tmp_path / "run", cache=tmp_path / "cache")

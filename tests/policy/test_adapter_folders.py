@@ -25,7 +25,7 @@ def test_what_an_adapters_folder_gives_is_the_merged_model_and_every_weight_gets
     expected = Policy(base, num_values=1, adapter=adapter).score_rollout(rollout).log_probs
     policy = Policy(load_model(tmp_path / "adapter"), num_values=1)
     output = policy.score_rollout(rollout)
-    torch.testing.assert_close(output.log_probs, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.log_probs, expected, atol=1e-5, rtol=1e-5)  # merged weights are rounded
     output.log_probs.sum().backward()
     untouched = [n for n, p in policy.model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert len(policy.actor_parameters()) == len(list(policy.model.parameters()))

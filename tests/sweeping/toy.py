@@ -37,9 +37,10 @@ def prepare(folder: Path, monkeypatch) -> None:
 
 def sweep_here(*words: str, monkeypatch) -> int:
     """`python run.py …` in this process (its jobs in theirs); the exit status."""
+    from commands import the_last
     from pama_exp.cli import app
 
-    monkeypatch.setattr(sys, "argv", ["run.py", *words])
+    monkeypatch.setattr(sys, "argv", ["run.py", *the_last(words)])
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     try:
         app.main()

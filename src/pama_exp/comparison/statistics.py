@@ -76,7 +76,13 @@ def paired_test(first: Mapping[int, float], second: Mapping[int, float]) -> Pair
         p = 1.0 if difference.mean == 0.0 else 0.0
     else:
         p = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    flipped = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=_SIGNS, rng=0)
+    scale = float(np.abs(differences).max()) or 1.0
+
+    def mean(signed: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        """Rounded, so that means that are equal but for rounding count as equal."""
+        return np.round(signed.mean(axis) / scale, 12)
+
+    flipped = stats.permutation_test((differences,), mean, permutation_type="samples", n_resamples=_SIGNS, rng=0)
     return Paired(difference, p, float(flipped.pvalue))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pama_exp.parallel.products import library
 from pama_exp.safety.secrets import redact
 
 _PACKAGES = (
@@ -36,7 +37,12 @@ def environment(command: Sequence[str]) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "processor": {"model": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "processor": {
+            "model": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "products": library(),
+        },
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "git": _git(),
