@@ -80,7 +80,8 @@ def paired_test(first: Mapping[int, float], second: Mapping[int, float]) -> Pair
 
     def mean(signed: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
         """Rounded, so that means that are equal but for rounding count as equal."""
-        return np.round(signed.mean(axis) / scale, 12)
+        rounded: NDArray[np.float64] = np.round(signed.mean(axis) / scale, 12)
+        return rounded
 
     flipped = stats.permutation_test((differences,), mean, permutation_type="samples", n_resamples=_SIGNS, rng=0)
     return Paired(difference, p, float(flipped.pvalue))
