@@ -75,6 +75,7 @@ MISTAKES = [
     (["~objectives.helpful", "~objectives.concise"], ["There is no objective", "objectives=[helpful,concise]"]),
     (["objectives.helpful=null"], ["objectives.helpful=null"]),
     (["objectives.helpful.scorers.text._target_=''"], ["objectives.helpful.scorers.text._target_=", "not blank"]),
+    (["objectives.helpful.scorers.text.revision=%d"], ["objectives.helpful.scorers.text.revision", "branch"]),
     (["objectives.helpful.scorers.text._target_=a..b"], ["objectives.helpful.scorers.text", "a..b"]),
     (["objectives.helpful.scorers.text._target_=."], ["objectives.helpful.scorers.text", "cannot import"]),
     (["objectives.helpful.scorers.text._target_=no_such_module.Thing"], ["scorers.text", "no_such_module"]),

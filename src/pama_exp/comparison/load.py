@@ -111,8 +111,8 @@ class Run:
         for name in self.objectives:
             flat.pop(f"objectives.{name}.weight", None)
             flat.pop(f"objectives.{name}.description", None)
-        # The preference, a seed derived from the run's, and how many preferences are evaluated.
-        for key in ("solver.weights", "solver.seed", "conditioning.grid"):
+        # The preference, a seed derived from the run's, how many preferences are evaluated, and where a policy lies.
+        for key in ("solver.weights", "solver.seed", "conditioning.grid", "imported.policy"):
             flat.pop(key, None)
         if self.stage in (*_OF_EXPERTS, "dpo"):
             flat = {k: v for k, v in flat.items() if not k.startswith("solver.")}

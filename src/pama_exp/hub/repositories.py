@@ -25,9 +25,20 @@ _PICKLED = tuple(f"*{suffix}" for suffix in _PICKLES)
 # In the order in which transformers, and for adapters PEFT, look for them.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+_REVISION = re.compile(r"[\w][\w./-]{0,199}", re.ASCII)
 _ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _TIMEOUT = 3.0  # seconds
 _MAX_TEXT_BYTES = 2**28  # of a configuration or a tokenizer
+
+
+def check_revision(revision: str | None, where: str) -> None:
+    """Check that a revision could be one: a commit, tag or branch.
+
+    Raises:
+        UserError: if it could not; the message begins with `where`.
+    """
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise UserError(f"{where}={revision[:60]!a} is no revision.", "Write a commit, a tag or a branch.")
 
 
 def cached(repo_id: str, revision: str | None = None, kind: Kind = "model") -> Path | None:

@@ -210,6 +210,7 @@ def check_published_settings(node: Mapping[str, Any], where: str) -> None:
         UserError: for a wrong argument; the message begins with `where`.
     """
     check_values({key: value for key, value in node.items() if key != "_target_"}, _published_parameters(), where)
+    repositories.check_revision(node.get("revision"), f"{where}.revision")
     golden = node.get("golden", ())
     for example in golden:
         if not {"prompt", "response", "score"} <= set(example):
