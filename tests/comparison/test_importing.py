@@ -51,11 +51,13 @@ def test_the_record_has_means_units_generations_and_curves(tmp_path):
 def test_imported_runs_and_own_ones_stand_in_one_comparison_and_on_one_page(tmp_path):
     for solver, at in (("trl-pama", 3.0), ("trl-gdpo", 6.0)):
         after = {"helpful": [at, at], "concise": [2.0, 4.0]}
-        import_run(foreign(tmp_path / solver, f"solver: {solver}\nseed: 0\n", after), tmp_path / "runs" / solver)
+        described = f"solver: {solver}\nseed: 0\npolicy: {tmp_path / solver / 'policy'}\n"
+        import_run(foreign(tmp_path / solver, described, after), tmp_path / "runs" / solver)
     write_run(tmp_path / "runs" / "own", "solver=linear", after={"concise": 3.0, "helpful": 4.0}, gold=False)
     comparison = compare(load_runs([tmp_path / "runs"]))
     found = {group.solver: group.rewards["helpful"]["proxy"]["after"].mean for group in comparison.groups}
     assert found == {"trl-pama": 3.0, "trl-gdpo": 6.0, "linear": 5.0}
+    assert not any(str(tmp_path) in group.label for group in comparison.groups)
     page = write_report([tmp_path / "runs"], tmp_path / "report").read_text()
     assert "trl-pama" in page
     assert "trl-gdpo" in page
