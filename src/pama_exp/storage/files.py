@@ -69,9 +69,16 @@ def write_manifest(folder: Path, **more: Any) -> None:
     replace_text(folder / MANIFEST, json.dumps({**more, "sha256": hashes}, indent=1, default=str) + "\n")
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file atomically: a reader sees the old content or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def replace_text(path: Path, text: str, mark: str = "") -> None:
+    """Write a text file atomically: a reader sees the old content or the new one, never a part.
+
+    Args:
+        path: the file.
+        text: its new content.
+        mark: the end of the temporary file's name, `.NAME` and this. Without one, a killed process leaves a file that
+            the next writer overwrites and renames.
+    """
+    temporary = path.with_name(f".{path.name}{mark}")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -134,7 +134,7 @@ class RunRecord:
         """Write config.yaml, without secrets. Raises as `refuse_another`."""
         self.refuse_another(config)
         text = yaml.safe_dump(redacted(config), sort_keys=False, allow_unicode=True, width=120)
-        replace_text(self.folder / folders.CONFIG, folders.HEADER + text)
+        _replace(self.folder / folders.CONFIG, folders.HEADER + text)
 
     def read_config(self) -> dict[str, Any]:
         """The content of config.yaml.
@@ -193,7 +193,7 @@ class RunRecord:
                 continue
             rows = reading.read_rows(path) if step > 0 else []
             remaining = [row for row in rows if row["step"] <= step and "split" not in row]
-            replace_text(path, "".join(json.dumps(row) + "\n" for row in remaining))
+            _replace(path, "".join(json.dumps(row) + "\n" for row in remaining))
 
     def resume(self, steps: int) -> checkpoints.Checkpoint | None:
         """The newest good checkpoint, to which the tables are cut back; None if training starts from the beginning.
@@ -292,7 +292,7 @@ class RunRecord:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    _replace(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -300,3 +300,8 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
         keys = dict.fromkeys([*old, *new])
         return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     return [] if old == new else [path]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write atomically; what a killed process leaves is recognised by its number, and removed by `folder.settle`."""
+    replace_text(path, text, f".{os.getpid()}")
