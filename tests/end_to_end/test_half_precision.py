@@ -16,12 +16,8 @@ KINDS = {
     "solver=mgda": [],
     "advantage=group": [],
     "adapter=lora": [],
-    "conditioning=embedding": ["solver=linear"],
     "conditioning=adapter": ["adapter=lora", "adapter.export=adapter", "solver=linear"],
     "rollout=hf": [],
-    "trainer.activation_checkpointing=true": [],
-    "training.kl.target=0.5": ["objectives.helpful.normaliser=running"],
-    "reward=learned": [],
 }
 
 
