@@ -64,13 +64,6 @@ def test_every_part_of_a_step_works(setting, tmp_path, shared_cache):
     assert all(value is not None for row in rows.values() for value in row.values())
 
 
-@pytest.mark.slow("a whole run of each precision")
-@pytest.mark.parametrize("precision", ["16-true", "bf16-mixed"])
-def test_other_precisions_work(precision, tmp_path, shared_cache):
-    words = [f"trainer.precision={precision}", "training.steps=2"]
-    assert set(rewards_of(run_here(*words, output=tmp_path / "r", cache=shared_cache))) == {1, 2}
-
-
 @pytest.mark.slow("a run that is stopped and gone on with")
 def test_stopped_after_a_checkpoint_it_goes_on_to_the_bit(in_bfloat16, tmp_path, shared_cache, monkeypatch):
     from pama_exp.training import alignment
