@@ -54,7 +54,8 @@ def locate(node: Mapping[str, Any], where: str) -> Any:
             "Is the module on the path, the name right?",
         ) from None
     if not callable(factory):
-        raise UserError(f"{where}._target_={shown(target)} is {shown(factory)}.", "Name a class or a function.")
+        kind = "a module" if inspect.ismodule(factory) else shown(factory)
+        raise UserError(f"{where}._target_={shown(target)} is {kind}.", "Name a class or a function.")
     return factory
 
 
