@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,6 @@ FLAGS = [
 @dataclass
 class Page:
     driver: webdriver.Chrome
-    seconds: float = 0.0
     seen: list[dict] = field(default_factory=list)
 
     def run(self, script, *arguments):
@@ -71,9 +69,7 @@ def opened(path: Path, profile: Path, width: int, height: int = 900, dark: bool 
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         page = Page(driver)
-        started = time.perf_counter()
         driver.get(path.resolve().as_uri())
-        page.seconds = time.perf_counter() - started
         yield page
     finally:
         driver.quit()
