@@ -1,5 +1,8 @@
 """Products of float32 matrices by oneDNN: the same numbers up to rounding, for as long as they are wanted."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -140,3 +143,32 @@ def test_auto_takes_torchs_own_where_there_is_no_onednn(monkeypatch):
         assert chosen == "blas"
     with pytest.raises(UserError, match=r"^trainer\.products=onednn"), products("onednn"):
         pass
+
+
+GROWTH = """
+import sys
+import torch
+from pama_exp.parallel.products import products
+from pama_exp.training.cost import peak_memory_bytes
+
+torch.set_num_threads(1)
+weight = torch.randn(1024, 512, dtype=getattr(torch, sys.argv[2]))
+peaks = []
+with products(sys.argv[1]), torch.no_grad():
+    for rows in range(700, 1000):
+        states = torch.randn(rows, 512, dtype=weight.dtype)
+        (states @ weight.t()).t() @ states
+        if rows in (749, 999):
+            peaks.append(peak_memory_bytes(torch.device("cpu")))
+print(peaks[1] - peaks[0])
+"""
+
+
+@needs_onednn
+@pytest.mark.slow("processes that import torch")
+@pytest.mark.parametrize(("name", "dtype"), [("onednn", "float32"), ("blas", "bfloat16")])
+def test_shapes_met_once_do_not_gather_in_memory(name, dtype):
+    # As responses of ever other lengths make them. With oneDNN's own limit, 250 more shapes are 300 MiB and more.
+    command = [sys.executable, "-c", GROWTH, name, dtype]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert int(done.stdout) < 150 * 2**20

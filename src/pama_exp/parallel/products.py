@@ -7,6 +7,7 @@ with AVX-512. Both compute in float32; results differ by rounding.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +23,10 @@ _LEAST = 2**21  # multiplications; below, oneDNN's call of some 12 µs costs mor
 # instructions gives more; no timing in between, so that every run on a machine decides alike.
 _FASTER = 1.6
 _ROWS, _INPUTS, _OUTPUTS = 256, 256, 1024  # of the product that is timed
+# oneDNN makes kernels for every shape, and it and torch's wrapper of it each keep the last 1,024: some MiB each where
+# matrices are large. Responses differ in length from step to step, so that gigabytes would gather. 64 hold the shapes
+# of a pass, forwards and backwards, of three micro-batches; making the kernels of a shape takes a millisecond.
+_KEPT = {"DNNL_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 _chosen = "blas"
 
 
@@ -37,6 +42,10 @@ def products(name: str = "auto") -> Iterator[str]:
     That goes for `torch.mm` and `torch.addmm`, thus for linear layers and their gradients, and not for `out=`, in-place
     and batched forms. Blocks may be nested; an inner one says again which library.
 
+    The first block also bounds the memory that oneDNN keeps for shapes it has met, products of 16 bits included, unless
+    the environment variables `DNNL_PRIMITIVE_CACHE_CAPACITY` and `LRU_CACHE_CAPACITY` say how many shapes it is to
+    keep, or oneDNN has multiplied before.
+
     Args:
         name: blas, onednn, or auto: oneDNN where this torch has it and one product takes it at most 1 ÷ 1.6 of the
             time, which is measured in some 20 ms.
@@ -48,6 +57,8 @@ def products(name: str = "auto") -> Iterator[str]:
         UserError: for onednn where this torch was built without it.
     """
     global _chosen
+    for variable, shapes in _KEPT.items():
+        os.environ.setdefault(variable, shapes)  # read at oneDNN's first product
     if name == "onednn" and not _has_onednn():
         raise UserError("trainer.products=onednn: this torch was built without oneDNN.", "Set trainer.products=auto.")
     before, _chosen = _chosen, _faster() if name == "auto" else name
