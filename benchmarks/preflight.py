@@ -64,7 +64,9 @@ def main() -> None:
         folder = folders.get(name.partition(",")[0])
         if (folder is None and overrides[0] == LOCAL[0]) or given.only not in (None, name):
             continue
-        words = [*RUN, *(word.format(folder=folder, prompts=given.prompts) for word in overrides)]
+        shape = [word.format(folder=folder, prompts=given.prompts) for word in overrides]
+        settings = dict(word.split("=", 1) for word in [*RUN, *shape])  # a shape's own go before those of every run
+        words = [f"{key}={value}" for key, value in settings.items()]
         with tempfile.TemporaryDirectory() as place:
             words.append(f"output={place}/run")
             setup = resolve(pama_exp.configure(*words))

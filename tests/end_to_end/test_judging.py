@@ -116,6 +116,7 @@ def test_a_judge_that_a_run_was_trained_on_is_refused(runs, tmp_path, shared_cac
     ("settings", "said"),
     [
         (["judge.runs=[]", "judge.scorer={program: honest}"], "names no run"),
+        (["judge.runs=[{plain},{plain}]", "judge.scorer={program: honest}"], "twice"),
         (["judge.runs=[{plain}]"], "names no judge"),
         (["judge.runs=[{plain}/checkpoints]", "judge.scorer={program: honest}"], "No run in"),
         (

@@ -143,6 +143,16 @@ def test_hh_rlhf_from_a_local_copy_takes_the_subsets_asked_for(tmp_path, policy,
     assert seen == {"[helpful]": set("uw"), "[helpful,harmless]": set("uvw")}
 
 
+@pytest.mark.parametrize("files", ["[]", "[questions.jsonl]"])
+def test_subsets_that_no_pattern_of_files_names_are_refused(files, tmp_path, policy, scores):
+    path = questions(tmp_path / "questions.jsonl")
+    changed = {"data.path": tmp_path, "data.files": files, "data.subsets": "[helpful]"}
+    words = [word for word in on_file(path, policy, *scores) if word.split("=", 1)[0] not in changed]
+    with pytest.raises(UserError, match=r"data\.subsets=\['?helpful'?\] has no effect") as caught:
+        run_here(*words, *(f"{key}={value}" for key, value in changed.items()), output=tmp_path / "run", cache=tmp_path)
+    assert "{subset}" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("option", "files", "column", "rows"),
     [

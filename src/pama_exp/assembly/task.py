@@ -11,11 +11,13 @@ from typing import Any, ClassVar, Protocol
 
 from pama_exp.comparison.reference import NoFront, TrueFront
 from pama_exp.config.instantiate import build
+from pama_exp.config.ranges import shown
 from pama_exp.config.schema import Config, DataConfig
 from pama_exp.data import tables
 from pama_exp.data.byte_tokens import byte_tokenizer
 from pama_exp.data.pairs import Pair
 from pama_exp.data.text import Reading, TextData
+from pama_exp.errors import UserError
 from pama_exp.policy.loading import load_tokenizer
 from pama_exp.rewards.gold import GoldScorer
 from pama_exp.rewards.scorer import Scorer
@@ -247,6 +249,12 @@ def _start_folder(config: Config) -> Path | None:
 
 def _files(config: Config) -> dict[str, str]:
     d = config.data
+    if d.subsets and not any("{subset}" in pattern for pattern in d.files):
+        raise UserError(
+            f"data.subsets={shown(d.subsets)} has no effect: no pattern of data.files={shown(d.files)} names "
+            "{subset}.",
+            "Write 'data.files=[\"{subset}/*.parquet\"]', or set data.subsets=[].",
+        )
     patterns = [pattern.replace("{subset}", subset) for pattern in d.files for subset in d.subsets or [""]]
     paths = tables.find(d.path, d.id, d.revision, list(dict.fromkeys(patterns)))
     return {str(file): sha256(file) for file in paths}

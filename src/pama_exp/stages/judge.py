@@ -42,12 +42,15 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
         Student's, over prompts.
 
     Raises:
-        UserError: for no run, an unfinished one, no scorer, or one that a run was trained on.
+        UserError: for no run, one named twice, an unfinished one, no scorer, or one that a run was trained on.
     """
     settings = setup.config.judge
     runs = [finished_run(folder, "judge.runs") for folder in settings.runs]
     if not runs:
         raise UserError("judge.runs=[] names no run.", "Give 'judge.runs=[runs/a,runs/b]'.")
+    folders = [each.folder.resolve() for each in runs]
+    if twice := [name for place, name in enumerate(settings.runs) if folders[place] in folders[:place]]:
+        raise UserError(f"judge.runs names the run '{twice[0]}' twice.", "Name each run once.")
     judged: dict[str, Any] = {}
     sft_scores: dict[str, Tensor] = {}
     for run_read in runs:
