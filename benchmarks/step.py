@@ -1,14 +1,14 @@
 """One step of alignment against TRL's GRPO on the same work, phase by phase, and against what the machine allows.
 
-    python benchmarks/step.py [small|opt-125m|smollm2|gemma3] [rounds] [trl-float32|trl-defaults ...]
+    python benchmarks/step.py [small|opt-125m|smollm2|gemma3] [rounds] [trl-float32|trl-defaults ...] [weights=FOLDER]
 
-Every contender trains the same architecture from the same random weights, answers the same prompts (eight responses
-to each), scores them by the same two functions and makes one optimiser step on the clipped surrogate with a KL term
-against a frozen reference. Every response has exactly 48 tokens: the end token lies outside the model's vocabulary.
-Contenders take turns, step by step, and ratios are taken within a turn. Both peers take part unless some are named:
-on a processor that has to emulate bf16, a step of TRL's defaults takes minutes.
+Every contender trains the same architecture from the same weights, random ones or those of a folder, answers the same
+prompts (eight responses to each), scores them by the same two functions and makes one optimiser step on the clipped
+surrogate with a KL term against a frozen reference. Every response has exactly 48 tokens: the end token lies outside
+the model's vocabulary. Contenders take turns, step by step, and ratios are taken within a turn. Both peers take part
+unless some are named: on a processor that has to emulate bf16, a step of TRL's defaults takes minutes.
 
-Writes benchmarks/results/step-<size>.json and step-<size>.png.
+Writes benchmarks/results/step-<size>.json and step-<size>.png; with a model's own weights, step-<size>-weights.
 """
 
 from __future__ import annotations
@@ -108,11 +108,21 @@ def config_of(size: str) -> PretrainedConfig:
     return AutoConfig.for_model("opt", word_embed_proj_dim=s["width"], ffn_dim=4 * s["width"], dropout=0.0, **shared)
 
 
-def make_model(size: str, folder: Path) -> None:
-    """Random weights of the shape, and the tokenizer."""
+def make_model(size: str, folder: Path, weights: str | None) -> None:
+    """A model of the shape and the tokenizer: with the weights in a folder, or random ones."""
     make_tokenizer(SIZES[size]["vocabulary"], folder)
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config_of(size), dtype=torch.float32).save_pretrained(folder)
+    if weights is None:
+        model = AutoModelForCausalLM.from_config(config_of(size), dtype=torch.float32)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32)
+        wanted = config_of(size)
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+            if getattr(model.config, name) != getattr(wanted, name):
+                raise SystemExit(f"{weights} is not of the shape {size}: {name} is {getattr(model.config, name)}.")
+        for config in (model.config, model.generation_config):
+            config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, wanted.eos_token_id
+    model.save_pretrained(folder)
 
 
 def prompts_of(vocabulary: int, count: int, length: int = PROMPT) -> list[str]:
@@ -334,18 +344,20 @@ def draw(size: str, summary: dict) -> Figure:
     return figure
 
 
-def main(size: str = "small", rounds: str = "7", *peers: str) -> None:
+def main(size: str = "small", rounds: str = "7", *words: str) -> None:
+    weights = next((word.partition("=")[2] for word in words if word.startswith("weights=")), None)
+    peers = [word for word in words if not word.startswith("weights=")]
     if size not in SIZES or not rounds.isdecimal() or not CONTENDERS.keys() >= set(peers):
         raise SystemExit(__doc__.split("\n\n")[1].strip())
     names = [n for n in CONTENDERS if n == "ours" or (find_spec("trl") is not None and n in (peers or CONTENDERS))]
     with tempfile.TemporaryDirectory() as folder:
-        make_model(size, Path(folder))
+        make_model(size, Path(folder), weights)
         steps = int(rounds) + 2
         contenders = {name: Contender(__file__, ["--contender", name, size, folder, str(steps)]) for name in names}
         rows = take_turns(contenders, int(rounds))
-    summary = summary_of(size, rows, " ".join(["python benchmarks/step.py", size, rounds, *peers]))
+    summary = summary_of(size, rows, " ".join(["python benchmarks/step.py", size, rounds, *words]))
     show(summary)
-    machine.save(f"step-{size}", summary, draw(size, summary))
+    machine.save(f"step-{size}" + "-weights" * (weights is not None), summary, draw(size, summary))
 
 
 if __name__ == "__main__":

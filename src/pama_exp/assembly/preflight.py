@@ -30,7 +30,8 @@ from pama_exp.training.evaluation import EVALUATED_AT_ONCE
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _RUNTIME = 0.5 * 2**30  # the process with its libraries, or the CUDA context
-_READING = 0.15 * 2**30  # a published model's tokenizer, tables and their libraries, in main memory
+_TABLES = 0.1 * 2**30  # tables of text and their libraries, in main memory
+_WORD = 1250  # bytes of a tokenizer for each of its tokens
 GIB = 2**30
 
 
@@ -166,7 +167,8 @@ def estimate_memory(config: Config, sizes: Sizes) -> Estimate:
     parts = memory_parts(model, _load(config, sizes, trained))
     rewards, unknown = _reward_models(config, sizes, total)
     parts["reward models"] = rewards
-    parts["tokenizer and tables"] = 0.0 if config.data.domain == "factworld" or config.trainer.uses_gpu else _READING
+    if config.data.domain != "factworld" and not config.trainer.uses_gpu:
+        parts["tokenizer and tables"] = _TABLES + _WORD * model.get_output_embeddings().weight.shape[0]
     return Estimate({k: v for k, v in parts.items() if v}, total, trained, unknown)
 
 
