@@ -23,6 +23,7 @@ from verl.trainer.ppo import core_algos, ray_trainer
 from commands import ROOT, environment
 from pama_exp.errors import UserError
 from pama_exp.integrations import verl as ours
+from pama_exp.integrations.combining import no_gradients
 from pama_exp.integrations.named_solvers import named_solver
 from pama_exp.rl import advantages
 from pama_exp.rl.masks import masked_mean
@@ -71,7 +72,7 @@ def by_this_project(solver, scores, uid, mask, is_first):
     parts = [advantages.group_standardise(part, part.shape[1]) for part in channels.split(sizes.tolist(), dim=1)]
     own = advantages.broadcast_to_tokens(torch.cat(parts, 1), mask)
     combined = solver.on_advantages(own, mask)
-    weights = solver.on_losses(-masked_mean(combined, mask, (-2, -1)), None)
+    weights = solver.on_losses(-masked_mean(combined, mask, (-2, -1)), no_gradients(solver, "verl"))
     total = torch.einsum("k,kbt->bt", weights, combined) if len(combined) > 1 else combined[0]
     return torch.where(mask, total, 0)[np.argsort(order)]
 
@@ -200,7 +201,7 @@ def test_the_recipes_commands_compose_with_verls_configuration(tmp_path, script)
     with initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
         config = compose("ppo_trainer", overrides)
     own = ours.SolverEstimator("rvpo")._combiner(config.algorithm, list(config.algorithm.gdpo_reward_keys), 8).solver
-    assert own.k.over == 100
+    assert own.k.steps_to_last == 100
     assert config.trainer.nnodes == int(nodes.get("NODES", 1))
     source = config.reward.custom_reward_function
     spec = importlib.util.spec_from_file_location("rewards_of_the_recipe", source.path)
