@@ -64,8 +64,8 @@ def memory_parts(model: PreTrainedModel, load: Load) -> dict[str, float]:
     logits = load.micro_batch_rows * load.response_tokens * vocabulary
     logits = logits if logits <= KEPT else PART  # of a pass over response tokens; their gradient takes their place
     words = model.get_output_embeddings().weight
-    # A backward pass makes it anew beside what is there; where embeddings are tied, the layer's and theirs.
-    again = words.numel() * (2 if words is model.get_input_embeddings().weight else 1) if words.requires_grad else 0
+    # A backward pass makes it anew beside what is there; with tied embeddings the layer's, theirs, and the sum of both.
+    again = words.numel() * (3 if words is model.get_input_embeddings().weight else 1) if words.requires_grad else 0
     moments = load.trained_bytes if load.moment_bytes is None else load.moment_bytes
     return {
         "weights": weights / load.shards + (total * 2 if load.mixed else 0) / load.shards,

@@ -135,6 +135,7 @@ def parameter_gramian(terms: MicroBatches, policy: Policy, count: int, settings:
         rows = torch.zeros(count, settings.sketch_dimension, device=parameters[0].device)
         for k, pieces in _gradients(terms, torch.eye(count), parameters, policy, in_turn=sharded):
             sketch.add(pieces, rows[k])
+            pieces.clear()  # before the next is computed
         rows = collectives.total(rows)
         return rows @ rows.T
     if settings.hold == "one":
@@ -145,6 +146,8 @@ def parameter_gramian(terms: MicroBatches, policy: Policy, count: int, settings:
     for k, pieces in _gradients(terms, torch.eye(count), parameters, policy, in_turn=sharded):
         for place, piece in zip(torch.split(rows[k], sizes), pieces, strict=True):
             place.add_(piece.flatten().to(device))
+        pieces.clear()  # before the next is computed
+        del piece
     if not sharded:
         collectives.add_up(list(rows))
     products = rows @ rows.T
