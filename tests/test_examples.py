@@ -63,7 +63,13 @@ def test_every_objective_of_the_five_can_be_chosen(objective):
 
 def test_the_methods_of_the_study_on_it_differ_in_the_method_alone(tmp_path):
     given = Namespace(
-        model=tmp_path, prompts=tmp_path, runs=tmp_path, objectives="positive,readability", seeds=2, overrides=[]
+        model=tmp_path,
+        prompts=tmp_path,
+        runs=tmp_path,
+        objectives="positive,readability",
+        seeds=2,
+        workers=1,
+        overrides=[],
     )
     planned = real_text.jobs(given)
     assert list(planned)[:4] == ["pama-s0", "linear-s0", "mgda-ub-s0", "gdpo-s0"]

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pickle
 import subprocess
 import sys
 
@@ -244,3 +245,13 @@ def test_the_demonstrations_can_be_improved_on_every_objective(objective):
 def test_a_size_out_of_range_is_named():
     with pytest.raises(UserError, match="num_attributes=9"):
         FactWorld(num_attributes=9)
+
+
+def test_a_world_that_has_been_used_survives_pickling():
+    world = FactWorld(seed=3)
+    prompts = [prompt.text for prompt in world.prompts("test")]
+    responses = [response for _, response in world.demonstrations(len(prompts), 0)]
+    found = {name: world.gold(name, prompts, responses) for name in world.objectives}
+    other = pickle.loads(pickle.dumps(world))
+    assert other.fingerprint == world.fingerprint
+    assert {name: other.gold(name, prompts, responses) for name in other.objectives} == found

@@ -50,6 +50,7 @@ def build_alignment(setup: Setup, folder: Path) -> Alignment:
         policy, reference = policy_and_reference(setup, folder)
     engine = _engine(setup, policy, tokenizer)
     _arrange_blocks(config.trainer, policy, reference)
+    setup.task.reward_models([plan.program for plan in setup.objectives if plan.program and plan.is_learned])
     with phase("Loading reward models", len(setup.objectives)) as loading:
         objectives = []
         for plan in setup.objectives:

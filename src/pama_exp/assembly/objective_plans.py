@@ -160,4 +160,4 @@ def _built(scorer: Scorer) -> Callable[[], Scorer]:
 
 
 def _learned(task: Task, program: str) -> Callable[[], Scorer]:
-    return lambda: ClassifierScorer(task.reward_model(program))
+    return lambda: ClassifierScorer(task.reward_models([program])[0])

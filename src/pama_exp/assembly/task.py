@@ -79,8 +79,8 @@ class Task(Protocol):
         """A gold program, one of `programs`, as a scorer."""
         ...
 
-    def reward_model(self, program: str) -> Path:
-        """The folder of the reward model of a gold program. It is trained first if the cache lacks it."""
+    def reward_models(self, programs: Sequence[str]) -> list[Path]:
+        """The folders of the reward models of gold programs. Those that the cache lacks are trained first."""
         ...
 
     def pairs(self, program: str, split: str, count: int, seed: int, label_noise: float) -> list[Pair]:
@@ -134,9 +134,9 @@ class FactWorldTask:
         """A gold program of the world as a scorer."""
         return GoldScorer(self.world, program)
 
-    def reward_model(self, program: str) -> Path:
-        """The folder of a reward model learned from pairs of the program, trained first if the cache lacks it."""
-        return self.testbed.reward_model(program)
+    def reward_models(self, programs: Sequence[str]) -> list[Path]:
+        """The folders of reward models learned from pairs of the programs; those that the cache lacks are trained."""
+        return self.testbed.reward_models(programs)
 
     def pairs(self, program: str, split: str, count: int, seed: int, label_noise: float) -> list[Pair]:
         """Pairs by the gold program, as its reward model learns them; held-out ones are others, without noise."""
@@ -199,9 +199,11 @@ class TextTask:
         """Raises KeyError: text has no gold programs."""
         raise KeyError(program)
 
-    def reward_model(self, program: str) -> Path:
-        """Raises KeyError: text has no gold programs."""
-        raise KeyError(program)
+    def reward_models(self, programs: Sequence[str]) -> list[Path]:
+        """No folder for no program. Raises KeyError for any: text has no gold programs."""
+        if programs:
+            raise KeyError(programs[0])
+        return []
 
     def pairs(self, program: str, split: str, count: int, seed: int, label_noise: float) -> list[Pair]:
         """The table's, whatever they express; no label is swapped."""

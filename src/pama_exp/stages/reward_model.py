@@ -24,13 +24,15 @@ def run(setup: Setup, record: RunRecord) -> dict[str, Any]:
     """
     if isinstance(setup.task, TextTask):
         return _on_text(setup, setup.task, record)
-    models = {}
+    programs = {plan.name: plan.program for plan in setup.objectives if plan.program is not None}
     for plan in setup.objectives:
         if plan.program is None:
             note(f"{plan.name} is scored by its own function: there is no reward model to train.")
-            continue
-        folder = setup.task.reward_model(plan.program)
-        models[plan.name] = json.loads((folder / "accuracy.json").read_text()) | {"folder": str(folder)}
+    folders = dict(zip(programs, setup.task.reward_models(list(programs.values())), strict=True))
+    models = {
+        name: json.loads((folder / "accuracy.json").read_text()) | {"folder": str(folder)}
+        for name, folder in folders.items()
+    }
     return {"reward_models": models}
 
 

@@ -22,6 +22,11 @@ _MAKING = ".making-"  # in names of temporary folders, after the final name
 _POLL_SECONDS = 0.1
 
 
+def place(root: Path, kind: str, key: Mapping[str, Any]) -> Path:
+    """The folder that `cached` returns, whether it has been made or not."""
+    return root / f"{slug(kind)}-{digest(key, 12)}"
+
+
 def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
     """The folder `<root>/<kind>-<hash of key>`. If it is missing, `make` fills a temporary folder, which is renamed.
 
@@ -31,7 +36,7 @@ def cached(root: Path, kind: str, key: Mapping[str, Any], make: Callable[[Path],
     Raises:
         UserError: if the cache cannot be written, or a file in the folder is missing or damaged.
     """
-    folder = root / f"{slug(kind)}-{digest(key, 12)}"
+    folder = place(root, kind, key)
     while not folder.exists():
         if collectives.is_main():
             _fill(folder, key, make)

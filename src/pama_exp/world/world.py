@@ -61,6 +61,14 @@ class FactWorld:
         self._read = lru_cache(maxsize=4096)(self._parse)  # several programs read the same answers
         self._memo: dict[tuple[tuple[str, ...], str], Front] = {}
 
+    def __getstate__(self) -> dict[str, object]:
+        """All but what has been read so far, which cannot be pickled."""
+        return {name: value for name, value in self.__dict__.items() if name != "_read"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._read = lru_cache(maxsize=4096)(self._parse)
+
     @property
     def objectives(self) -> tuple[str, ...]:
         """Names of the gold programs."""
