@@ -27,7 +27,9 @@ _STATES = {"complete": "green", "running": "cyan", "interrupted": "yellow"}
 _HELP = """%(prog)s [ROOT]      every run under ROOT (default: runs)
        %(prog)s show RUN    one run: its state, its result, how it was made
        %(prog)s diff A B    what two runs' configurations and results differ in
-       %(prog)s export trl|verl RUN FOLDER    scripts that go on with a run's objectives and solver there
+       %(prog)s export trl|verl RUN FOLDER [--code NAME ...]
+                            scripts that go on with a run's objectives and solver there; NAME is a function,
+                            class or address of yours that they may use
        %(prog)s import FOLDER RUN    a record in RUN of a policy that was trained and scored elsewhere"""
 
 
@@ -35,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Print what is asked for; 2 for the user's mistakes."""
     parser = Parser("python -m pama_exp.runs", usage=_HELP)
     parser.add_argument("words", nargs="*", metavar="WORD", help="ROOT, or show RUN, diff A B, import FOLDER RUN")
-    words = parser.parse_args(arguments).words or ["runs"]
+    parser.add_argument("--code", action="extend", nargs="+", default=[], metavar="NAME", help="yours, for export")
+    given = parser.parse_args(arguments)
+    words = given.words or ["runs"]
     counts = {"show": 2, "diff": 3, "import": 3, "export": 4}
     try:
         if len(words) != counts.get(words[0], 1):
@@ -43,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
                 f"'{' '.join(words)}' is not understood.",
                 "Give [ROOT], show RUN, diff A B, import FOLDER RUN, or export trl|verl RUN FOLDER.",
             )
+        if given.code and words[0] != "export":
+            raise UserError("--code is for export alone.", "Leave it out.")
         if words[0] == "show":
             show(one(words[1]))
         elif words[0] == "diff":
@@ -50,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif words[0] == "export":
             from pama_exp.assembly.handover import write_scripts  # which imports torch
 
-            for path in write_scripts(one(words[2]), words[1], Path(words[3])):
+            for path in write_scripts(one(words[2]), words[1], Path(words[3]), given.code):
                 note(f"Written: {shown(path)}")
         elif words[0] == "import":
             note(f"The record is {shown(import_run(Path(words[1]), Path(words[2])).folder)}.")

@@ -71,6 +71,39 @@ def test_what_cannot_go_there_is_told(tmp_path, capsys, kind, overrides, says):
     assert not (tmp_path / "out").exists()
 
 
+OTHERS = {
+    "a command": ({"_target_": "os.system", "command": "touch touched"}, "os.system"),
+    "a class": ({"_target_": "subprocess.Popen", "args": ["touch", "touched"]}, "subprocess.Popen"),
+    "a function": ({"function": "posixpath:commonprefix"}, "posixpath:commonprefix"),
+    "an address": ({"_target_": "pama_exp.rewards.http.HttpScorer", "url": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+}
+
+
+@pytest.mark.parametrize("kind", ["trl", "verl"])
+@pytest.mark.parametrize("other", OTHERS)
+def test_code_of_a_record_is_written_only_if_the_user_names_it(other, kind, tmp_path, capsys):
+    node, name = OTHERS[other]
+    run = write_run(tmp_path / "run", "solver=pama", *ON_TEXT, *SHORT, after=None, state="interrupted")
+    path = run.folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["objectives"]["length"]["scorers"] = {"any": node}
+    path.write_text(path.read_text().splitlines()[0] + "\n" + yaml.safe_dump(config))
+    for words in ([], ["--code", "mine:own", f"{name}x"]):
+        assert main(["export", kind, str(run.folder), str(tmp_path / "out"), *words]) == 2
+        err = capsys.readouterr().err
+        assert name in err
+        assert "--code" in err
+        assert len(err.splitlines()) == 2
+        assert not (tmp_path / "out").exists()
+    assert main(["export", kind, str(run.folder), str(tmp_path / "out"), "--code", "mine:own", name]) == 0
+    assert name in "".join(file.read_text() for file in (tmp_path / "out").iterdir())
+
+
+def test_code_is_named_for_an_export_alone(tmp_path, capsys):
+    assert main(["show", str(tmp_path), "--code", "a:b"]) == 2
+    assert "--code is for export alone" in capsys.readouterr().err
+
+
 def test_an_export_writes_over_nothing(tmp_path, capsys):
     out = exported(tmp_path, "verl")
     assert main(["export", "verl", str(tmp_path / "run"), str(out)]) == 2

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pama_exp.assembly.imported_config import check_code, check_plain
 from pama_exp.assembly.objective_plans import make_scorer
 from pama_exp.comparison.load import Run
 from pama_exp.config.domains import scorer_key, scorer_node
@@ -51,19 +52,25 @@ def reward_function(name: str, node: Mapping[str, Any], direction: str = "maximi
     return score
 
 
-def write_scripts(run: Run, kind: str, folder: Path) -> list[Path]:
+def write_scripts(run: Run, kind: str, folder: Path, code: Sequence[str] = ()) -> list[Path]:
     """Scripts that go on with the run's solver, objectives and settings: train.py for TRL, train.sh and rewards.py.
+
+    Args:
+        run: one of stage=align on text.
+        kind: trl or verl.
+        folder: that the scripts are written to.
+        code: functions, classes and addresses outside this package that the run's objectives may name in the scripts.
 
     Raises:
         UserError: for another kind, a run of the testbed, a solver that needs gradients, a record that lacks what a
-            script says, a file that is there, or a folder that cannot be written.
+            script says or names other code, a file that is there, or a folder that cannot be written.
     """
     if kind not in KINDS:
         raise UserError(f"There is no export to '{kind}'.", suggest(kind, KINDS))
     if run.solver not in names():
         raise UserError(f"{run.name}: '{run.solver}' is no solver of this project.", suggest(run.solver, names()))
     try:
-        written = _scripts(run, kind)
+        written = _scripts(run, kind, code)
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # of an imported run, or another's record
         raise UserError(
             f"{run.name}: its record lacks what a script says ({shown(described(error))}).",
@@ -81,19 +88,21 @@ def write_scripts(run: Run, kind: str, folder: Path) -> list[Path]:
     return [folder / name for name in written]
 
 
-def _scripts(run: Run, kind: str) -> dict[str, str]:
+def _scripts(run: Run, kind: str, code: Sequence[str]) -> dict[str, str]:
     """{name: text} of the scripts."""
     group = int(run.config.get("advantage", {}).get("group_size", _GROUP))
     solver = _solver_settings(run)
     refuse_gradients(named_solver(run.solver, list(run.preference.values()), group, solver), kind)
-    objectives = _objectives(run)
+    objectives = _objectives(run, code)
     if kind == "trl":
         return {"train.py": _trl(run, objectives, solver, group)}
     return {"rewards.py": _rewards(run, objectives), "train.sh": _verl(run, solver, group)}
 
 
-def _objectives(run: Run) -> str:
-    """Source of the list of reward functions."""
+def _objectives(run: Run, code: Sequence[str]) -> str:
+    """Source of the list of reward functions. The record may be another's: they are checked before they are written."""
+    named = [dict.fromkeys(("_target_", "function", "url", "token_variable"), each) for each in code]
+    command = {"objectives": {"any": {"scorers": {str(place): node for place, node in enumerate(named)}}}}
     domain = str(run.config.get("data", {}).get("domain", "text"))
     rows = []
     for name, objective in run.config["objectives"].items():
@@ -104,6 +113,9 @@ def _objectives(run: Run) -> str:
                 "testbed alone has.",
                 "Export a run on real text.",
             )
+        place = {"objectives": {name: {"scorers": {scorer_key(objective["scorers"], domain): node}}}}
+        check_plain(place, run.name)
+        check_code(place, command, run.name, "add --code and its name")
         plain = pprint.pformat(dict(node), sort_dicts=False, width=110, indent=1)
         rows.append(f"    reward_function({name!r}, {plain}, {objective.get('direction', 'maximize')!r}),")
     return "\n".join(["[", *rows, "]"])

@@ -23,6 +23,8 @@ _KINDS = {"solver": "on_advantages", "advantage": "estimate", "rollout.engine": 
 # Settings of a scorer that reach outside: what is called, who is written to, what secret is sent, how weights are read.
 _OUTSIDE = ("function", "url", "token_variable", "allow_pickle")
 
+_CURE = "name the same in this command too"
+
 
 def check_config(imported: Mapping[str, Any], command: Config, source: str) -> None:
     """Check that an imported configuration holds only data, and code that the user's command names too.
@@ -71,13 +73,19 @@ def check_plain(imported: Mapping[str, Any], source: str) -> None:
             )
 
 
-def check_code(imported: Mapping[str, Any], command: Mapping[str, Any], source: str) -> None:
+def check_code(
+    imported: Mapping[str, Any],
+    command: Mapping[str, Any],
+    source: str,
+    cure: str = "name the same in this command too",
+) -> None:
     """Check that an imported configuration names only code of this package or of the user's command.
 
     Args:
         imported: plain values.
         command: the plain values of the user's command.
         source: names the run's folder in messages.
+        cure: what to do where the code is the user's own.
 
     Raises:
         UserError: for the first class, function, address or permission to read pickles that is refused.
@@ -87,12 +95,12 @@ def check_code(imported: Mapping[str, Any], command: Mapping[str, Any], source: 
         if name == "_target_" and value not in _named(command, key) and not _is_of_package(value, key):
             raise UserError(
                 f"{source}: its config.yaml names {str(value)[:80]} at {key[:80]}, which is not this package's.",
-                "If it is yours, name the same in this command too; else it is not run.",
+                f"If it is yours, {cure}; else it is not run.",
             )
         if name in _OUTSIDE and value not in (None, False) and value not in _named(command, key):
             raise UserError(
                 f"{source}: its config.yaml has {key[:80]}={str(value)[:80]}, which this command does not name.",
-                "If it is yours, name the same in this command too; else it is not used.",
+                f"If it is yours, {cure}; else it is not used.",
             )
 
 
