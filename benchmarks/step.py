@@ -355,7 +355,8 @@ def main(size: str = "small", rounds: str = "7", *words: str) -> None:
         steps = int(rounds) + 2
         contenders = {name: Contender(__file__, ["--contender", name, size, folder, str(steps)]) for name in names}
         rows = take_turns(contenders, int(rounds))
-    summary = summary_of(size, rows, " ".join(["python benchmarks/step.py", size, rounds, *words]))
+    said = [*peers, *(["weights=FOLDER"] if weights is not None else [])]
+    summary = summary_of(size, rows, " ".join(["python benchmarks/step.py", size, rounds, *said]))
     show(summary)
     machine.save(f"step-{size}" + "-weights" * (weights is not None), summary, draw(size, summary))
 
