@@ -340,7 +340,7 @@ def draw(size: str, summary: dict) -> Figure:
     axes.set_yticks(range(len(bars)), bars)
     axes.invert_yaxis()
     axes.set(xlabel="seconds a step (medians)", title=f"One step, {size}, {summary['machine']['threads']} CPU threads")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(PHASES))
     return figure
 
 
