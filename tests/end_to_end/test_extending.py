@@ -30,19 +30,22 @@ def shout(prompts, completions, **columns):
 @pytest.mark.parametrize(
     ("yaml", "python", "overrides", "expected"),
     [
-        (
+        pytest.param(
             ("solver/worst.yaml", "_target_: my_solver.Worst\nweights: null\nsharpness: 2.0\n"),
             ("my_solver.py", SOLVER),
             ["solver=worst", "solver.sharpness=3.0", "reward=gold"],
             ["helpful", "concise"],
+            id="solver",
         ),
-        (
+        pytest.param(
             ("objectives/loud.yaml", "loud:\n  weight: 0.5\n  scorers:\n    any: {function: 'my_objective:shout'}\n"),
             ("my_objective.py", OBJECTIVE),
             ["objectives=[concise,loud]", "reward=gold"],
             ["concise", "loud"],
+            marks=pytest.mark.slow("a process"),
+            id="objective",
         ),
-        (
+        pytest.param(
             (
                 "model/mine.yaml",
                 "name: mine\narchitecture: llama\nconfig: {hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, "
@@ -51,9 +54,10 @@ def shout(prompts, completions, **columns):
             None,
             ["model=mine", "reward=gold"],
             ["helpful", "concise"],
+            marks=pytest.mark.slow("a process"),
+            id="model",
         ),
     ],
-    ids=["solver", "objective", "model"],
 )
 def test_one_yaml_and_at_most_one_python_file(yaml, python, overrides, expected, tmp_path):
     path = tmp_path / "my_conf" / yaml[0]

@@ -9,6 +9,7 @@ from commands import run_here
 from pama_exp.errors import UserError
 from pama_exp.stages.judge import compare
 
+pytestmark = pytest.mark.slow("four whole runs, and each is judged")
 COMMON = ["reward=gold", "solver=linear", "training.learning_rate=1e-2"]
 
 

@@ -25,6 +25,7 @@ def test_csv_and_tensorboard_at_once(tmp_path, shared_cache):
     assert not (record.folder / "wandb").exists()
 
 
+@pytest.mark.slow("imports a logger's own libraries")
 def test_trackio_holds_the_run(tmp_path, shared_cache):
     # In a process of its own: trackio reads its folder once, when anything first imports it.
     words = ["reward=gold", "logger=trackio", f"output={tmp_path / 'run'}", f"cache_dir={shared_cache}"]

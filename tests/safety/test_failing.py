@@ -48,6 +48,7 @@ def toy(folder, name="run", command="run.py", limit=None, **extra):
     )
 
 
+@pytest.mark.slow("starts processes")
 @pytest.mark.parametrize("debug", ["0", "1"])
 def test_a_bug_is_one_line_that_names_the_stage_and_where_its_traceback_is(debug, tmp_path):
     done = toy(tmp_path, PAMA_EXP_DEBUG=debug)

@@ -327,6 +327,7 @@ def test_nothing_is_executed_leaked_or_lost(
     assert set(os.listdir(scene.root)) <= {"strangers", "home", "out"}, "something was written elsewhere"
 
 
+@pytest.mark.slow("starts processes")
 @pytest.mark.parametrize("words", [["-m", "pama_exp.runs", "."], [str(ROOT / "run.py"), "--cfg", "job"]])
 def test_modules_in_the_folder_that_a_command_is_given_in_are_not_run(words, tmp_path, experts):
     scene = Scene(tmp_path, experts)

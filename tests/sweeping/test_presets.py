@@ -87,6 +87,7 @@ def test_a_preset_gives_way_to_debug_and_to_the_command_line():
     assert composed("+sweep=baselines", "debug=fast", "training.steps=7").training.steps == 7
 
 
+@pytest.mark.slow("a process")
 @pytest.mark.parametrize("name", [name for name in WANDB if name != "search"])
 def test_a_wandb_agent_starts_the_same_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
