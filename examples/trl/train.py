@@ -43,9 +43,21 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def checked(names: list[str]) -> list[str]:
+    """The names of rewards, each tried on one answer, so that what is missing is known before any work."""
+    for name in names:
+        if not hasattr(rewards, name):
+            raise SystemExit(f"--rewards: rewards.py has no function '{name}'.")
+        try:
+            getattr(rewards, name)(completions=["Well done."], prompts=["How was it?"])
+        except ImportError as error:
+            raise SystemExit(f"--rewards: {name} needs a package: {error}. pip install 'pama-exp[examples]'") from None
+    return names
+
+
 def main(o: argparse.Namespace) -> None:
     """Train, answer the unseen prompts before and after, and write it all down."""
-    names = o.rewards.split(",")
+    names = checked(o.rewards.split(","))
     weights = [float(w) for w in o.weights.split(",")] if o.weights else [1.0] * len(names)
     prompts = [json.loads(line)["prompt"] for line in o.prompts.read_text().splitlines()]
     unseen, seen = prompts[: o.unseen], prompts[o.unseen :]

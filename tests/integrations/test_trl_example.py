@@ -14,6 +14,27 @@ from pama_exp import load_runs
 from pama_exp.runs import main
 
 
+@pytest.mark.slow("a process")
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("brief,nothing", ["rewards.py has no function 'nothing'"]),
+        ("brief,positive", ["positive needs a package", "vaderSentiment", "pip install"]),
+    ],
+)
+def test_a_reward_that_cannot_be_used_is_named_before_the_model_is_read(broken, said, tmp_path):
+    (tmp_path / "vaderSentiment.py").write_text("raise ImportError('No module named vaderSentiment')")
+    script = str(ROOT / "examples" / "trl" / "train.py")
+    words = [sys.executable, script, str(tmp_path / "none"), str(tmp_path / "none.jsonl"), str(tmp_path / "out")]
+    there = environment(PYTHONPATH=f"{tmp_path}:{ROOT / 'src'}")
+    done = subprocess.run(
+        [*words, f"--rewards={broken}"], env=there, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in said)
+
+
 @pytest.mark.slow("trains by the script, in a process")
 def test_the_script_trains_and_its_folder_is_imported(tmp_path):
     model, prompts = tmp_path / "model", tmp_path / "prompts.jsonl"
