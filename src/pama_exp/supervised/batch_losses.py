@@ -15,6 +15,7 @@ from pama_exp.policy.loading import max_positions
 from pama_exp.rewards.classifier import logits_of
 from pama_exp.supervised.fit import pad_right
 
+_TEXTS_PER_PASS = 16  # of a batch of pairs: more of them hold more padding, fewer use the processor less well
 Example = tuple[int, list[int]]  # the prompt's number of tokens, and the ids of prompt, response and end token
 
 
@@ -99,8 +100,15 @@ def pair_texts(pairs: Sequence[tuple[str, str, str]]) -> list[str]:
 def pair_scores(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str, str]]
 ) -> tuple[Tensor, Tensor]:
-    """The classifier's rewards of the chosen responses (B,) and of the rejected ones (B,)."""
-    rewards = logits_of(model, encode_whole(tokenizer, pair_texts(pairs)), tokenizer.pad_token_id)[:, 0]
+    """The classifier's rewards of the chosen responses (B,) and of the rejected ones (B,).
+
+    Texts of similar length share a pass, so that there is little padding.
+    """
+    rows = encode_whole(tokenizer, pair_texts(pairs))
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    groups = [order[at : at + _TEXTS_PER_PASS] for at in range(0, len(order), _TEXTS_PER_PASS)]
+    logits = [logits_of(model, [rows[i] for i in group], tokenizer.pad_token_id)[:, 0] for group in groups]
+    rewards = torch.cat(logits)[torch.tensor(order).argsort().to(model.device)]
     return rewards[: len(pairs)], rewards[len(pairs) :]
 
 
