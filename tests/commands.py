@@ -30,7 +30,9 @@ def composed(*overrides: str, hydra: bool = False):
     search_path.register()
     words = the_last(overrides)
     read = as_hydra_reads(words, words, imply_mode=False)
-    check_command_line(read)
+    checked = check_command_line(read)
+    if not hydra and len(checked) == 1:
+        return checked[0]
     with initialize_config_dir(str(schema.CONF), version_base="1.3"):
         return compose("config", read, return_hydra_config=hydra)
 

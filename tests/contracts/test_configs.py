@@ -12,7 +12,7 @@ from pama_exp.config.schema import CONF
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in ("debug", "experiment")
+    if path.parent.name not in ("debug", "experiment", "solver")  # solvers are composed below
 )
 PRESETS = sorted(
     f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name in ("debug", "experiment")

@@ -133,6 +133,7 @@ UNREADABLE = [  # refused before anything is composed, or because it cannot be; 
     (["training.steps=1,2"], ["training.steps=1,2", "--multirun", "key=[a,b]"]),
     (["solver.granularity=glob(*)"], ["glob(*)", "--multirun"]),
     (["seed=range(0)"], ["range(0)"]),
+    (["hydra.mode=MULTIRUN", "seed=1,2"], ["hydra.mode=MULTIRUN asks for a sweep", "One configuration"]),
 ]
 
 

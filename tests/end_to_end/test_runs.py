@@ -72,7 +72,10 @@ def test_runs_and_leaves_a_record(overrides, tmp_path, shared_cache):
     json.dumps(result, allow_nan=False)
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "precision",
+    ["bf16-true", *(pytest.param(other, marks=pytest.mark.slow("a whole run")) for other in ("16-true", "bf16-mixed"))],
+)
 def test_a_policy_of_half_precision_learns_and_is_measured_in_full(precision, tmp_path, shared_cache):
     words = [
         f"trainer.precision={precision}",

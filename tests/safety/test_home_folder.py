@@ -39,8 +39,18 @@ def inside(home, output):
     return output
 
 
+_OTHERS = pytest.mark.slow("what a run does with each form, asked again of what is no run")
+
+
 @pytest.mark.parametrize(
-    "words", [[], ["force=true"], ["stage=compare", "compare.runs=[.]"], ["preflight=true"]], ids=" ".join
+    "words",
+    [
+        [],
+        ["force=true"],
+        pytest.param(["stage=compare", "compare.runs=[.]"], marks=_OTHERS),
+        pytest.param(["preflight=true"], marks=_OTHERS),
+    ],
+    ids=" ".join,
 )
 @pytest.mark.parametrize("form", FORMS)
 def test_a_home_folder_as_output_loses_nothing(form, words, tmp_path, monkeypatch):

@@ -33,8 +33,13 @@ def as_hydra_reads(words: Sequence[str], overrides: Sequence[str], imply_mode: b
     return [*read, "hydra.mode=MULTIRUN"] if sweeps and imply_mode and not has_mode else read
 
 
-def check_command_line(overrides: Sequence[str], config_dir: str | None = None, multirun: bool = False) -> None:
+def check_command_line(
+    overrides: Sequence[str], config_dir: str | None = None, multirun: bool = False
+) -> list[DictConfig]:
     """Compose the overrides once before Hydra does; those of a sweep once for each option of a group.
+
+    Returns:
+        The configurations that were composed, without Hydra's own part: one where there is no sweep.
 
     Raises:
         UserError: for an unknown group option or key, a key or option given twice, a list of objectives with none or
@@ -46,10 +51,8 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None = None, 
     parsed = syntax.parse(overrides)
     refuse_repeated(parsed)
     if not (multirun or "hydra.mode=MULTIRUN" in overrides):
-        _check_one(parsed, overrides, config_dir)
-        return
-    for line in _representatives(parsed):
-        _check_one(syntax.parse(line), line, config_dir)
+        return [_check_one(parsed, overrides, config_dir)]
+    return [_check_one(syntax.parse(line), line, config_dir) for line in _representatives(parsed)]
 
 
 def refuse_repeated(overrides: Sequence[Override]) -> None:
@@ -97,12 +100,12 @@ def _representatives(overrides: Sequence[Override]) -> list[list[str]]:
     return [first, *others]
 
 
-def _check_one(parsed: Sequence[Override], overrides: Sequence[str], config_dir: str | None) -> None:
+def _check_one(parsed: Sequence[Override], overrides: Sequence[str], config_dir: str | None) -> DictConfig:
     _check_objectives(parsed)
     _check_options(parsed, config_dir)
     _check_own(parsed, config_dir)
     try:
-        composed(overrides, config_dir)
+        return composed(overrides, config_dir)
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         # For an unknown name in a list, Hydra's error has no options.

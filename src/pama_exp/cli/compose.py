@@ -6,8 +6,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from pama_exp.cli.command_line import check_command_line, composed
+from pama_exp.cli.command_line import check_command_line
 from pama_exp.config import resolvers, schema
+from pama_exp.errors import UserError
 from pama_exp.safety import failing, import_path
 from pama_exp.sweeping import search_path
 
@@ -35,10 +36,11 @@ def configure(*overrides: str, config_dir: str | Path | None = None) -> schema.C
         The configuration, typed, with every value within its range.
 
     Raises:
-        UserError: for an unknown option or key, or a value that is not allowed.
+        UserError: for an unknown option or key, a value that is not allowed, or a sweep.
     """
     prepare()
     folder = None if config_dir is None else str(config_dir)
-    check_command_line(overrides, folder)
-    config = composed(overrides, folder)
+    if "hydra.mode=MULTIRUN" in overrides:
+        raise UserError("hydra.mode=MULTIRUN asks for a sweep.", "One configuration is made here: leave it out.")
+    (config,) = check_command_line(overrides, folder)
     return schema.typed(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
