@@ -205,7 +205,7 @@ MUTANTS = [
         "solvers.pama:PAMA.on_advantages",
         "return combined[None]",
         "return combined[None] + 0.1 * advantages[:1]",
-        lambda: test_solvers.test_permutation_equivariant(solver_contract("pama"), "normal"),
+        lambda: test_solvers.test_permutation_equivariant(solver_contract("pama")),
     ),
     # scalarization and gradients
     Mutant("forget the weights", "solvers.solver:Solver.weighted_sum", "self.weights.to(values)", "torch.ones(len(values))", test_solver.test_linear_weighs_rewards_or_advantages_and_never_both),
@@ -223,7 +223,7 @@ MUTANTS = [
     Mutant("divide by squared norms", "solvers.gradient:normalise_gramian", "gramian.diagonal().clamp(min=0).sqrt()", "gramian.diagonal()", lambda: test_gradient.test_normalised_gramian_is_the_gramian_of_normalised_gradients("l2")),
     Mutant("keep the loss's sign", "solvers.gradient:normalise_gramian", ".abs()", "", lambda: test_gradient.test_normalised_gramian_is_the_gramian_of_normalised_gradients("loss")),
     Mutant("wrong gradients", "solvers.gradient:MGDA.on_losses", "gramian(self.target)", "gramian()", lambda: test_gradient.test_each_method_asks_for_its_own_gradients(test_gradient.gradient.MGDAUB, "hidden")),
-    Mutant("pay for one objective's gradient", "solvers.gradient:MGDA.on_losses", "len(losses) == 1", "False", lambda: test_solvers.test_single_objective_is_ppo(solver_contract("mgda"), 0)),
+    Mutant("pay for one objective's gradient", "solvers.gradient:MGDA.on_losses", "len(losses) == 1", "False", lambda: test_solvers.test_single_objective_is_ppo(solver_contract("mgda"))),
     # solvers by family
     Mutant("reward the distance", "solvers.tchebycheff:Tchebycheff.on_rewards", "-shortfall.amax(0)", "shortfall.amax(0)", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.0)),
     Mutant("the best objective counts", "solvers.tchebycheff:Tchebycheff.on_rewards", "(-shortfall.amax(0)", "(-shortfall.amin(0)", lambda: test_tchebycheff.test_is_the_weighted_distance_in_the_worst_objective(0.0)),

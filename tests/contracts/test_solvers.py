@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -35,6 +37,16 @@ from samplers import ADVANTAGES, GRADIENTS
 every_solver = pytest.mark.parametrize("make", list(recipes()), ids=str)
 
 
+@contextmanager
+def case(name: object) -> Iterator[None]:
+    """One of several inputs of a test, which says which it was that failed."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"input: {name}")
+        raise
+
+
 def test_solvers_were_found():
     shipped = [recipe for recipe in recipes() if recipe.is_shipped]
     assert len(shipped) >= 25
@@ -42,20 +54,22 @@ def test_solvers_were_found():
 
 
 @every_solver
-@pytest.mark.parametrize("objectives", [1, 2, 5])
-def test_shapes(make, objectives):
-    batch = sample("normal", objectives)
-    solver = make.told([1.0] * objectives, batch)
-    assert_hooks_keep_their_shapes(solver, batch)
-    assert_inputs_are_left_alone(solver, batch)
+def test_shapes(make):
+    for objectives in (1, 2, 5):
+        batch = sample("normal", objectives)
+        solver = make.told([1.0] * objectives, batch)
+        with case(f"{objectives} objectives"):
+            assert_hooks_keep_their_shapes(solver, batch)
+            assert_inputs_are_left_alone(solver, batch)
 
 
 @every_solver
-@pytest.mark.parametrize("kind", ADVANTAGES)
-def test_finite_on_any_input(make, kind):
-    for objectives in (1, 2, 4):
-        batch = sample(kind, objectives)
-        assert_finite(make.told([1.0] * objectives, batch), batch)
+def test_finite_on_any_input(make):
+    for kind in ADVANTAGES:
+        for objectives in (1, 2, 4):
+            batch = sample(kind, objectives)
+            with case(f"{kind}, {objectives} objectives"):
+                assert_finite(make.told([1.0] * objectives, batch), batch)
 
 
 @every_solver
@@ -82,22 +96,24 @@ def test_finite_without_a_single_valid_token(make):
 
 
 @every_solver
-@pytest.mark.parametrize("kind", ["normal", "opposite", "mixed scale"])
-def test_weights_are_in_their_domain(make, kind):
+def test_weights_are_in_their_domain(make):
     domain = make.promise("Weights") or "non-negative"
     assert domain in ("simplex", "non-negative", "real")
-    for objectives in (2, 4):
-        batch = sample(kind, objectives)
-        assert_weights_are_in_their_domain(domain, make.told([1.0] * objectives, batch), batch)
+    for kind in ("normal", "opposite", "mixed scale"):
+        for objectives in (2, 4):
+            batch = sample(kind, objectives)
+            with case(f"{kind}, {objectives} objectives"):
+                assert_weights_are_in_their_domain(domain, make.told([1.0] * objectives, batch), batch)
 
 
 @every_solver
-@pytest.mark.parametrize("kind", ["normal", "all positive", "opposite", "identical", "constant", "huge", "tiny"])
-def test_permutation_equivariant(make, kind):
+def test_permutation_equivariant(make):
     if make.is_random:
         pytest.skip("equivariant in distribution: the next test")
-    assert_permutation_equivariant(make, sample(kind, 3), [0.2, 0.3, 0.5], torch.tensor([2, 0, 1]))
-    assert_permutation_equivariant(make, sample(kind, 2), [0.4, 0.6], torch.tensor([1, 0]))
+    for kind in ("normal", "all positive", "opposite", "identical", "constant", "huge", "tiny"):
+        with case(kind):
+            assert_permutation_equivariant(make, sample(kind, 3), [0.2, 0.3, 0.5], torch.tensor([2, 0, 1]))
+            assert_permutation_equivariant(make, sample(kind, 2), [0.4, 0.6], torch.tensor([1, 0]))
 
 
 @pytest.mark.parametrize("make", [recipe for recipe in recipes() if recipe.is_random], ids=str)
@@ -140,9 +156,10 @@ def test_descends_from_elsewhere(make):
 
 
 @every_solver
-@pytest.mark.parametrize("seed", range(3))
-def test_single_objective_is_ppo(make, seed):
-    assert_single_objective_is_ppo(make, sample("normal", 1, seed))
+def test_single_objective_is_ppo(make):
+    for seed in range(3):
+        with case(f"seed {seed}"):
+            assert_single_objective_is_ppo(make, sample("normal", 1, seed))
 
 
 @every_solver
