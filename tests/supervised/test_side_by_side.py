@@ -1,5 +1,6 @@
 """Reward models that are trained at the same time: the same models, and nobody is left behind."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -73,7 +74,7 @@ def test_they_are_the_models_that_one_process_trains_alone(tmp_path, trained, ca
 def test_what_another_process_does_not_make_is_made_here(tmp_path, trained, monkeypatch):
     @contextmanager
     def failing(calls):
-        with beside([partial(sys.exit, 1) for _ in calls]) as processes:
+        with beside([partial(os._exit, 1) for _ in calls]) as processes:
             yield processes
 
     monkeypatch.setattr(testbed, "beside", failing)
