@@ -23,7 +23,8 @@ METHODS = {
     "pama": ["solver=pama"],
     "linear": ["solver=linear"],
     "mgda-ub": ["solver=mgda-ub"],
-    "gdpo": ["solver=gdpo", "advantage=group"],  # groups of four responses to a prompt, as many responses
+    # Groups of four responses to a prompt, as many responses.
+    "gdpo": ["solver=gdpo", "advantage=group", "advantage.baseline=standardise"],
 }
 
 

@@ -7,9 +7,10 @@ from xml.etree import ElementTree
 import pytest
 
 from commands import FAST, ROOT, run_command
+from pama_exp.assembly.method import build_estimator, build_solver
 from pama_exp.cli import command_line, family
 from pama_exp.cli.help_text import EXAMPLES
-from pama_exp.config import resolvers
+from pama_exp.config import resolvers, schema
 from pama_exp.sweeping import search_path
 
 DOCUMENTS = [
@@ -69,7 +70,11 @@ def check_words(words, folder=None):
     read = command_line.as_hydra_reads(given, given)
     resolvers.register()
     search_path.register()
-    command_line.check_command_line(read, None if folder is None else str(folder), multirun="--multirun" in words)
+    folder = None if folder is None else str(folder)
+    for config in command_line.check_command_line(read, folder, multirun="--multirun" in words):
+        typed = schema.typed(config)
+        if folder is None:  # else its solver may be a class of the reader's own
+            build_solver(typed, build_estimator(typed.advantage))  # which refuses what is not defined together
 
 
 @pytest.mark.slow("whole runs")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import pama_exp
+from pama_exp.assembly.method import build_estimator, build_solver
 import tiny
 from benchmarks import real_text
 
@@ -77,6 +78,8 @@ def test_the_methods_of_the_study_on_it_differ_in_the_method_alone(tmp_path):
     assert [config.seed for config in configs.values()] == [0] * 4 + [1] * 4
     assert len({str(config.solver) for config in configs.values()}) == len(real_text.METHODS)
     assert len({str(config.training) for config in configs.values()}) == 1
+    for config in configs.values():
+        build_solver(config, build_estimator(config.advantage))  # which refuses what is not defined together
     assert {config.advantage["_target_"].rpartition(".")[2] for n, config in configs.items() if "gdpo" in n} == {
         "Group"
     }
