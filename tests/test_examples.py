@@ -5,11 +5,11 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from benchmarks.real_text import __main__ as real_text
 
 import pama_exp
-from pama_exp.assembly.method import build_estimator, build_solver
 import tiny
-from benchmarks import real_text
+from pama_exp.assembly.method import build_estimator, build_solver
 
 FOLDER = Path(__file__).parents[1] / "examples" / "real_text"
 FIVE = ("positive", "clean", "brief", "relevant", "readability")
@@ -62,7 +62,8 @@ def test_every_objective_of_the_five_can_be_chosen(objective):
         assert node["text"]["limit"] == config.rollout.sampling.max_new_tokens
 
 
-def test_the_methods_of_the_study_on_it_differ_in_the_method_alone(tmp_path):
+def test_the_methods_of_the_study_on_it_differ_in_the_method_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(real_text, "RESULTS", tmp_path / "none.csv")
     given = Namespace(
         model=tmp_path,
         prompts=tmp_path,
