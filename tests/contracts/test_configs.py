@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from commands import composed
 from pama_exp.config import schema
+from pama_exp.config.instantiate import locate
 from pama_exp.config.naming import solver_label
 from pama_exp.config.schema import CONF
 
@@ -32,6 +34,14 @@ def test_every_option_says_what_it_is_in_its_first_line():
 @pytest.mark.parametrize("path", sorted(CONF.glob("solver/*.yaml")), ids=lambda path: path.stem)
 def test_folders_and_tables_call_a_solver_what_the_command_line_calls_it(path):
     assert solver_label(schema.typed(composed(f"solver={path.stem}")).solver) == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("solver/*.yaml")), ids=lambda path: path.stem)
+def test_a_solver_that_needs_an_estimator_says_the_words_for_it_in_its_first_line(path):
+    supported = getattr(locate(OmegaConf.load(path), "solver"), "estimators", ())
+    said = path.read_text().splitlines()[0]
+    assert ("advantage=group" in said) == bool(supported)
+    assert ("advantage.baseline=standardise" in said) == (supported == ("group/standardise",))
 
 
 def test_the_run_folder_is_named_after_what_determines_the_numbers():
