@@ -1,5 +1,6 @@
 """The study on a real model: rows of finished runs alone, kept over machines, and tables that can be recomputed."""
 
+import json
 from argparse import Namespace
 from statistics import fmean, stdev
 
@@ -46,6 +47,18 @@ def test_a_run_that_has_its_rows_is_not_planned_again_but_with_settings_of_its_o
     assert sorted(left) == [f"{method}-s{seed}" for method in ("gdpo", "mgda-ub") for seed in range(3)]
     assert len(real_text.jobs(given(tmp_path, objectives="a,b,c"))) == 12
     assert len(real_text.jobs(given(tmp_path, overrides=["training.steps=8"]))) == 12
+
+
+def test_a_finished_runs_rows_have_its_rewards_their_deviation_the_last_kl_and_the_bill(tmp_path):
+    calibration = {
+        name: {"proxy": {"mean": 1.0, "deviation": spread}} for name, spread in (("helpful", 0.5), ("concise", 4.0))
+    }
+    record = write_run(tmp_path / "run", after={"helpful": 0.25, "concise": 1.0}, gold=False, calibration=calibration)
+    lines = [{"step": step, "kl/response": 0.5 * step} for step in (1, 2, 3)]
+    (record.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    helpful, concise = table.rows_of(record.folder, "pama", 7)
+    assert helpful == Row("helpful+concise", "pama", 7, "helpful", 1.0, 1.25, 0.5, 1.5, 9.0, 10**9 / 2**30)
+    assert (helpful.gain, concise.gain) == (0.5, 0.25)
 
 
 def test_an_unfinished_run_has_no_rows(tmp_path):
