@@ -110,7 +110,7 @@ def _table(rows: Sequence[Row]) -> str:
     methods = list(dict.fromkeys(row.method for row in rows))
     least = {m: _per_seed(rows, m, lambda own: min(row.gain for row in own)) for m in methods}
     tests = {m: paired_test(least[m], least[BASELINE]) for m in methods if m != BASELINE and BASELINE in least}
-    tested = {m: test.p for m, test in tests.items() if test is not None}
+    tested = {m: test.p for m, test in tests.items() if test is not None and test.difference.low is not None}
     p = dict(zip(tested, holm(list(tested.values())), strict=True))
     lines = []
     for method in sorted(methods, key=lambda m: -sum(least[m].values()) / len(least[m])):

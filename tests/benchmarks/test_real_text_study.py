@@ -82,6 +82,11 @@ def test_the_table_says_least_and_mean_gains_with_students_interval_the_best_fir
     assert linear[6] == "–"
 
 
+def test_two_seeds_are_not_tested():
+    two = table.tables([row for row in ROWS if row.seed < 2]).splitlines()
+    assert [line.strip("| ").split("|")[6].strip() for line in two[2:]] == ["–", "–"]
+
+
 def test_a_set_of_objectives_has_a_table_of_its_own_and_few_seeds_no_interval():
     alone = [Row("c", "pama", 0, "c", 0.0, 1.0, 1.0, 0.5, 9.0, 1.0)]
     first, second = table.tables([*ROWS, *alone]).split("\n\n")
