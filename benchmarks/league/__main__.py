@@ -3,6 +3,7 @@
     python -m benchmarks.league                             # every cell of the table that has no row yet
     python -m benchmarks.league --solvers linear,pama --n 2,5 --rewards gold --seeds 0-2
     python -m benchmarks.league --protocols once            # the KL charged once; see docs/league.md
+    python -m benchmarks.league --world second --seeds 100-107  # another world, for the confirmation alone
     python -m benchmarks.league --plan                      # what would be run, as commands
     python -m benchmarks.league --publish-only              # the page from the rows that there are
     python -m benchmarks.league enter my_conf/solver/mine.yaml  # a solver of your own against the table
@@ -24,12 +25,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: the workers share the cores
 
 from pama_exp.errors import UserError, suggest
 
-from ..study.plan import preparations
 from ..study.work import work
 from . import solver_table, table
+from .confirm import is_fresh
 from .enter import standing, stranger
 from .page import publish
-from .plan import OBJECTIVES, PROTOCOLS, REWARDS, SEEDS, cells, entries, job
+from .plan import OBJECTIVES, PROTOCOLS, REWARDS, SEEDS, WORLDS, cells, entries, job, preparations
 from .rank import blocks
 
 RESULTS = Path(__file__).parents[1] / "results" / "league"
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--n", default=",".join(map(str, OBJECTIVES)), help="numbers of objectives")
     parser.add_argument("--rewards", default=",".join(REWARDS))
     parser.add_argument("--protocols", default="reward", help=f"of {', '.join(PROTOCOLS)}")
+    parser.add_argument("--world", default="first", help="first, or second, which is not ranked")
     parser.add_argument("--seeds", default=f"{SEEDS[0]}-{SEEDS[-1]}", help="such as 0-7, or 0,3,5")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--minutes", type=float, default=600.0, help="start no run after this long")
@@ -70,11 +72,14 @@ def _run(options: argparse.Namespace) -> int:
         entered, overrides = stranger(Path(extra[1]), known)
         known, extra = known | {entered: overrides}, extra[2:]
         options.solvers = entered
+    world, *more = _of("world", options.world, list(WORLDS))
+    if more:
+        raise UserError(f"--world={options.world} names several.", f"Give one of {', '.join(WORLDS)}.")
     protocols = _of("protocols", options.protocols, PROTOCOLS)
     rewards = _of("rewards", options.rewards, REWARDS)
     counts = [int(n) for n in _of("n", options.n, [str(n) for n in OBJECTIVES])]
     chosen = list(known) if options.solvers is None else _of("solvers", options.solvers, known)
-    wanted = cells(chosen, counts, rewards, protocols, _seeds(options.seeds))
+    wanted = cells(chosen, counts, rewards, protocols, _seeds(options.seeds), world)
     path = options.results / "runs.csv"
     there = table.load(path)
     filled = {row.cell for row in there}
@@ -86,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
     failed: dict[str, str] = {}
     if not options.publish_only and todo:
         deadline = time.time() + options.minutes * 60
-        sft, models = preparations()
+        sft, models = preparations(world)
         for first in [sft, models] if any(cell.reward == "learned" for cell in todo) else [sft]:
             failed |= work(first, options.runs, extra, options.workers, deadline)
         jobs = [job(cell, known) for cell in todo]
@@ -96,9 +101,10 @@ def _run(options: argparse.Namespace) -> int:
         table.save(path, rows)
         publish(rows, known, options.results, options.document)
         if options.document == DOCUMENT:
-            solver_table.publish(blocks(rows), SOLVER_TABLE)
+            solver_table.publish(blocks(row for row in rows if not is_fresh(row)), SOLVER_TABLE)
     else:
-        print(standing(entered, rows))
+        seeds = {cell.seed for cell in wanted}  # the others' on the same world and seeds
+        print(standing(entered, [r for r in rows if r.cell.world == world and r.cell.seed in seeds]))
     for name, error in failed.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     return 1 if failed else 0

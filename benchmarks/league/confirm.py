@@ -1,4 +1,4 @@
-"""The leader, frozen on the ranking's seeds, against four others on seeds that nobody has looked at."""
+"""The leader, frozen on the ranking's seeds, against four others on seeds and a world that nobody has looked at."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ Table = tuple[list[str], list[list[str]]]
 
 def is_fresh(row: Row) -> bool:
     """Whether the row belongs to the confirmation, and so not to the ranking."""
-    return row.cell.seed in FRESH
+    return row.cell.seed in FRESH or row.cell.world != "first"
 
 
 def planned() -> int:
-    """Runs of the whole confirmation."""
+    """Runs of the whole confirmation on one world."""
     return (1 + len(OPPONENTS)) * len(OBJECTIVES) * len(REWARDS) * len(FRESH)
 
 
-def confirmation_table(rows: Sequence[Row]) -> Table:
+def confirmed(rows: Sequence[Row], world: str) -> list[Row]:
+    """The rows of the confirmation on a world: those of fresh seeds."""
+    return [row for row in rows if row.cell.world == world and row.cell.seed in FRESH]
+
+
+def confirmation_table(rows: Sequence[Row], world: str) -> Table:
     """A line for each block and entry: share with its interval, gains, and the leader's paired test against it."""
     header = ["N", "rewards", "entry", "seeds", "share", "least gain", "mean gain", "KL", "p of the leader's lead"]
     lines = []
-    for (protocol, n, reward), by_entry in blocks(filter(is_fresh, rows)).items():
+    for (protocol, n, reward), by_entry in blocks(confirmed(rows, world)).items():
         if protocol == "reward" and LEADER in by_entry:
             p = _tests(by_entry)
             lines += [

@@ -43,7 +43,7 @@ def stranger(path: Path, known: Mapping[str, tuple[str, ...]]) -> tuple[str, tup
 
 
 def standing(entry: str, rows: Iterable[Row]) -> str:
-    """The entry's row in every block that it has run in, and its rank among those that have run there."""
+    """The entry's row in every block that it has run in, and its rank among the rows' others."""
     said = []
     for (protocol, n, reward), block in blocks(rows).items():
         ordered = standings(block)

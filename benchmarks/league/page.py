@@ -12,7 +12,7 @@ from pama_exp.comparison.statistics import LEAST
 
 from . import claims
 from .advice import advice
-from .confirm import confirmation_table, is_fresh, planned
+from .confirm import confirmation_table, confirmed, is_fresh, planned
 from .plan import OBJECTIVES, PROTOCOLS, REWARDS, SEEDS
 from .rank import BASELINE, Block, Seeds, Standing, blocks, leads, standings
 from .table import Row, version
@@ -45,11 +45,11 @@ def filled(text: str, made: Mapping[str, str]) -> str:
 
 def sections(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """{name: markdown} of everything on the page that comes from data."""
-    ranking = [row for row in rows if not is_fresh(row)]
-    found = blocks(ranking)
+    found = blocks(row for row in rows if not is_fresh(row))
     made = {
         "state": state(rows, known, found),
-        "confirmation": markdown(confirmation_table(rows)),
+        "confirmation": markdown(confirmation_table(rows, "first")),
+        "second-world": markdown(confirmation_table(rows, "second")),
         "advice": "\n".join(f"{i}. {line}" for i, line in enumerate(advice(found), 1)),
         "coverage": markdown(coverage_table(known, found)),
         "overall": markdown(lead_table(found)),
@@ -66,7 +66,7 @@ def sections(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]]) -> dict[
 def state(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]], found: Found) -> str:
     """How far the table is filled, and what it is to be cited by."""
     ranked = [row for row in rows if row.cell.protocol == "reward" and not is_fresh(row)]
-    fresh = sum(map(is_fresh, rows))
+    fresh, second = (len(confirmed(rows, world)) for world in ("first", "second"))
     whole = len(known) * len(OBJECTIVES) * len(REWARDS) * len(SEEDS)
     seeds = [len(seeds) for block, by_entry in found.items() if block[0] == "reward" for seeds in by_entry.values()]
     met = len({row.cell.entry for row in ranked})
@@ -77,7 +77,7 @@ def state(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]], found: Foun
             f"numbers of objectives, {len(REWARDS)} kinds of reward, {len(SEEDS)} seeds. {met} entries have run",
             f"anywhere, and {sum(count >= LEAST for count in seeds)} of {len(seeds)} pairs of entry and block have",
             f"the {LEAST} seeds that an interval needs. Confirmation of the frozen leader on seeds 100 to 107:",
-            f"**{fresh} of {planned()} runs**; on a second world: **{NOT_RUN}**.",
+            f"**{fresh} of {planned()} runs**; on a second world: **{second} of {planned()}**.",
         ]
     )
 

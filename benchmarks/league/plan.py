@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from benchmarks.study.plan import OBJECTIVES, REWARDS, SEEDS, Job
+from benchmarks.study.plan import preparations as first_preparations
 
 from pama_exp.config.instantiate import locate
 
@@ -42,6 +43,18 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
 }
 
 
+# The ranking is of the first. The second, of another seed and with longer prompts and answers, is for the confirmation.
+WORLDS: dict[str, tuple[str, ...]] = {
+    "first": (),
+    "second": (
+        "data.world.seed=1",
+        "data.world.max_asked=6",
+        "data.world.max_response_tokens=60",
+        "rollout.sampling.max_new_tokens=60",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run's place in the table; what is measured there is a row."""
@@ -51,11 +64,13 @@ class Cell:
     protocol: str
     entry: str
     seed: int
+    world: str = "first"
 
     @property
     def name(self) -> str:
         """Its folder under the league's."""
-        return f"{self.n}-{self.reward}-{self.protocol}/{self.entry}-s{self.seed}"
+        world = "" if self.world == "first" else f"{self.world}-world-"
+        return f"{world}{self.n}-{self.reward}-{self.protocol}/{self.entry}-s{self.seed}"
 
 
 def shipped() -> dict[str, tuple[str, ...]]:
@@ -74,12 +89,17 @@ def entries() -> dict[str, tuple[str, ...]]:
 
 
 def cells(
-    chosen: Iterable[str], counts: Sequence[int], rewards: Sequence[str], protocols: Sequence[str], seeds: Sequence[int]
+    chosen: Iterable[str],
+    counts: Sequence[int],
+    rewards: Sequence[str],
+    protocols: Sequence[str],
+    seeds: Sequence[int],
+    world: str = "first",
 ) -> list[Cell]:
     """A whole seed after the other, so that a league cut short is one of fewer seeds, not of fewer solvers."""
     kept = list(chosen)
     return [
-        Cell(n, reward, protocol, entry, seed)
+        Cell(n, reward, protocol, entry, seed, world)
         for seed in seeds
         for protocol in protocols
         for reward in rewards
@@ -96,10 +116,33 @@ def job(cell: Cell, known: Mapping[str, tuple[str, ...]], extra: Sequence[str] =
         f"reward={cell.reward}",
         *known[cell.entry],
         *PROTOCOLS[cell.protocol],
+        *WORLDS[cell.world],
         *extra,
         f"seed={cell.seed}",
     )
     return Job(cell.name, overrides, cell.name.partition("/")[0], cell.seed)
 
 
-__all__ = ["OBJECTIVES", "PROTOCOLS", "REWARDS", "SEEDS", "SETTINGS", "Cell", "cells", "entries", "job", "shipped"]
+def preparations(world: str) -> list[list[Job]]:
+    """The SFT policy of a world, then its reward models: what its runs share and find in the cache."""
+    prefix = "" if world == "first" else f"{world}-world-"
+    return [
+        [Job(prefix + one.name, (*one.overrides, *WORLDS[world]), one.block, one.seed) for one in step]
+        for step in first_preparations()
+    ]
+
+
+__all__ = [
+    "OBJECTIVES",
+    "PROTOCOLS",
+    "REWARDS",
+    "SEEDS",
+    "SETTINGS",
+    "WORLDS",
+    "Cell",
+    "cells",
+    "entries",
+    "job",
+    "preparations",
+    "shipped",
+]

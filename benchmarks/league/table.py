@@ -13,7 +13,7 @@ from typing import Any
 
 from .plan import OBJECTIVES, Cell
 
-KEY = ("n", "reward", "protocol", "entry", "seed")
+KEY = ("n", "reward", "protocol", "entry", "seed", "world")
 MEASURES = (
     "share", "igd_plus", "epsilon", "regret", "least_gain", "mean_gain", "kl", "step_seconds", "backwards_per_prompt"
 )  # fmt: skip
@@ -94,7 +94,9 @@ def load(path: Path) -> list[Row]:
 def merged(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
     """One row per cell, the new one where both have it, in the cells' order."""
     by_cell = {row.cell: row for row in [*old, *new]}
-    return [by_cell[cell] for cell in sorted(by_cell, key=lambda c: (c.protocol, c.n, c.reward, c.entry, c.seed))]
+    return [
+        by_cell[cell] for cell in sorted(by_cell, key=lambda c: (c.world, c.protocol, c.n, c.reward, c.entry, c.seed))
+    ]
 
 
 def save(path: Path, rows: Iterable[Row]) -> None:
@@ -117,7 +119,9 @@ def version(rows: Iterable[Row]) -> str:
 
 
 def _row(record: Mapping[str, str]) -> Row:
-    cell = Cell(int(record["n"]), record["reward"], record["protocol"], record["entry"], int(record["seed"]))
+    cell = Cell(
+        int(record["n"]), record["reward"], record["protocol"], record["entry"], int(record["seed"]), record["world"]
+    )
     return Row(cell, {key: float(value) if value else None for key, value in record.items() if key not in KEY})
 
 

@@ -1,16 +1,16 @@
-"""The confirmation of the league's leader: fresh seeds are kept out of the ranking, and its p is scipy's."""
+"""The confirmation of the league's leader: fresh seeds and worlds are not ranked, and its p is scipy's."""
 
 import pytest
 from benchmarks.league import confirm, page
-from benchmarks.league.plan import Cell
+from benchmarks.league.plan import WORLDS, Cell, entries, job, preparations
 from benchmarks.league.table import MEASURES, Row
 from scipy.stats import ttest_rel
 
 SHARES = {confirm.LEADER: [0.20, 0.22, 0.19], "linear": [0.04, 0.05, 0.05], "pama": [0.21, 0.25, 0.23]}
 
 
-def row(entry, seed, share):
-    return Row(Cell(5, "gold", "reward", entry, seed), dict.fromkeys(MEASURES, 0.0) | {"share": share})
+def row(entry, seed, share, world="first"):
+    return Row(Cell(5, "gold", "reward", entry, seed, world), dict.fromkeys(MEASURES, 0.0) | {"share": share})
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def rows():
 
 
 def test_each_opponent_has_the_holm_corrected_p_of_a_paired_t_test(rows):
-    _, lines = confirm.confirmation_table(rows)
+    _, lines = confirm.confirmation_table(rows, "first")
     p = {line[2].strip("`"): line[-1] for line in lines}
     raw = {name: ttest_rel(SHARES[confirm.LEADER], SHARES[name]).pvalue for name in ("linear", "pama")}
     low, high = sorted(raw, key=raw.__getitem__)
@@ -37,3 +37,21 @@ def test_fresh_seeds_are_not_ranked(rows):
     assert "20.3 %" not in made["5-gold"]
     assert "20.3 %" in made["confirmation"]
     assert f"9 of {confirm.planned()} runs" in made["state"]
+
+
+def test_a_second_world_has_a_table_of_its_own_and_is_not_ranked(rows):
+    second = [row("linear", seed, 0.7, "second") for seed in (0, 100, 101)] + [row(confirm.LEADER, 100, 0.8, "second")]
+    made = page.sections([*rows, *second], {"linear": (), "pama": (), confirm.LEADER: ()})
+    assert "| `linear` | 2 | 70.0 %" in made["second-world"]  # seed 0 is of the ranking's
+    assert "70.0 %" not in made["coverage"] + made["5-gold"] + made["confirmation"]
+    assert f"on a second world: **3 of {confirm.planned()}**" in made["state"]
+
+
+def test_a_cell_of_the_second_world_runs_there_after_its_own_preparations():
+    cell = Cell(2, "gold", "reward", "pama", 100, "second")
+    assert set(WORLDS["second"]) <= set(job(cell, entries()).overrides)
+    assert not set(WORLDS["second"]) & set(job(Cell(2, "gold", "reward", "pama", 100), entries()).overrides)
+    assert cell.name != Cell(2, "gold", "reward", "pama", 100).name
+    (sft,), models = preparations("second")
+    assert all(set(WORLDS["second"]) <= set(one.overrides) for one in [sft, *models])
+    assert len(models) == 5
