@@ -76,6 +76,10 @@ OTHERS = {
     "a class": ({"_target_": "subprocess.Popen", "args": ["touch", "touched"]}, "subprocess.Popen"),
     "a function": ({"function": "posixpath:commonprefix"}, "posixpath:commonprefix"),
     "an address": ({"_target_": "pama_exp.rewards.http.HttpScorer", "url": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+    "pickles": (
+        {"_target_": "pama_exp.rewards.classifier.ClassifierScorer", "path": "judge", "allow_pickle": True},
+        "allow_pickle",
+    ),
 }
 
 

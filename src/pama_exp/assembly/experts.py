@@ -64,9 +64,9 @@ def experts_config(experts: Mapping[str, Run], config: Config) -> Config:
     Raises:
         UserError: if one of them holds more than data.
     """
-    for expert in experts.values():
+    first, *others = experts.values()
+    for expert in others:
         imported_config.check_config(expert.config, config, str(expert.folder))
-    first = next(iter(experts.values()))
     nodes = {name: dict(expert.config["objectives"][name]) | {"weight": 1.0} for name, expert in experts.items()}
     solver = dict(first.config["solver"]) | {"weights": None}
     return imported_config.adopted(first.config, config, str(first.folder), objectives=nodes, solver=solver)

@@ -59,7 +59,8 @@ def write_scripts(run: Run, kind: str, folder: Path, code: Sequence[str] = ()) -
         run: one of stage=align on text.
         kind: trl or verl.
         folder: that the scripts are written to.
-        code: functions, classes and addresses outside this package that the run's objectives may name in the scripts.
+        code: functions, classes and addresses outside this package that the run's objectives may name in the scripts;
+            `allow_pickle` where they may read pickled weights.
 
     Raises:
         UserError: for another kind, a run of the testbed, a solver that needs gradients, a record that lacks what a
@@ -102,6 +103,7 @@ def _scripts(run: Run, kind: str, code: Sequence[str]) -> dict[str, str]:
 def _objectives(run: Run, code: Sequence[str]) -> str:
     """Source of the list of reward functions. The record may be another's: they are checked before they are written."""
     named = [dict.fromkeys(("_target_", "function", "url", "token_variable"), each) for each in code]
+    named += [{"allow_pickle": True}] if "allow_pickle" in code else []
     command = {"objectives": {"any": {"scorers": {str(place): node for place, node in enumerate(named)}}}}
     domain = str(run.config.get("data", {}).get("domain", "text"))
     rows = []
@@ -115,7 +117,7 @@ def _objectives(run: Run, code: Sequence[str]) -> str:
             )
         place = {"objectives": {name: {"scorers": {scorer_key(objective["scorers"], domain): node}}}}
         check_plain(place, run.name)
-        check_code(place, command, run.name, "add --code and its name")
+        check_code(place, command, run.name, "add --code and its name (--code allow_pickle for pickles)")
         plain = pprint.pformat(dict(node), sort_dicts=False, width=110, indent=1)
         rows.append(f"    reward_function({name!r}, {plain}, {objective.get('direction', 'maximize')!r}),")
     return "\n".join(["[", *rows, "]"])

@@ -77,7 +77,7 @@ def check_code(
     imported: Mapping[str, Any],
     command: Mapping[str, Any],
     source: str,
-    cure: str = "name the same in this command too",
+    cure: str = _CURE,
 ) -> None:
     """Check that an imported configuration names only code of this package or of the user's command.
 
