@@ -24,6 +24,12 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "fair-shifted-pama-fixed": ("solver=fair-shifted-pama", "solver.follow=false"),
     "fair-shifted-pama-fixed-barrier": ("solver=fair-shifted-pama", "solver.follow=false", "solver.barrier=2.0"),
     "fair-shifted-pama-blend": ("solver=fair-shifted-pama", "solver.follow=false", "solver.blend=0.5"),
+    "fair-shifted-pama-level": (
+        "solver=fair-shifted-pama",
+        "solver.follow=false",
+        "solver.blend=0.5",
+        "solver.barrier=1.25",
+    ),
     "mgda-advantages": ("solver=mgda", "training.gramian.target=advantages"),
     "nash-mtl-advantages": ("solver=nash-mtl", "training.gramian.target=advantages"),
     "fairgrad-advantages": ("solver=fairgrad", "training.gramian.target=advantages"),
