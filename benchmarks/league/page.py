@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pama_exp.comparison.statistics import LEAST
 
-from . import claims
+from . import claims, picture
 from .advice import advice
 from .confirm import confirmation_table, confirmed, is_fresh, planned
 from .plan import OBJECTIVES, PROTOCOLS, REWARDS, SEEDS
@@ -23,7 +23,7 @@ Found = Mapping[Block, Mapping[str, Seeds]]
 
 
 def publish(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]], results: Path, document: Path | None) -> None:
-    """Write the tables as json beside the rows, and into the document."""
+    """Write the tables as json beside the rows and into the document, and the picture of the confirmation beside it."""
     found = blocks(row for row in rows if not is_fresh(row))
     ranked = {_name(block): [asdict(place) for place in standings(by_entry)] for block, by_entry in found.items()}
     results.mkdir(parents=True, exist_ok=True)
@@ -31,6 +31,7 @@ def publish(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]], results: 
     (results / "standings.json").write_text(json.dumps(content, indent=1) + "\n")
     if document is not None and document.exists():
         document.write_text(filled(document.read_text(), sections(rows, known)))
+        picture.draw(rows, document.with_name("league.png"))
 
 
 def filled(text: str, made: Mapping[str, str]) -> str:

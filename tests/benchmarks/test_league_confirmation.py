@@ -4,6 +4,7 @@ import pytest
 from benchmarks.league import confirm, page
 from benchmarks.league.plan import WORLDS, Cell, entries, job, preparations
 from benchmarks.league.table import MEASURES, Row
+from PIL import Image
 from scipy.stats import ttest_rel
 
 SHARES = {confirm.LEADER: [0.20, 0.22, 0.19], "linear": [0.04, 0.05, 0.05], "pama": [0.21, 0.25, 0.23]}
@@ -37,6 +38,21 @@ def test_fresh_seeds_are_not_ranked(rows):
     assert "20.3 %" not in made["5-gold"]
     assert "20.3 %" in made["confirmation"]
     assert f"9 of {confirm.planned()} runs" in made["state"]
+
+
+def test_the_confirmation_is_drawn_beside_the_page_once_there_are_runs(rows, tmp_path):
+    document = tmp_path / "league.md"
+    document.write_text("")
+    page.publish([row("linear", 0, 0.9)], {}, tmp_path / "results", document)
+    assert not (tmp_path / "league.png").exists()
+    page.publish(rows, {}, tmp_path / "results", document)
+    with Image.open(tmp_path / "league.png") as drawn:
+        one_line = drawn.size
+    second = [row("linear", seed, 0.7, "second") for seed in (100, 101, 102)]
+    page.publish([*rows, *second], {}, tmp_path / "results", document)
+    with Image.open(tmp_path / "league.png") as drawn:  # a line of panels for each world
+        assert drawn.size[0] == one_line[0]
+        assert drawn.size[1] > 1.5 * one_line[1]
 
 
 def test_a_second_world_has_a_table_of_its_own_and_is_not_ranked(rows):
