@@ -10,6 +10,7 @@ from pama_exp.comparison.statistics import LEAST
 from .plan import OBJECTIVES, REWARDS
 from .rank import BASELINE, Block, Seeds, Standing, standings
 
+Found = Mapping[Block, Mapping[str, Seeds]]
 ONE_PASS = 2.5  # backward passes per prompt of two epochs: one each, and room for rounding
 
 
@@ -50,12 +51,11 @@ CHOICES = (
 )
 
 
-def answer(choice: Choice, found: Mapping[Block, Mapping[str, Seeds]]) -> tuple[Standing | None, list[Standing]]:
-    """The entry that the table favours, and all that were looked at; nobody where no entry but the baseline has run.
+def answer(choice: Choice, by_entry: Mapping[str, Seeds]) -> tuple[Standing | None, list[Standing]]:
+    """The entry that the block favours, and all that were looked at; nobody where no entry but the baseline has run.
 
     Entries with seeds enough for an interval come before those of fewer, whatever these show.
     """
-    by_entry = found.get(choice.block, {})
     places = standings(by_entry) if by_entry else []
     fit = [
         place
@@ -69,13 +69,27 @@ def answer(choice: Choice, found: Mapping[Block, Mapping[str, Seeds]]) -> tuple[
     return max(sure or fit, key=lambda place: choice.sign * place.means[choice.column]), places
 
 
-def advice(found: Mapping[Block, Mapping[str, Seeds]]) -> list[str]:
-    """One line per choice, with the figures that it rests on and how sure they are."""
-    return [f"**{choice.asks}**: {_said(choice, found)}" for choice in CHOICES]
+def advice(ranking: Found, confirmation: Found) -> list[str]:
+    """One line per choice, with the figures that it rests on and how sure they are.
+
+    The confirmation answers where nothing but the baseline has the seeds for an interval in the ranking.
+    """
+    lines = []
+    for choice in CHOICES:
+        ranked, confirmed = (found.get(choice.block, {}) for found in (ranking, confirmation))
+        is_confirmed = not _is_sure(ranked) and _is_sure(confirmed)
+        said = _said(choice, confirmed if is_confirmed else ranked)
+        lines.append(f"**{choice.asks}**: {said}{' From the confirmation.' if is_confirmed else ''}")
+    return lines
 
 
-def _said(choice: Choice, found: Mapping[Block, Mapping[str, Seeds]]) -> str:
-    best, places = answer(choice, found)
+def _is_sure(by_entry: Mapping[str, Seeds]) -> bool:
+    """Whether an entry besides the baseline has seeds enough for an interval."""
+    return any(len(seeds) >= LEAST for entry, seeds in by_entry.items() if entry != BASELINE)
+
+
+def _said(choice: Choice, by_entry: Mapping[str, Seeds]) -> str:
+    best, places = answer(choice, by_entry)
     if best is None:
         return "not run." if len(places) < 2 else "no entry that has run keeps to that."
     base = next((place for place in places if place.entry == BASELINE), None)

@@ -51,7 +51,9 @@ def sections(rows: Sequence[Row], known: Mapping[str, tuple[str, ...]]) -> dict[
         "state": state(rows, known, found),
         "confirmation": markdown(confirmation_table(rows, "first")),
         "second-world": markdown(confirmation_table(rows, "second")),
-        "advice": "\n".join(f"{i}. {line}" for i, line in enumerate(advice(found), 1)),
+        "advice": "\n".join(
+            f"{i}. {line}" for i, line in enumerate(advice(found, blocks(confirmed(rows, "first"))), 1)
+        ),
         "coverage": markdown(coverage_table(known, found)),
         "overall": markdown(lead_table(found)),
         "kl": markdown(kl_table(found)),
