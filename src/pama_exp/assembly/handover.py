@@ -102,8 +102,11 @@ def _scripts(run: Run, kind: str, code: Sequence[str]) -> dict[str, str]:
 
 def _objectives(run: Run, code: Sequence[str]) -> str:
     """Source of the list of reward functions. The record may be another's: they are checked before they are written."""
-    named = [dict.fromkeys(("_target_", "function", "url", "token_variable"), each) for each in code]
-    named += [{"allow_pickle": True}] if "allow_pickle" in code else []
+    named: list[dict[str, object]] = [
+        dict.fromkeys(("_target_", "function", "url", "token_variable"), each) for each in code
+    ]
+    if "allow_pickle" in code:
+        named.append({"allow_pickle": True})
     command = {"objectives": {"any": {"scorers": {str(place): node for place, node in enumerate(named)}}}}
     domain = str(run.config.get("data", {}).get("domain", "text"))
     rows = []
