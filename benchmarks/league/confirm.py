@@ -15,6 +15,7 @@ from .table import Row
 LEADER = "fair-shifted-pama-blend"
 # The same with a barrier, for those who may not let an objective fall. Chosen on seeds 0 to 3, with five objectives.
 LEVEL = "fair-shifted-pama-level"
+_TESTED = {LEADER: "p of the leader's lead", LEVEL: "p of the level entry's lead"}
 OPPONENTS = ("linear", "pama", "mgda-ub", "proportional-fairness")
 FRESH = range(100, 108)
 
@@ -37,31 +38,31 @@ def confirmed(rows: Sequence[Row], world: str) -> list[Row]:
 
 
 def confirmation_table(rows: Sequence[Row], world: str) -> Table:
-    """A line for each block and entry: share with its interval, gains, and the leader's paired test against it."""
-    header = ["N", "rewards", "entry", "seeds", "share", "least gain", "mean gain", "KL", "p of the leader's lead"]
+    """A line for each block and entry: share with its interval, gains, and two entries' paired tests against it."""
+    header = ["N", "rewards", "entry", "seeds", "share", "least gain", "mean gain", "KL", *_TESTED.values()]
     lines = []
     for (protocol, n, reward), by_entry in blocks(confirmed(rows, world)).items():
         if protocol == "reward" and LEADER in by_entry:
-            p = _tests(by_entry)
+            tests = [_tests(by_entry, tested) for tested in _TESTED]
             lines += [
-                [str(n), reward, f"`{entry}`", *_figures(by_entry[entry]), p.get(entry, "–")]
+                [str(n), reward, f"`{entry}`", *_figures(by_entry[entry]), *(p.get(entry, "–") for p in tests)]
                 for entry in (LEADER, LEVEL, *OPPONENTS)
                 if entry in by_entry
             ]
     return header, lines or [["not run"] * len(header)]
 
 
-def _tests(by_entry: Mapping[str, Seeds]) -> dict[str, str]:
+def _tests(by_entry: Mapping[str, Seeds], tested: str) -> dict[str, str]:
     """{opponent: p} of two-sided paired t-tests over common seeds, Holm-corrected within the block."""
-    leader = {seed: row["share"] for seed, row in by_entry[LEADER].items()}
+    own = {seed: row["share"] for seed, row in by_entry.get(tested, {}).items()}
     made, ahead = {}, {}
     for name in OPPONENTS:
         other = {seed: row["share"] for seed, row in by_entry.get(name, {}).items()}
-        test = paired_test(leader, other)
+        test = paired_test(own, other)
         if test is not None:
-            common = sorted(leader.keys() & other.keys())
+            common = sorted(own.keys() & other.keys())
             made[name] = test.p
-            ahead[name] = fmean(leader[seed] - other[seed] for seed in common) > 0
+            ahead[name] = fmean(own[seed] - other[seed] for seed in common) > 0
     corrected = dict(zip(made, holm(list(made.values())), strict=True))
     return {name: f"{value:.2g}{'' if ahead[name] else ' (behind)'}" for name, value in corrected.items()}
 

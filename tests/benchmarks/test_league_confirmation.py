@@ -7,7 +7,12 @@ from benchmarks.league.table import MEASURES, Row
 from PIL import Image
 from scipy.stats import ttest_rel
 
-SHARES = {confirm.LEADER: [0.20, 0.22, 0.19], "linear": [0.04, 0.05, 0.05], "pama": [0.21, 0.25, 0.23]}
+SHARES = {
+    confirm.LEADER: [0.20, 0.22, 0.19],
+    confirm.LEVEL: [0.11, 0.12, 0.14],
+    "linear": [0.04, 0.05, 0.05],
+    "pama": [0.21, 0.25, 0.23],
+}
 
 
 def row(entry, seed, share, world="first"):
@@ -20,13 +25,15 @@ def rows():
     return [*fresh, row("linear", 0, 0.9)]
 
 
-def test_each_opponent_has_the_holm_corrected_p_of_a_paired_t_test(rows):
+@pytest.mark.parametrize(("tested", "column"), [(confirm.LEADER, -2), (confirm.LEVEL, -1)])
+def test_each_opponent_has_the_holm_corrected_p_of_a_paired_t_test(rows, tested, column):
     _, lines = confirm.confirmation_table(rows, "first")
-    p = {line[2].strip("`"): line[-1] for line in lines}
-    raw = {name: ttest_rel(SHARES[confirm.LEADER], SHARES[name]).pvalue for name in ("linear", "pama")}
+    p = {line[2].strip("`"): line[column] for line in lines}
+    raw = {name: ttest_rel(SHARES[tested], SHARES[name]).pvalue for name in ("linear", "pama")}
     low, high = sorted(raw, key=raw.__getitem__)
     assert p == {
         confirm.LEADER: "–",
+        confirm.LEVEL: "–",
         low: f"{2 * raw[low]:.2g}" + (" (behind)" if low == "pama" else ""),
         high: f"{max(2 * raw[low], raw[high]):.2g}" + (" (behind)" if high == "pama" else ""),
     }
@@ -37,7 +44,7 @@ def test_fresh_seeds_are_not_ranked(rows):
     assert "90.0 % (1)" in made["coverage"]
     assert "20.3 %" not in made["5-gold"]
     assert "20.3 %" in made["confirmation"]
-    assert f"9 of {confirm.planned()} runs" in made["state"]
+    assert f"12 of {confirm.planned()} runs" in made["state"]
 
 
 def test_the_confirmation_is_drawn_beside_the_page_once_there_are_runs(rows, tmp_path):
