@@ -8,11 +8,10 @@ from typing import Any
 
 import yaml
 
-from pama_exp.config.instantiate import locate
 from pama_exp.errors import UserError
 
 from .page import standing_row
-from .plan import GROUPED
+from .plan import needed
 from .rank import blocks, standings
 from .table import Row
 
@@ -37,9 +36,8 @@ def stranger(path: Path, known: Mapping[str, tuple[str, ...]]) -> tuple[str, tup
         node = None
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         raise UserError(f"enter {path}: it does not say which class.", "Begin it with _target_: my_solver.MySolver.")
-    asked = getattr(locate(node, "solver"), "estimators", ())
     folder = path.parent.parent.absolute()
-    return name, (f"solver={name}", f"hydra.searchpath=[file://{folder}]", *(GROUPED if asked else ()))
+    return name, (f"solver={name}", f"hydra.searchpath=[file://{folder}]", *needed(node))
 
 
 def standing(entry: str, rows: Iterable[Row]) -> str:

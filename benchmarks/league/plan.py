@@ -14,6 +14,7 @@ from benchmarks.study.plan import preparations as first_preparations
 from pama_exp.config.instantiate import locate
 
 CONF = Path(__file__).parents[2] / "conf" / "solver"
+VALIDATED = ("training.evaluate_every=10",)
 GROUPED = ("advantage=group", "advantage.baseline=standardise")
 
 # Entries that are a solver under other settings than its yaml's.
@@ -80,13 +81,19 @@ class Cell:
 
 
 def shipped() -> dict[str, tuple[str, ...]]:
-    """{solver: its command line} of every yaml in conf/solver, with the estimator that it asks for."""
+    """{solver: its command line} of every yaml in conf/solver, with what it needs besides."""
     found = {}
     for path in sorted(CONF.glob("*.yaml")):
         node: dict[str, Any] = yaml.safe_load(path.read_text())
-        asked = getattr(locate(node, "solver"), "estimators", ())
-        found[path.stem] = (f"solver={path.stem}", *(GROUPED if asked else ()))
+        found[path.stem] = (f"solver={path.stem}", *needed(node))
     return found
+
+
+def needed(node: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings that a solver's yaml cannot do without: groups of responses, or evaluations that steer it."""
+    factory = locate(node, "solver")
+    words = GROUPED if getattr(factory, "estimators", ()) else ()
+    return (*words, *(VALIDATED if getattr(factory, "needs_validation", False) else ()))
 
 
 def entries() -> dict[str, tuple[str, ...]]:

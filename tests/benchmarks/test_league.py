@@ -36,12 +36,13 @@ def test_every_shipped_solver_is_an_entry_under_an_estimator_that_it_takes():
     assert set(shipped()) == names <= set(entries())
     assert shipped()["gdpo"] == ("solver=gdpo", *GROUPED)
     assert shipped()["pama"] == ("solver=pama",)
+    assert shipped()["dynamic-hv"] == ("solver=dynamic-hv", "training.evaluate_every=10")
     counted = re.search(r"any of (\d+) solvers", (ROOT / "README.md").read_text())
     assert counted is not None
     assert int(counted[1]) == len(names)
 
 
-@pytest.mark.parametrize("entry", [*SETTINGS, "gdpo"])
+@pytest.mark.parametrize("entry", [*SETTINGS, "gdpo", "dynamic-hv"])
 def test_an_entrys_settings_make_a_solver(entry):
     overrides = job(Cell(3, "gold", "reward", entry, 0), entries()).overrides
     config = schema.typed(composed(*overrides, "output=unused", "cache_dir=unused"))
