@@ -16,7 +16,7 @@ LEADER = "fair-shifted-pama-blend"
 # The same with a barrier, for those who may not let an objective fall. Chosen on seeds 0 to 3, with five objectives.
 LEVEL = "fair-shifted-pama-level"
 _TESTED = {LEADER: "p of the leader's lead", LEVEL: "p of the level entry's lead"}
-OPPONENTS = ("linear", "pama", "mgda-ub", "proportional-fairness")
+OPPONENTS = ("linear", "pama", "mgda-ub", "proportional-fairness", "dvao-group")
 FRESH = range(100, 108)
 
 Table = tuple[list[str], list[list[str]]]

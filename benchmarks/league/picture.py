@@ -18,8 +18,8 @@ from .rank import Seeds, blocks
 from .table import Row
 
 # Okabe and Ito's colours, which are told apart in most kinds of colour blindness; the shapes do without colour.
-_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
-_SHAPES = ("o", "D", "s", "^", "v", "P")
+_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_SHAPES = ("o", "D", "s", "^", "v", "P", "X")
 _STYLES = dict(zip((LEADER, LEVEL, *OPPONENTS), zip(_COLOURS, _SHAPES, strict=True), strict=True))
 
 
@@ -53,7 +53,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         Line2D([], [], color=colour, marker=shape, linestyle="", label=entry)
         for entry, (colour, shape) in _STYLES.items()
     ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=marks, loc="outside lower center", ncols=4, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 

@@ -33,8 +33,8 @@ class ShiftedPAMA(Solver):
     Advantage: any with whitened or standardised channels, since c is common to all.
     Source: He & Maghsudi 2025, arXiv 2508.07768, for c = 0; the shift is this project's.
     Use: with four or more objectives, where hardly any token is good for all of them and PAMA learns from few. Set
-        `fair=true` for a preference that follows each objective's progress; `follow=false blend=0.5` with it leads the
-        league, and `barrier=1.25` keeps objectives from falling at the cost of some of the others' gain.
+        `fair=true` for a preference that follows each objective's progress; `follow=false blend=0.5` with it does
+        best of these in the league, and `barrier=1.25` keeps objectives from falling at the cost of the others' gain.
 
     Args:
         weights: the preference p, all positive.
